@@ -51,6 +51,7 @@ RECYCLE_BIN = Shape(
 _BLOCK_BITS = 16
 _FEWEST_TOGETHER = 8
 _TOGETHER = "g"  # sorts after all hexadecimal digits
+_OF_BACKUP, _OF_SOURCE = "b", "a"
 _BEYOND_64_BITS = 1 << 63
 
 
@@ -96,6 +97,11 @@ def bounds(sync_id: str) -> tuple[str, str, str]:
     """
     start = prefix(sync_id)
     return start, f"{start}{_TOGETHER}", f"{start}h"
+
+
+def id_start(sync_id: str) -> str:
+    """Returns how the ids of a run's entries about the backup's records with integer keys begin."""
+    return f"{prefix(sync_id)}{_OF_BACKUP}"
 
 
 def of_one(sync_id: str, side: str, image: Image) -> dict[str, Any]:
@@ -156,10 +162,11 @@ def _of_many(sync_id: str, side: str, block: int, keys: Sequence[int]) -> dict[s
 def _id_in_run(side: str, key: Key, text: str) -> str:
     """The part of an entry's id behind the run's prefix. Every server sorts its characters alike.
 
-    Integer keys keep their order, so that the entries of neighbours fall on the same pages of the index.
+    Integer keys keep their order, so that the entries of neighbours fall on the same pages of the index. A server makes
+    the same (`EntriesToMake`).
     """
     if is_one_integer(key):
-        return f"{'b' if side == 'backup' else 'a'}{key[0] + _BEYOND_64_BITS:016x}"
+        return f"{_OF_BACKUP if side == 'backup' else _OF_SOURCE}{key[0] + _BEYOND_64_BITS:016x}"
     return _digest(side, text)
 
 

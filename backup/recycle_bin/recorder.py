@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from backup.core.model import Action, Image, Key, Now
 from backup.recycle_bin import entries
 from backup.recycle_bin.entry_pages import pages_of_hashes
-from backup.stores import Sibling, Store
-from backup.stores.exact_json import key_hash
+from backup.stores import EntriesToMake, Sibling, Store
+from backup.stores.exact_json import is_one_integer, key_hash
 
 
 class KeptBefore(NamedTuple):
@@ -74,6 +74,28 @@ class Recorder:
             rows.append(common | entries.of_one(self._fields["SyncId"], self._fields["Side"], new.pop()))
         self._table.add(rows, transaction)
 
+    def entries_to_make(self, keys: Sequence[Key], action: Action, transaction: Any) -> EntriesToMake | None:
+        """As `KeepByServer`. An integer has one spelling, so only entries of many keys have to be looked up."""
+        if self._fields["Side"] != "backup" or not all(map(is_one_integer, keys)):
+            return None
+        with self._lock:
+            self._any_deleted |= action is Action.DELETED
+            any_together = self._any_together
+        if any_together and not self._in_entries([], entries.hashes_of(keys)[1], transaction).isdisjoint(keys):
+            return None
+        fields = {**self._fields, "Action": action.value, "RecycledAt": self._now()}
+        return EntriesToMake(self._table, entries.id_start(self._fields["SyncId"]), fields)
+
+    def _in_entries(self, hashes: Sequence[str], keys_by_block: Mapping[str, set[Key]], transaction: Any) -> set[Key]:
+        """The keys that have an entry of the run: under these values of KeyHash, or in a block of many keys."""
+        all_hashes = sorted({*hashes, *keys_by_block})
+        return {
+            kept.key
+            for page in pages_of_hashes(self._table, all_hashes, self._fields, transaction, records=False)
+            for entry in page
+            for kept in entries.kept_of(entry, keys_by_block)
+        }
+
     def _without_entry(self, images: Sequence[Image], transaction: Any, *, any_together: bool) -> list[Image]:
         """The images whose record still needs its own entry in this run.
 
@@ -87,13 +109,7 @@ class Recorder:
         if self._asks_server:
             text_keys = (key for key in old_spelling if any(isinstance(part, str) for part in key))
             hashes += entries.hashes_of(text_keys)[0]
-        all_hashes = sorted({*hashes, *keys_by_block})
-        with_entry = {
-            kept.key
-            for page in pages_of_hashes(self._table, all_hashes, self._fields, transaction, records=False)
-            for entry in page
-            for kept in entries.kept_of(entry, keys_by_block)
-        }
+        with_entry = self._in_entries(hashes, keys_by_block, transaction)
         under_other_spelling = {
             key
             for key, old in old_spelling.items()

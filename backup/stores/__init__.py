@@ -13,7 +13,7 @@ from backup.core.retry import Retry
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.listing import ForeignKey, Listed
-from backup.stores.sibling import Groups, LongText, Shape, Sibling
+from backup.stores.sibling import EntriesToMake, Groups, LongText, Shape, Sibling
 from backup.stores.values import Drift, IndexPlan, Limits, NotRelayed, OnNewColumn, Rules, Written
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ __all__ = [
     "Accept",
     "CopyNote",
     "Drift",
+    "EntriesToMake",
     "Fence",
     "ForeignKey",
     "Groups",

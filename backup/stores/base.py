@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
 from backup.stores.abilities import Buckets, Incremental, Transforming
 from backup.stores.codecs import Copies, CopyNote, Keys
-from backup.stores.sibling import Entry, Groups, Shape, Sibling
+from backup.stores.sibling import EntriesToMake, Entry, Groups, Shape, Sibling
 from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, SecondaryIndex, Traits, Written
 
 
@@ -42,6 +42,18 @@ class Keep(Protocol):
 
         Empties a list of images, so that memory does not hold them beside what is kept. `transaction` is the one that
         makes the change, or None where the store has none.
+        """
+
+
+@runtime_checkable
+class KeepByServer(Protocol):
+    """A `Keep` that can also say how the entries of images look, so that the store's server makes them of its rows."""
+
+    def entries_to_make(self, keys: Sequence[Key], action: Action, transaction: Any) -> EntriesToMake | None:
+        """How the entries of the records with these keys look, before this change of them in this transaction.
+
+        None where the images have to be handed over: other keys than single integers of 64 bits, another side than the
+        backup, or a record that is in an entry of this run already, which only this process can tell.
         """
 
 

@@ -105,6 +105,18 @@ class Group(NamedTuple):
     at: datetime | None
 
 
+class EntriesToMake(NamedTuple):
+    """How a server makes an entry of the bin of each row that changes: an entry as `recycle_bin.entries.of_one` makes.
+
+    `table` is the bin. `id_start` is how the ids begin. Behind it stand the sixteen hexadecimal digits of the key, an
+    integer, plus 2^63. `fields` are the values of the fields that all of them share.
+    """
+
+    table: Sibling
+    id_start: str
+    fields: Mapping[str, Any]
+
+
 class Sibling(Protocol):
     """A table or container for the app's own entries, beside a store's, in the same database.
 

@@ -19,6 +19,7 @@ from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.prepared import Prepared, Row, values_at
 from backup.stores.sql.foreign_keys import refuse_replacing, refuse_to_touch_others, unique_columns
 from backup.stores.sql.rows import first_rows, has_large, note_large, values_of
+from backup.stores.sql.server_images import ServerImages
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, Written
 
@@ -39,8 +40,16 @@ class Replacing(Enum):
 class SqlBatch:
     """One transaction's work on one table. All of it may be repeated if the transaction has to be."""
 
-    def __init__(self, cx: sa.Connection, shape: TableShape, dialect: Dialect, limits: Limits) -> None:
-        self._cx, self._shape, self._dialect, self._limits = cx, shape, dialect, limits
+    def __init__(
+        self,
+        cx: sa.Connection,
+        shape: TableShape,
+        dialect: Dialect,
+        limits: Limits,
+        by_server: ServerImages | None = None,
+    ) -> None:
+        """`by_server` has the server make the images where it can."""
+        self._cx, self._shape, self._dialect, self._limits, self._by_server = cx, shape, dialect, limits, by_server
 
     def matching(self, keys: Sequence[Key], filters: Sequence[sa.ColumnElement[bool]] = ()) -> set[Key]:
         """The keys that have a row. Takes no more keys than `key_batches` gives at once."""
@@ -192,6 +201,12 @@ class SqlBatch:
     def _keep_most(self, keys: Sequence[Key], action: Action, keep: Keep | None, accept: Accept | None) -> _LookedUp:
         looked_up = _LookedUp()
         for part in key_batches(keys, self._shape, self._dialect, self._limits):
+            made = None
+            if self._by_server is not None and keep is not None and accept is None:
+                made = self._by_server.make(self._cx, self._shape, keep, part, action)
+            if made is not None:  # as many as keys: no row has to be looked up
+                looked_up.existing |= {*part} if made == len({*part}) else self.matching(part)
+                continue
             left = list(part)
             while left:
                 images, size = self.images(left, action, locked=accept is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from backup.core.errors import ConstraintRefused, StoreError, StoreUnavailable
@@ -12,6 +12,7 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import Replacing, SqlBatch
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.copies import milliseconds
+from backup.stores.sql.server_images import ServerImages
 from backup.stores.values import Limits, Written
 
 
@@ -20,6 +21,7 @@ class SqlWrites:
 
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits) -> None:
         self._access, self._catalog, self._limits = access, catalog, limits
+        self._asks_for_images = True
 
     def write(
         self,
@@ -34,14 +36,15 @@ class SqlWrites:
         ways: list[Replacing | None] = [Replacing.EMPTIED, Replacing.DELETED] if exchange else [None]
         if absent or accept is not None:  # a record may exist after all, perhaps since a moment ago: try twice
             ways.insert(0, ways[0])
-        shape = self._catalog.shape
         for place, way in enumerate(ways if records else ()):
             try:
-                for attempt in self._access.attempts("write records", writes=True):
-                    with attempt as cx:
-                        batch = SqlBatch(cx, shape, self._access.dialect, self._limits)
-                        written = batch.write(records, keep, absent=absent and place == 0, accept=accept, replace=way)
-                return written
+                is_absent = absent and place == 0
+                return self._transaction(
+                    "write records",
+                    lambda batch, way=way, is_absent=is_absent: batch.write(  # type: ignore[misc] # mypy knows no defaults here
+                        records, keep, absent=is_absent, accept=accept, replace=way
+                    ),
+                )
             except StoreUnavailable:
                 raise
             except StoreError as error:
@@ -54,11 +57,28 @@ class SqlWrites:
         """As `Store.delete`."""
         if not keys:
             return Written()
-        shape = self._catalog.shape
-        for attempt in self._access.attempts("delete records", writes=True):
+        return self._transaction("delete records", lambda batch: batch.delete(keys, keep, accept))
+
+    def _transaction(self, operation: str, work: Callable[[SqlBatch], Written]) -> Written:
+        """Does the work in a transaction. If the server refuses to make the images, the transaction is rolled back.
+        Then this process makes them, now and in all later batches."""
+        by_server = ServerImages(self._access.dialect) if self._asks_for_images else None
+        try:
+            return self._attempts(operation, work, by_server)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            if by_server is None or not by_server.refused:
+                raise
+        self._asks_for_images = False
+        return self._attempts(operation, work, None)
+
+    def _attempts(self, operation: str, work: Callable[[SqlBatch], Written], by_server: ServerImages | None) -> Written:
+        shape, dialect = self._catalog.shape, self._access.dialect
+        for attempt in self._access.attempts(operation, writes=True):
             with attempt as cx:
-                deleted = SqlBatch(cx, shape, self._access.dialect, self._limits).delete(keys, keep, accept)
-        return deleted
+                written = work(SqlBatch(cx, shape, dialect, self._limits, by_server))
+        return written
 
     def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
         """As `Store.mark_deleted`."""

@@ -15,6 +15,7 @@ from backup.core.transforms import Stamping
 from backup.stores.listing import Listed
 from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.failures import Failure
+from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.snapshot import Snapshot
@@ -208,6 +209,11 @@ class Dialect(Protocol):
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
         """Inserts rows of a table in the database that `source` reaches, and returns their number. None, and nothing
         was done, where this server has no exact way to do so without this process reading them."""
+
+    def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
+        """Has the server add the entries of the bin for the table's rows that fulfil the condition, as they are now,
+        except entries whose id exists. Returns how many it has added. None, and nothing was done, where its images
+        would not be exact (they must decode to the very values that this process would keep), or a row is large."""
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         """Updates the table's rows with the same keys to these values."""

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from backup.stores.sql.engines.base import Described, Dialect
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.relayed import RelayedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_indexes
 from backup.stores.sql.engines.tables import TableName
@@ -39,6 +40,9 @@ class DialectDefaults(Dialect):
         return False
 
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
+        return None
+
+    def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         return None
 
     def unseen_hint(self, schema: str | None, table: str) -> str:

@@ -21,12 +21,14 @@ from backup.stores.sql.engines.column import Column, Relation, ServerType, spell
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.failures import Failure, missing_driver
+from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
 from backup.stores.sql.engines.postgresql.collations import fitted
 from backup.stores.sql.engines.postgresql.connection import connect_options, cut, listen, pool_of
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
 from backup.stores.sql.engines.postgresql.errors import failure
+from backup.stores.sql.engines.postgresql.images import make_images
 from backup.stores.sql.engines.postgresql.relay import pass_blocks, relay_rows
 from backup.stores.sql.engines.postgresql.snapshot import export
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
@@ -172,6 +174,10 @@ class PostgresqlDialect(DialectDefaults):
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> int | None:  # noqa: ARG002 - by its connection
         # A server does not take COPY where row-level security applies to this login.
         return relay_rows(cx, rows) if self._copying.may_copy(cx, rows.copy) else None
+
+    def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
+        largest = self.largest_row_bytes(cx, images.key.table, sa.select(*images.columns).where(condition))
+        return make_images(cx, images, condition) if (largest or 0) <= LARGEST_BYTES else None
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         self._copying.update(cx, update, rows)

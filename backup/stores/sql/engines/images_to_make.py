@@ -1,0 +1,39 @@
+"""Images of a table's rows that its server puts into the bin by itself, so that they never become values here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+LARGEST_BYTES = 1 << 17
+"""How large a row may be at most. Its image is then shorter than one that this process would compress, even if JSON
+takes six characters for each byte."""
+
+
+class ImagesToMake(NamedTuple):
+    """The entries that a server makes of rows of one table. Their fields are those of `recycle_bin.entries.of_one`:
+
+    - EntryId: `id_start`, and the sixteen hexadecimal digits of the key plus 2^63;
+    - KeyHash: what `exact_json.key_hash` makes of the key;
+    - RecordKey, Version: JSON lists of the key's and the version's values, as `exact_json.key_to_text` spells them;
+    - Record: JSON that `exact_json.record_from_text` reads as the values of `columns`, by their names. Another spelling
+      of the same JSON is as good: spaces, other escapes, digits after the point;
+    - `fields`: values that all of them share.
+
+    `bin` is the table of the entries. `key` is the only key column. No row may be so large that its image would be in
+    parts: see `LARGEST_BYTES`.
+    """
+
+    bin: sa.Table
+    id_start: str
+    fields: Mapping[str, Any]
+    key: sa.Column[Any]
+    version: Sequence[sa.Column[Any]]
+    columns: Sequence[sa.Column[Any]]
+
+    def entries(self, made: Mapping[str, sa.ColumnElement[Any]], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        """The entries of the rows that fulfil the condition: the expressions `made`, then the shared values."""
+        shared = (sa.literal(value, self.bin.c[name].type).label(name) for name, value in self.fields.items())
+        return sa.select(*made.values(), *shared).where(condition)

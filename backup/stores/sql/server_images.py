@@ -1,0 +1,46 @@
+"""Has a table's server make the images of rows that change, so that they never become values of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from backup.core.model import Action, Key
+from backup.stores.base import Keep, KeepByServer
+from backup.stores.sql.app_tables import SqlSibling
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.images_to_make import ImagesToMake
+from backup.stores.sql.table import TableShape
+
+
+class ServerImages:
+    """The images that the server makes in one transaction."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self.refused = False
+        """Whether the server has refused to make images. Then the transaction has failed."""
+
+    def make(self, cx: sa.Connection, shape: TableShape, keep: Keep, keys: Sequence[Key], action: Action) -> int | None:
+        """Puts the images of the rows of these keys into the bin, before this change of them.
+
+        Returns how many entries it has added: fewer than keys, where a key has no row, or an entry of this run. None,
+        and nothing was done, where this process has to make them: see `KeepByServer` and `Dialect.make_images`; of a
+        table with masks, an image is not what is in the row; of one whose deleted records stay, it is one of an insert.
+        """
+        if not isinstance(keep, KeepByServer) or len(shape.key) > 1:
+            return None
+        if shape.masked is not None or shape.marks is not None:
+            return None
+        entries = keep.entries_to_make(keys, action, cx)
+        if entries is None or not isinstance(entries.table, SqlSibling):
+            return None
+        images = ImagesToMake(
+            entries.table.table, entries.id_start, entries.fields, shape.key[0], shape.version, [*shape.table.columns]
+        )
+        try:
+            return self._dialect.make_images(cx, images, shape.is_one_of(keys))
+        except sa.exc.DBAPIError:
+            self.refused = True
+            raise

@@ -1,0 +1,281 @@
+"""Images that a server makes of its rows: they say what those of this process say, and are kept by the same rules."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from backup.core.errors import ConstraintRefused
+from backup.core.masks import Mask, Masking
+from backup.core.model import Action, Chunk, Image, Key
+from backup.recycle_bin import entries
+from backup.recycle_bin.bin import RecycleBin
+from backup.recycle_bin.entries import RECYCLE_BIN
+from backup.stores import Rules, Store, stamps_in
+from backup.stores.exact_json import key_from_text, record_from_text
+from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
+from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
+from tests.contract.benches import NOW, RUN, Item, PostgresBench, other_database
+from tests.contract.test_postgresql_types import VALUES
+from tests.contract.test_recycle import Recycled, recycled
+from tests.contract.test_store import run_sync
+
+KEYS = sorted({0, *(sign * digits * 10**zeros for sign in (1, -1) for digits in (1, 12, 907) for zeros in range(16))})
+ENDS = [-(1 << 63), 1 - (1 << 63), (1 << 63) - 1, 10**18, -(10**18), 9_223_372_036_854_775_800]
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """What the server has answered to each request for images: how many entries it has added, or None."""
+    answers: list[int | None] = []
+    make_images: Callable[..., int | None] = PostgresqlDialect.make_images
+
+    def noted(self: PostgresqlDialect, *arguments: Any) -> int | None:
+        answers.append(None)
+        answers[-1] = make_images(self, *arguments)
+        return answers[-1]
+
+    monkeypatch.setattr(PostgresqlDialect, "make_images", noted)
+    return answers
+
+
+def raw(store: Store, sync_id: str) -> dict[str, dict[str, Any]]:
+    """The run's entries of single keys, as they lie in the bin, by their ids."""
+    start, middle, _ = entries.bounds(sync_id)
+    page = store.sibling(RECYCLE_BIN).find({}, order_by="EntryId", above=start, below=middle, limit=5_000)
+    return {entry["EntryId"]: entry for entry in page}
+
+
+def equal_entries(store: Store, sync_id: str, images: Sequence[Image]) -> None:
+    """Asserts that the bin says of these images what this process would say, field by field, value by value."""
+    of_server = raw(store, sync_id)
+    expected = [entries.of_one(sync_id, "backup", image) for image in images]
+    assert sorted(of_server) == sorted(entry["EntryId"] for entry in expected)
+    for entry in expected:
+        other = of_server[entry["EntryId"]]
+        assert {name: other[name] for name in ("Action", "KeyHash", "RecordKey")} == {
+            name: entry[name] for name in ("Action", "KeyHash", "RecordKey")
+        }
+        # By their spelling: 1.50 is not 1.5, and two values that are no number are the same.
+        assert repr(key_from_text(other["Version"])) == repr(key_from_text(entry["Version"]))
+        assert repr(record_from_text(other["Record"])) == repr(record_from_text(entry["Record"]))
+        assert {name: other[name] for name in ("SyncId", "ServiceName", "Side", "Place")} == {
+            "SyncId": sync_id,
+            "ServiceName": RUN.service,
+            "Side": "backup",
+            "Place": store.catalog.qualified_name(),
+        }
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_images_of_every_type_are_those_of_this_process(
+    postgresql_bench: PostgresBench, made: list[int | None], *, null: bool
+) -> None:
+    bench = postgresql_bench
+    values = {name: [value for value in kind if "repeat('" not in value] for name, kind in VALUES.items()}
+    columns = ", ".join(f'"c{n} ä""\\{{:%%" {name}' for n, name in enumerate(values))
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {columns})")
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+    for place in range(rows := max(map(len, values.values()))):
+        row = ["NULL" if null else kind[place % len(kind)] for kind in values.values()]
+        text = f"INSERT INTO {{table}} VALUES ({place}, {place or 'NULL'}, {', '.join(row)})"
+        bench.sql("backup", text.replace("%", "%%"))
+    deleted(backup, [(place,) for place in range(rows)])
+    assert made == [rows]
+
+
+@pytest.mark.parametrize("type_", ["text", "numeric", "bytea", "timestamp", "uuid", "char(5)", "boolean"])
+def test_versions_of_every_kind_are_those_of_this_process(
+    postgresql_bench: PostgresBench, made: list[int | None], type_: str
+) -> None:
+    bench = postgresql_bench
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, v {type_} NOT NULL, s {type_})")
+    rules = Rules(version=("v", "s"))
+    source, backup = bench.open("source", rules=rules), bench.open("backup", rules=rules)
+    backup.catalog.initialize(source)
+    backup.catalog.match(source)
+    values = [value for value in VALUES[type_] if "repeat('" not in value]
+    for place, value in enumerate(values):
+        bench.sql("backup", f"INSERT INTO {{table}} VALUES ({place}, {value}, NULL)".replace("%", "%%"))
+    deleted(backup, [(place,) for place in range(len(values))])
+    assert made == [len(values)]
+
+
+def test_ids_and_hashes_of_keys_are_those_of_this_process(
+    postgresql_bench: PostgresBench, made: list[int | None]
+) -> None:
+    bench, chance = postgresql_bench, random.Random(15)
+    numbers = {*KEYS, *ENDS, *(chance.randrange(-(1 << 63), 1 << 63) // 10 ** chance.randrange(19) for _ in range(300))}
+    bench.sql("source", "CREATE TABLE {table} (id bigint PRIMARY KEY, version integer)")
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+    bench.sql("backup", "INSERT INTO {table} VALUES (%s, 1)", [(number,) for number in numbers])
+    deleted(backup, [(number,) for number in numbers])
+    assert made == [len(numbers)]
+
+
+def deleted(backup: Store, keys: Sequence[Key]) -> None:
+    """Deletes these records, and asserts that the bin got the images that this process makes of them."""
+    images = [image for batch in backup.images(keys, Action.DELETED) for image in batch]
+    assert len(images) == len(keys)
+    kept = RecycleBin(backup, RUN.service)
+    kept.create()
+    assert len(backup.delete(keys, kept.recorder(RUN, lambda: NOW)).deleted) == len(keys)
+    assert backup.count() == 0
+    equal_entries(backup, RUN.sync_id, images)
+
+
+# --- the rules of images ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def it(postgresql_bench: PostgresBench) -> Recycled:
+    """A source with the numbers 1 to 40, whose text is new, and a backup that has the old ones of 1 to 30."""
+    postgresql_bench.create(Item(n, 2, "new é") for n in range(1, 41))
+    made = recycled(postgresql_bench)
+    made.backup.catalog.match(made.source)
+    postgresql_bench.put("backup", *(Item(n, 1, "old é") for n in range(1, 31)))
+    return made
+
+
+def numbers(*chosen: int) -> list[Key]:
+    return [(n,) for n in chosen]
+
+
+@pytest.mark.parametrize("count", [3, 40])  # by parameters, and through a temporary table
+def test_a_batch_of_updates_and_inserts_keeps_what_it_replaces(
+    it: Recycled, made: list[int | None], count: int
+) -> None:
+    first = 29
+    it.write(numbers(*range(first, first + count) if count < 10 else range(1, 41)), 1)
+    assert made
+    assert None not in made
+    kept = it.of(1)
+    updated = {key for key in kept if key[0] <= 30}
+    assert {kept[key].action for key in updated} == {Action.UPDATED}
+    assert {(kept[key].record or {})["name"] for key in updated} == {"old é"}
+    assert {kept[key].action for key in kept.keys() - updated} == {Action.INSERTED}
+    assert len(kept) == count
+
+
+def test_only_the_first_image_of_a_run_is_kept(it: Recycled, made: list[int | None]) -> None:
+    keys = numbers(*range(1, 31))
+    for _ in range(2):
+        it.write(keys, 1)
+    it.delete(keys, 1)
+    assert made == [30, 0, 0]
+    assert {kept.action for kept in it.of(1).values()} == {Action.UPDATED}
+    assert {(kept.record or {})["name"] for kept in it.of(1).values()} == {"old é"}
+
+
+def test_a_key_that_the_run_inserted_together_with_others_gets_no_image(it: Recycled, made: list[int | None]) -> None:
+    keep = it.keep(1)
+    for chosen in (range(31, 41), range(31, 41), range(1, 5), range(4, 32)):
+        it.backup.write(it.copies(numbers(*chosen), 1), keep)
+    assert made == [0, 4]  # the others were not asked for
+    kept = it.of(1)
+    assert {key[0] for key, one in kept.items() if one.action is Action.INSERTED} == {*range(31, 41)}
+    assert {key[0] for key, one in kept.items() if one.action is Action.UPDATED} == {*range(1, 31)}
+
+
+def test_after_a_delete_no_keys_are_told_of_together(it: Recycled, made: list[int | None]) -> None:
+    keep = it.keep(1)
+    it.backup.delete(numbers(*range(1, 21)), keep)
+    it.backup.write(it.copies(numbers(*range(1, 21)), 1), keep)
+    assert made == [20, 0]
+    assert {kept.action for kept in it.of(1).values()} == {Action.DELETED}
+    assert len(it.of(1)) == 20
+
+
+# --- where this process makes them ------------------------------------------------------------------------------------
+
+
+def test_a_server_that_refuses_to_make_images_is_asked_once(
+    it: Recycled, made: list[int | None], postgresql_bench: PostgresBench
+) -> None:
+    """The bin of this server takes plain ASCII alone, which images of this process are, and the server's are not."""
+    table = postgresql_bench.quoted("RecycleBin")
+    postgresql_bench.sql("backup", f"ALTER TABLE {table} ADD CHECK (\"Record\" !~ '[^[:ascii:]]')")
+    for start in (1, 11, 21):
+        it.write(numbers(*range(start, start + 10)), 1)
+    assert made == [None]
+    kept = it.of(1)
+    assert {(kept[key].record or {})["name"] for key in numbers(*range(1, 31))} == {"old é"}
+    assert {postgresql_bench.items("backup")[n].text for n in range(1, 31)} == {"new é"}
+
+
+def test_a_refused_change_is_no_refusal_of_images(
+    it: Recycled, made: list[int | None], postgresql_bench: PostgresBench
+) -> None:
+    postgresql_bench.sql("backup", "ALTER TABLE {table} ADD CHECK (id <> 7 OR name LIKE 'old%%')")
+    with pytest.raises(ConstraintRefused):
+        it.write(numbers(*range(1, 11)), 1)
+    assert it.of(1) == {}
+    it.write(numbers(8, 9), 1)
+    assert made == [10, 2]
+
+
+def test_images_of_large_rows_are_made_by_this_process(
+    it: Recycled, made: list[int | None], postgresql_bench: PostgresBench
+) -> None:
+    postgresql_bench.sql("backup", "ALTER TABLE {table} ALTER COLUMN name TYPE text")
+    fits, large = "\x01" * LARGEST_BYTES, "é" * LARGEST_BYTES
+    for n, text in ((1, fits), (2, large)):
+        postgresql_bench.sql("backup", "UPDATE {table} SET name = %s WHERE id = %s", [(text, n)])
+    assert it.backup.relational is not None
+    it.backup.relational.forget()
+    it.write(numbers(1), 1)
+    it.write(numbers(2), 2)
+    assert made == [1, None]
+    assert [(it.of(run)[(run,)].record or {})["name"] for run in (1, 2)] == [fits, large]
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_images_in_other_encodings_are_made_by_this_process(
+    postgresql_bench: PostgresBench, made: list[int | None], encoding: str
+) -> None:
+    with other_database(postgresql_bench, "backup", f"ENCODING '{encoding}' LOCALE 'C'") as bench:
+        bench.sql("source", "CREATE TABLE {table} (id integer PRIMARY KEY, version integer, name text)")
+        source, backup = bench.pair()
+        backup.catalog.match(source)
+        bench.sql("backup", "INSERT INTO {table} VALUES (1, 1, 'é')")
+        deleted(backup, [(1,)])
+    assert made == [None]
+
+
+@pytest.mark.parametrize("key", ["text", "numeric", "integer, further integer"])
+def test_images_under_other_keys_than_integers_are_made_by_this_process(
+    postgresql_bench: PostgresBench, made: list[int | None], key: str
+) -> None:
+    bench, (first, *further) = postgresql_bench, key.split(", ")
+    names = ", ".join(["id", *(name.split()[0] for name in further)])
+    columns = ", ".join([f"id {first}", *further])
+    bench.sql("source", f"CREATE TABLE {{table}} ({columns}, version integer, PRIMARY KEY ({names}))")
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+    bench.sql("backup", f"INSERT INTO {{table}} VALUES ('1'{', 2' * len(further)}, 1)")
+    deleted(backup, [*stamps_in(backup, Chunk())])
+    assert {*made} <= {None}
+
+
+@pytest.mark.parametrize(
+    "rules", [{"masking": Masking({"Name": Mask("hmac")}, "a key of the masks")}, {"keeps_deleted": True}]
+)
+def test_images_of_copies_with_masks_or_marks_are_made_by_this_process(
+    postgresql_bench: PostgresBench, made: list[int | None], rules: dict[str, Any]
+) -> None:
+    bench = postgresql_bench
+    bench.create([Item(1), Item(2)])
+    own = replace(bench.rules, **rules)
+    source, backup = bench.open("source", rules=replace(own, is_source=True)), bench.open("backup", rules=own)
+    backup.catalog.initialize(source)
+    run_sync(source, backup)
+    bench.put("source", Item(1, 2))
+    bench.remove("source", 2)
+    assert run_sync(source, backup) == (0, 1, 1, 0)
+    assert made == []
