@@ -19,6 +19,7 @@ from backup.stores.exact_json import (
     key_from_text,
     key_hash,
     key_to_text,
+    ordered_digits,
     record_from_text,
     record_to_text,
 )
@@ -52,7 +53,6 @@ _BLOCK_BITS = 16
 _FEWEST_TOGETHER = 8
 _TOGETHER = "g"  # sorts after all hexadecimal digits
 _OF_BACKUP, _OF_SOURCE = "b", "a"
-_BEYOND_64_BITS = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _id_in_run(side: str, key: Key, text: str) -> str:
     the same (`EntriesToMake`).
     """
     if is_one_integer(key):
-        return f"{_OF_BACKUP if side == 'backup' else _OF_SOURCE}{key[0] + _BEYOND_64_BITS:016x}"
+        return f"{_OF_BACKUP if side == 'backup' else _OF_SOURCE}{ordered_digits(key[0])}"
     return _digest(side, text)
 
 

@@ -108,8 +108,8 @@ class Group(NamedTuple):
 class EntriesToMake(NamedTuple):
     """How a server makes an entry of the bin of each row that changes: an entry as `recycle_bin.entries.of_one` makes.
 
-    `table` is the bin. `id_start` is how the ids begin. Behind it stand the sixteen hexadecimal digits of the key, an
-    integer, plus 2^63. `fields` are the values of the fields that all of them share.
+    `table` is the bin. `id_start` is how the ids begin; behind it stand the `ordered_digits` of the key. `fields` are
+    the values of the fields that all of them share.
     """
 
     table: Sibling

@@ -138,6 +138,10 @@ class SqlSibling:
             with attempt as cx:
                 self._parts.add(cx, entries)
 
+    def refuse_lost(self, keys: Sequence[str], cx: sa.Connection) -> None:
+        """As `EntryParts.refuse_lost`, in the caller's transaction."""
+        self._parts.refuse_lost(cx, keys)
+
     def find(
         self,
         where: Mapping[str, Any],

@@ -203,9 +203,9 @@ class SqlBatch:
         for part in key_batches(keys, self._shape, self._dialect, self._limits):
             made = None
             if self._by_server is not None and keep is not None and accept is None:
-                made = self._by_server.make(self._cx, self._shape, keep, part, action)
-            if made is not None:  # as many as keys: no row has to be looked up
-                looked_up.existing |= {*part} if made == len({*part}) else self.matching(part)
+                made = self._by_server.make(self._cx, self._shape, keep, part, action, self.matching)
+            if made is not None:
+                looked_up.existing |= made
                 continue
             left = list(part)
             while left:

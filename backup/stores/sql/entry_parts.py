@@ -62,10 +62,14 @@ class EntryParts:
     def _add(self, cx: sa.Connection, rows: Sequence[Entry]) -> None:
         if self._dialect.add_rows(cx, self._table, rows) == len(rows):
             return
-        # Either some were there already, or a trigger or a rule of the table has swallowed them.
-        lost = {row[self._shape.key] for row in rows}
-        for keys in batched(list(lost), self._dialect.max_parameters):
-            lost.difference_update(cx.scalars(sa.select(self._key).where(self._key.in_(keys))))
+        self.refuse_lost(cx, [row[self._shape.key] for row in rows])
+
+    def refuse_lost(self, cx: sa.Connection, keys: Sequence[str]) -> None:
+        """Raises StoreError where an entry of these keys is missing, which were added just now or before. Either some
+        were there already, or a trigger or a rule of the table has swallowed them."""
+        lost = {*keys}
+        for part in batched(list(lost), self._dialect.max_parameters):
+            lost.difference_update(cx.scalars(sa.select(self._key).where(self._key.in_(part))))
         if lost:
             raise StoreError(
                 f"{self._table.fullname} accepted {len(lost)} entries without an error, but they are not there. "

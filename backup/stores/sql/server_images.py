@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
 from backup.core.model import Action, Key
 from backup.stores.base import Keep, KeepByServer
+from backup.stores.exact_json import ordered_digits
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.images_to_make import ImagesToMake
@@ -22,12 +23,21 @@ class ServerImages:
         self.refused = False
         """Whether the server has refused to make images. Then the transaction has failed."""
 
-    def make(self, cx: sa.Connection, shape: TableShape, keep: Keep, keys: Sequence[Key], action: Action) -> int | None:
-        """Puts the images of the rows of these keys into the bin, before this change of them.
+    def make(
+        self,
+        cx: sa.Connection,
+        shape: TableShape,
+        keep: Keep,
+        keys: Sequence[Key],
+        action: Action,
+        matching: Callable[[Sequence[Key]], set[Key]],
+    ) -> set[Key] | None:
+        """Puts the images of the rows of these keys into the bin, before this change of them. Returns the keys that
+        have a row, which `matching` looks up if they may be fewer.
 
-        Returns how many entries it has added: fewer than keys, where a key has no row, or an entry of this run. None,
-        and nothing was done, where this process has to make them: see `KeepByServer` and `Dialect.make_images`; of a
-        table with masks, an image is not what is in the row; of one whose deleted records stay, it is one of an insert.
+        None, and nothing was done, where this process has to make them: see `KeepByServer` and `Dialect.make_images`.
+        Of a table with masks, an image is not what is in the row; of one whose deleted records stay, it may be one of
+        an insert. Raises StoreError if the bin then lacks the entry of such a row.
         """
         if not isinstance(keep, KeepByServer) or len(shape.key) > 1:
             return None
@@ -40,7 +50,14 @@ class ServerImages:
             entries.table.table, entries.id_start, entries.fields, shape.key[0], shape.version, [*shape.table.columns]
         )
         try:
-            return self._dialect.make_images(cx, images, shape.is_one_of(keys))
+            made = self._dialect.make_images(cx, images, shape.is_one_of(keys))
         except sa.exc.DBAPIError:
             self.refused = True
             raise
+        if made is None or made == len({*keys}):
+            return None if made is None else {*keys}
+        existing_keys = matching(keys)
+        if made < len(existing_keys):
+            ids = [f"{entries.id_start}{ordered_digits(key[0])}" for key in existing_keys]
+            entries.table.refuse_lost(ids, cx)
+        return existing_keys
