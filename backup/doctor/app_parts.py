@@ -67,7 +67,7 @@ def timer_findings(settings: Settings, names: Sequence[str], now: datetime) -> l
         findings.append(
             Finding(Grade.WARNING, "timers", "schedule", text, "Remove it; BackupSchedule__TimeZone is enough.")
         )
-    seconds = _function_timeout_seconds()
+    seconds = _seconds_of(_function_timeout())
     if seconds is not None and settings.slice_seconds >= seconds:
         text = f"a sync works {settings.slice_seconds:g} s at a time, and the host ends a function after {seconds:g} s"
         hint = "Make BackupSync__SliceSeconds smaller than functionTimeout."
@@ -75,13 +75,40 @@ def timer_findings(settings: Settings, names: Sequence[str], now: datetime) -> l
     return findings
 
 
-def _function_timeout_seconds() -> float | None:
-    """The host's limit of a function: a setting's, before that of host.json; None without one."""
+def host_findings() -> list[Finding]:
+    """Returns what host.json says that keeps the Functions host, or its queue, from working; nothing where the app is
+    installed without that file."""
+    findings, hint = [], "docs/azure.md says what the settings of the host are for; the release has the file as it was."
+    try:
+        host = json.loads(_HOST.read_text())
+        encoding = host.get("extensions", {}).get("queues", {}).get("messageEncoding", "base64")
+    except OSError:
+        return []
+    except (ValueError, AttributeError) as error:
+        text = f"host.json is not what the Functions host reads ({error}): it would run nothing"
+        return [Finding(Grade.FAILED, "app", "host.json", text, hint)]
+    encoding = variable_named("AzureFunctionsJobHost__extensions__queues__messageEncoding") or encoding
+    if str(encoding).lower() != "base64":
+        text = f"messageEncoding is {encoding}: the host would give up every message, for the app sends base64"
+        findings.append(Finding(Grade.FAILED, "app", "host.json", text, hint))
+    timeout = _function_timeout()
+    if timeout not in ("", "-1") and _seconds_of(timeout) is None:
+        text = f"functionTimeout is {timeout}, which is no time such as 00:10:00"
+        findings.append(Finding(Grade.FAILED, "app", "host.json", text, hint))
+    return findings or [fine("app", "host.json", "can be used")]
+
+
+def _function_timeout() -> str:
+    """The host's limit of a function: a setting's, before that of host.json; empty without one."""
     text = variable_named("AzureFunctionsJobHost__functionTimeout")
     try:
-        text = text or str(json.loads(_HOST.read_text()).get("functionTimeout", ""))
-    except (OSError, ValueError):
-        return None
+        return text or str(json.loads(_HOST.read_text()).get("functionTimeout", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _seconds_of(text: str) -> float | None:
+    """The seconds of a time of .NET; None for what is none."""
     parts = re.fullmatch(r"(?:(\d+)\.)?(\d+):(\d+):(\d+)", text)
     if parts is None:
         return None

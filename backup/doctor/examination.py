@@ -10,7 +10,7 @@ from backup.config.settings import Settings
 from backup.core.errors import BackupError
 from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
-from backup.doctor.app_parts import job_findings, storage_checks, timer_findings, version_findings
+from backup.doctor.app_parts import host_findings, job_findings, storage_checks, timer_findings, version_findings
 from backup.doctor.findings import ALL_SECONDS, SERVER_SECONDS, Check, Finding, Grade, findings_of, fine, wrong
 from backup.doctor.identities import identity_checks
 from backup.doctor.sides import Examiner, place_key, server_check, service_checks, set_checks, subject_of
@@ -37,7 +37,7 @@ def examine(
     retry = Retry(max_attempts=1, unanswered_attempts=1)
     limits = replace(limits_of(settings), retry=retry, max_call_seconds=call_seconds)
     examiner = Examiner(limits, now)
-    findings = [fine("settings", "settings", "can be used"), *version_findings()]
+    findings = [fine("settings", "settings", "can be used"), *version_findings(), *host_findings()]
     try:
         directory = Directory(settings, limits)
     except BackupError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -31,6 +32,9 @@ _TOO_WIDE: dict[SideName, str] = {
     ),
     "backup": "Use a login of the app's own; `backup grant` has the least rights.",
 }
+
+
+_ITS_TABLE = re.compile(r", table (?:\w+\.)?SyncHistory\b")
 
 
 @dataclass(frozen=True)
@@ -63,13 +67,21 @@ def server_check(examiner: Examiner, side: Side, spec: ServiceSpec | None) -> Ch
             except NotInitialized as error:
                 yield _not_initialized(side, "connection", error)
                 return
-            location = store.place.location
-            yield fine(subject, "connection", f"answers: {location if spec else location.rpartition(', table ')[0]}")
+            yield fine(subject, "connection", f"answers: {store.place.location}")
             yield clock_finding(subject, store.server_time(), examiner.now())
         finally:
             store.close()
 
-    return Check(subject, "connection", work)
+    def of_database() -> Iterator[Finding]:
+        """The same for a set: it is asked by way of one table's store, and that table is nothing to tell."""
+        try:
+            findings = list(work())
+        except BackupError as error:
+            findings = [wrong(subject, "connection", error)]
+        for finding in findings:
+            yield replace(finding, message=_ITS_TABLE.sub("", finding.message))
+
+    return Check(subject, "connection", work if spec is not None else of_database)
 
 
 def clock_finding(subject: str, theirs: datetime | None, ours: datetime) -> Finding:
@@ -213,6 +225,9 @@ def _tables(service_set: ServiceSet) -> Iterator[Finding]:
     for spec in members.specs.values():
         if spec.refused is not None:
             yield wrong(f"{spec.name} source", "tables", spec.refused)
+    if keyless := service_set.without_key():
+        text = f"{len(keyless)} tables have no primary key: {', '.join(keyless[:5])}{', …' if len(keyless) > 5 else ''}"
+        yield Finding(Grade.FAILED, subject, "tables", text, "Name a key of each in backup.toml, or exclude it.")
     if members.gone:
         text = f"{len(members.gone)} tables of the backup are gone from the source: {', '.join(members.gone[:5])}"
         yield Finding(Grade.WARNING, subject, "tables", text, "Their copies stay. Exclude them if that is meant.")

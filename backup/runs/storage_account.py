@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -58,8 +59,9 @@ def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Clie
 
     if re.search(r"(AccountKey|SharedAccessSignature)\s*=", connection, re.I):
         try:
+            b64decode(next((parts[name] for name in parts if name.lower() == "accountkey"), ""), validate=True)
             signed = from_string(connection, **_options(kind, server, connection))
-        except ValueError:
+        except ValueError:  # a key that is no Base64 would be told as a login that is missing
             raise _not_a_connection_string() from None
         # A key signs the requests and stays here. A shared access signature is sent as it is.
         url = str(getattr(signed, "url", ""))
@@ -98,7 +100,9 @@ def storage_error(error: Exception, what: str, kind: Kind = "blob") -> StoreUnav
         f"({f'HTTP {status}: {reason}' if status else 'nothing answers there' if unanswered else reason}). "
         "Nothing was changed."
     )
-    if status in (401, 403):
+    if isinstance(error, ConfigError):
+        hint = error.hint
+    elif status in (401, 403):
         hint = f"Check the account's key, or the identity's role {_ROLES[kind]}, and the account's firewall."
     elif status:
         hint = "The account answers; the message has its reason."

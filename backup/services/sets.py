@@ -118,6 +118,16 @@ class ServiceSet:
             return [], [error]
         return [*chosen], errors
 
+    def without_key(self) -> list[str]:
+        """The tables that no run can copy, for nothing tells which row is which."""
+        members = self.members
+        return [
+            name
+            for name, spec in members.specs.items()
+            if name in members.listed
+            and not (self._section.is_cosmos or members.listed[name].primary_key or spec.rules.key)
+        ]
+
     @property
     def patterns_with_schema(self) -> list[str]:
         """The names and patterns of the file that stand for tables of one schema, which they spell."""

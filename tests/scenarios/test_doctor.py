@@ -259,6 +259,8 @@ def test_a_storage_account_answers_and_its_poison_queue_is_seen(
     other_key = examined({**settings, "AzureWebJobsStorage": azurite.replace("AccountKey=E", "AccountKey=F")})
     assert {("failed", "storage", kind) for kind in ("blob", "queue", "table")} <= lines(other_key)
     assert "Check the account's key" in the(other_key, "storage", "queue").hint
+    cut = examined({**settings, "AzureWebJobsStorage": azurite.replace("AccountKey=", "AccountKey=#")})
+    assert "access keys in the portal" in the(cut, "storage", "queue").hint, "a key is no login that is missing"
     monkeypatch.setattr(app_parts, "QUEUE", "never-made")
     assert any("never-made is not there yet" in each.message for each in examined(settings))
 
@@ -291,6 +293,43 @@ def test_a_set_is_asked_once_for_all_its_tables(tmp_path: Path, own_file: dict[s
     assert (lines(findings), "1 tables" in the(findings, "shop source", "tables").message) == (set(), True)
     wrong = examined({**own_file, "BACKUP_TOML": file + 'tables = ["Cust*", "Invoice"]'})
     assert "'Invoice'" in the(wrong, "shop source", "tables").message
+
+
+def test_a_set_tells_of_its_database_alone_and_of_tables_that_no_run_can_copy(
+    tmp_path: Path, own_file: dict[str, str]
+) -> None:
+    places.filled_on_sqlite(tmp_path)
+    file = f'[set.shop]\nsource = "sqlite:///{tmp_path}/customers.db"\nbackup = "sqlite:///{tmp_path}/copies.db"\n'
+    Sql(f"sqlite:///{tmp_path}/customers.db", "notes").run("CREATE TABLE {table} (text, author)")
+    settings = {**own_file, "BACKUP_TOML": file + 'tables = ["*"]'}
+    keyless = the(examined(settings), "shop source", "tables")
+    assert (keyless.grade, keyless.message) == (Grade.FAILED, "1 tables have no primary key: notes")
+    named = settings["BACKUP_TOML"] + '\n[set.shop.table.notes]\nkey = ["author"]'
+    assert the(examined({**settings, "BACKUP_TOML": named}), "shop source", "tables").grade is Grade.OK
+    gone = {**own_file, "BACKUP_TOML": settings["BACKUP_TOML"].replace("customers.db", "nothing.db")}
+    for role in ("source", "backup"):
+        told = the(examined(gone), f"shop {role}", "connection")
+        assert ("does not exist" in told.message, "SyncHistory" in told.message) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "not what the Functions host reads"),
+        ("[]", "not what the Functions host reads"),
+        ('{"extensions": {"queues": {"messageEncoding": "none"}}}', "messageEncoding is none"),
+        ('{"functionTimeout": "ten minutes"}', "functionTimeout is ten minutes"),
+        ('{"functionTimeout": "-1"}', ""),
+        ("{}", ""),
+    ],
+)
+def test_a_host_json_that_stops_the_host_or_its_queue_is_told(
+    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "host.json").write_text(text)
+    monkeypatch.setattr(app_parts, "_HOST", tmp_path / "host.json")
+    [finding] = app_parts.host_findings()
+    assert (finding.grade, told in finding.message) == (Grade.FAILED if told else Grade.OK, True)
 
 
 def test_an_identity_without_a_token_is_told_once_for_all_sides(
