@@ -25,6 +25,8 @@ resource network 'Microsoft.Network/virtualNetworks@2024-05-01' = {
         name: 'app'
         properties: {
           addressPrefix: cidrSubnet(prefix, 26, 0)
+          // Tokens and telemetry go to public addresses of Azure. Later versions of this API give no way out unless asked.
+          defaultOutboundAccess: true
           delegations: [
             {
               name: 'flex'

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
+
 from docs.make_cost_table import NUMBERS, PAGE, figures, monthly, never_pausing, with_table
 from tests.infra.bicep import INFRA, ROOT, bicep_files
 
@@ -19,6 +21,52 @@ def test_a_price_moves_the_table() -> None:
     other = copy.deepcopy(KNOWN)
     other["prices"]["cosmos_gb_month"] *= 2
     assert with_table(PAGE.read_text(), other) != PAGE.read_text()
+
+
+def test_a_month_is_what_it_adds_up_to_by_hand() -> None:
+    prices = {
+        "flex_gb_second": 0.01,
+        "flex_executions_million": 3,
+        "sql_serverless_vcore_hour": 0.5,
+        "sql_gb_month": 0.1,
+    }
+    prices |= {"cosmos_serverless_ru_million": 0.25, "cosmos_gb_month": 0.2, "private_endpoint_hour": 0.02}
+    prices |= {
+        "dns_zone_month": 0.7,
+        "log_gb": 2,
+        "alert_rule_5_minutes_month": 1.5,
+        "alert_rule_15_minutes_month": 0.4,
+    }
+    known = {
+        "prices": prices,
+        "measured": {"sync_seconds_per_million": 3, "documents_read_per_changed": 2, "record_bytes": 500},
+        "documented": {"ru_per_read": 1, "ru_per_write": 6, "least_billed_seconds": 1},
+        "assumed": {
+            **{"nights": 30, "changed_share": 0.001, "server_times_slower": 10, "ru_per_1000_counted": 4},
+            **{"writes_per_changed": 3, "log_bytes_per_minute": 2000, "sql_vcores_at_work": 4},
+        },
+        "deployed": {
+            **{"instance_gb": 2, "sql_min_vcores": 0.5, "sql_pause_minutes": 90, "sql_max_gb": 32},
+            **{"private_endpoints": 6, "dns_zones": 4, "alert_rules_5_minutes": 5, "alert_rules_15_minutes": 2},
+        },
+    }
+    units = 30 * (2 * 1_000 * 4 + 1_000 * 2 * 1 + 1_000 * 3 * 6)  # both sides counted; the changed read, and written
+    assert monthly(1_000_000, known) == pytest.approx(
+        {
+            "the app: looking each minute": 30 * 24 * 60 * (2 * 0.01 + 3 / 1e6),
+            "the app: the nights": 2 * 30 * 30 * 2 * 0.01,  # two services, thirty seconds of two GB
+            "SQL backup: at work": 30 * 30 / 3600 * 4 * 0.5,
+            "SQL backup: until it pauses": 30 * 1.5 * 0.5 * 0.5,
+            "SQL backup: room": 32 * 0.1,
+            "Cosmos DB backup and source: request units": units / 1e6 * 0.25,
+            "Cosmos DB backup: stored": 0.5 * 0.2,
+            "private endpoints and their DNS zones": 6 * 720 * 0.02 + 4 * 0.7,
+            "logs": 43_200 * 2_000 / 1e9 * 2,
+            "alert rules": 5 * 1.5 + 2 * 0.4,
+        }
+    )
+    assert monthly(100_000_000, known)["SQL backup: room"] == pytest.approx(50 * 0.1), "more than the deployment gives"
+    assert never_pausing(known) == pytest.approx(720 * 0.5 * 0.5)
 
 
 def test_what_is_called_measured_stands_in_the_figures() -> None:
