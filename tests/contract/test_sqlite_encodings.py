@@ -11,7 +11,7 @@ from backup.core.errors import SchemaMismatch, StoreError
 from backup.core.model import WHOLE
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Rules
-from tests.contract.benches import RUN, SqliteBench
+from tests.contract.benches import ROLES, RUN, SqliteBench
 from tests.contract.test_store import run_sync
 
 BOTH_ORDERS = pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
@@ -112,6 +112,22 @@ def test_keys_that_another_encoding_sorts_otherwise_are_refused(sqlite_bench: Sq
 
 
 @BOTH_ORDERS
+def test_a_key_of_any_kind_in_a_strict_table_is_copied(sqlite_bench: SqliteBench, encoding: str) -> None:
+    bench = sqlite_bench
+    bench.sql("source", f"PRAGMA encoding = '{encoding}'")
+    bench.sql("source", "CREATE TABLE {table} (Id ANY PRIMARY KEY, Version INTEGER) STRICT")
+    bench.sql(
+        "source",
+        "INSERT INTO {table} VALUES (?, 1)",
+        [(key,) for key in (*(f"{text}{n}" for n, text in enumerate(TEXTS)), 12, 12.5, b"12")],
+    )
+    source, backup = bench.pair(chunk_size=2, batch_size=2)
+    assert run_sync(source, backup) == (13, 0, 0, 0)
+    keys = "SELECT quote(Id) FROM {table} ORDER BY Id"
+    assert bench.rows("backup", keys) == bench.rows("source", keys)
+
+
+@BOTH_ORDERS
 def test_half_a_pair_is_carried_as_it_is_in_values_and_keys(sqlite_bench: SqliteBench, encoding: str) -> None:
     bench = sqlite_bench
     records = filled(bench, encoding, "TEXT")
@@ -138,6 +154,26 @@ def test_half_a_pair_is_carried_as_it_is_in_values_and_keys(sqlite_bench: Sqlite
         assert backup.matching([key]) == {key}
         backup.delete([key])
         assert len(bench.rows("backup", SEEN)) == len(before) == records
+
+
+@BOTH_ORDERS
+@pytest.mark.parametrize("texts", [("x\ud800", "x\ud801"), ("\ud800a", "\U00010061"), ("\udc00", "\ufffd")], ids=ascii)
+@pytest.mark.parametrize("name", ["Id", "Version"])
+def test_texts_that_differ_in_half_a_pair_have_two_fingerprints(
+    sqlite_bench: SqliteBench, encoding: str, texts: tuple[str, str], name: str
+) -> None:
+    bench = sqlite_bench
+    for role, text in zip(ROLES, texts, strict=True):
+        raw = text.encode(encoding, "surrogatepass").hex()
+        values = [f"CAST(x'{raw}' AS TEXT)" if column == name else "'same'" for column in ("Id", "Version")]
+        bench.sql(role, f"PRAGMA encoding = '{encoding}'")
+        bench.sql(role, "CREATE TABLE {table} (Id TEXT PRIMARY KEY, Version TEXT)")
+        bench.sql(role, f"INSERT INTO {{table}} VALUES ({', '.join(values)})")
+    source, backup = (bench.open(role, rules=VERSIONED) for role in ROLES)
+    assert source.fingerprint(WHOLE) != backup.fingerprint(WHOLE)
+    bench.sql("backup", "DELETE FROM {table}")
+    run_sync(source, bench.open("backup", rules=VERSIONED))
+    assert source.fingerprint(WHOLE) == bench.open("backup", rules=VERSIONED).fingerprint(WHOLE)
 
 
 @BOTH_ORDERS

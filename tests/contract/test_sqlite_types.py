@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from backup.core.errors import StoreError
+from backup.core.model import WHOLE
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores.sql.engines.sqlite import text as sqlite_text
 from backup.stores.sql.engines.sqlite.text import text_of
@@ -53,6 +54,20 @@ def test_strict_tables_are_copied_exactly(sqlite_bench: SqliteBench, declared: s
     source, backup = bench.pair()
     assert run_sync(source, backup) == (len(values), 0, 0, 0)
     assert bench.rows("backup", SEEN) == bench.rows("source", SEEN)
+
+
+def test_bytes_among_integers_are_seen_in_any_bucket(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.sql("source", "CREATE TABLE {table} (Id INTEGER PRIMARY KEY, Version INTEGER)")
+    bench.sql("source", "INSERT INTO {table} VALUES (?, 1)", [(n,) for n in range(200)])
+    source, backup = bench.pair()
+    run_sync(source, backup)
+    bench.sql("source", "UPDATE {table} SET Version = x'00' WHERE Id = 199")  # of the last bucket
+    assert source.buckets is not None
+    buckets = source.buckets.fingerprints(WHOLE)
+    assert buckets is not None
+    assert len(buckets) > 1
+    assert run_sync(source, backup) == (0, 1, 0, 199)
 
 
 def test_keys_of_every_storage_class_are_kept_apart(sqlite_bench: SqliteBench) -> None:

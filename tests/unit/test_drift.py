@@ -442,7 +442,11 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         (MssqlType("date", "date"), [date(2024, 1, 1)], ["2024-01-01"]),
         (DecimalType("money", "money"), [Decimal(1)], [1]),
         (ConvertedType("datetime2(7)", "datetime2"), ["2024-01-01"], [date(2024, 1, 1)]),
-        (sqlite_type("INTEGER"), [1, 1.5, "x", b"1"], ["1", "1.5", "1e5"]),
+        (
+            sqlite_type("INTEGER"),
+            [1, 1.5, "x", b"1", "inf", "nan", "0x10", "1_0", "\u0661", "1\x1c"],
+            ["1", " 1.\n", "+.5e-5"],
+        ),
         (sqlite_type("TEXT"), ["1", b"1"], [1, 1.5]),
         (sqlite_type(""), [1, "1", b"1", 1.5], []),
     ],

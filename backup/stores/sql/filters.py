@@ -13,7 +13,7 @@ from backup.core.conditions import Condition, Range, Value, converted
 from backup.core.errors import ConfigError
 from backup.core.suggestions import did_you_mean
 from backup.stores.asked_keys import value_of
-from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.column import Column, has_one_of
 from backup.stores.values import Rules
 
 _FLAGS = ("bit", "bool", "boolean")
@@ -66,7 +66,7 @@ def fulfils(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnEle
         limits = ((_COMPARISONS[sign], sa.literal(value, column.type)) for sign, value in condition.limits)
         return sa.and_(*(compares(column, limit) for compares, limit in limits))
     if isinstance(condition, tuple):
-        return column.in_(condition)  # not a chain of OR: SQLite takes a thousand at most
+        return has_one_of(column, condition)  # not a chain of OR: SQLite takes a thousand at most
     return column == condition
 
 

@@ -41,7 +41,7 @@ class ServerType(UserDefinedType[Any]):
 
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         """The condition that a column of this type has one of the values."""
-        return column.in_(values)
+        return has_one_of(column, values)
 
     def read_exactly(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """How to select a column of this type, so that its values come as they are."""
@@ -69,6 +69,12 @@ class Column:
     defaulted: bool = False
     sortable: bool = True
     leads_index: bool = False
+
+
+def has_one_of(column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+    """The condition that the column has one of the values. Its parameter does not bear the column's name: SQLAlchemy
+    does not take every name there, such as one with a tab."""
+    return column.in_(sa.bindparam("one_of", [*values], type_=column.type, expanding=True, unique=True))
 
 
 def type_parts(declared: str) -> tuple[str, tuple[float, ...], str]:

@@ -6,6 +6,7 @@ lists. To call a Python function for each row would cost several times as much.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -31,6 +32,8 @@ _LEAST: Any = sa.literal_column("-9e999")  # less than any other number, text or
 _ARGUMENTS = 127  # a function's most arguments in SQLite as it is usually built
 INTEGERS = ("INTEGER", "NUMERIC")
 """The affinities of columns that store a number without a fraction as an integer."""
+_OTHERS = re.compile(rb"\xef\xbf\xbd|[\xf0-\xf4]")
+"""In UTF-8: U+FFFD, and the characters beyond U+FFFF."""
 _Lists = tuple[Any, ...]
 
 
@@ -122,7 +125,16 @@ def _exact_lists(
         if stamps.content is not None and any(b"null" in text for row in rows for text in row[3:]):
             rows = lists(stamps, affinities)
     texts = ((text, kind) for row in rows for text, kind in zip(row[3:], affinities, strict=False))
-    return None if any(kind in INTEGERS and not _is_integers(text) for text, kind in texts) else rows
+    return None if any(_may_look_alike(text, kind) for text, kind in texts) else rows
+
+
+def _may_look_alike(text: bytes, kind: str) -> bool:
+    """Whether two different values of a column of this affinity may look the same in the list."""
+    if kind in INTEGERS:
+        return not _is_integers(text)
+    # In a list of a file in UTF-16, half a surrogate pair is U+FFFD, or one character with the one behind it. A copy in
+    # UTF-8 decides by the same characters, so that both sides have the same kind of list.
+    return kind == "TEXT" and not text.isascii() and _OTHERS.search(text) is not None
 
 
 def _lists(
@@ -142,7 +154,10 @@ def _lists(
         cursor: Any = cx.exec_driver_sql(text, values).cursor  # the driver's own cursor converts nothing
     else:
         cursor = cx.execute(_query(stamps, affinities, conditions, bucket, raw, at_most)).cursor
-    rows: Sequence[_Lists] = cursor.fetchall()
+    try:
+        rows: Sequence[_Lists] = cursor.fetchall()
+    except sqlite3.Error as error:  # a row behind the first one
+        raise sa.exc.DBAPIError(None, None, error) from None
     rows = [(*row[:3], *map(_in_utf_8, row[3:])) for row in rows]
     return rows if stamps.content is not None else [(*row, b"[]") for row in rows]
 

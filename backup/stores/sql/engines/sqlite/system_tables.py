@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -93,24 +93,25 @@ def sorted_alike(cx: sa.Connection, originals: Sequence[Column], key_names: Sequ
     return list(originals)
 
 
-def _columns(table: str, rows: Iterable[Any], collations: Mapping[str, str], encoding: str) -> list[Column]:
+def _columns(table: str, rows: Sequence[Any], collations: Mapping[str, str], encoding: str) -> list[Column]:
     for name, collation in collations.items():
         if collation.upper() not in _COLLATIONS:
             raise SchemaMismatch(
                 f"The key column {name} of {table} is sorted by {collation}, a collation of its application's own.",
                 hint="Only a key sorted by BINARY, NOCASE or RTRIM can be backed up.",
             )
+    spelled = {name: _declared(_plain_key(row[0], name, collations), collations.get(name)) for name, *row in rows}
     return [
         Column(
             name=name,
-            type=type_of(_declared(_plain_key(declared, name, collations), collations.get(name)), encoding),
+            type=type_of(spelled[name], encoding),
             nullable=not notnull and not (position and name not in collations),  # a row's number is never NULL
             key_position=position or None,
-            collation=_named(collations.get(name)) or _byte_order(declared, encoding),
+            collation=_named(collations.get(name)) or _byte_order(spelled[name], encoding),
             computed=hidden in (2, 3),
             defaulted=bool(defaulted),
         )
-        for name, declared, notnull, hidden, position, defaulted in rows
+        for name, _, notnull, hidden, position, defaulted in rows
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from typing import Any
 
@@ -25,6 +26,7 @@ _NUL: Any = sa.literal_column("char(0)")  # no parameters: a statement takes so 
 _NOWHERE: Any = sa.literal_column("0")
 _RAW: Any = sa.literal_column(f"x'{RAW.hex()}'")
 _BLOB = ServerType("BLOB")
+_NUMBER = re.compile(r"[ \t-\r]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t-\r]*")
 
 
 class SqliteType(ServerType):
@@ -72,11 +74,8 @@ class TimeOrText(sqlite.DATETIME):
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return "_" not in text
+    """Whether SQLite reads the text as a number, which is less than what Python's float() takes: no inf, no nan."""
+    return _NUMBER.fullmatch(text) is not None
 
 
 @cache
