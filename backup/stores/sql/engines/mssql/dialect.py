@@ -123,6 +123,9 @@ class SqlServerDialect(DialectDefaults):
     def reading(self) -> AbstractContextManager[sa.Connection]:
         return self._engines.reading.begin()
 
+    def writing(self) -> AbstractContextManager[sa.Connection]:
+        return self._engines.writing.begin()
+
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
         return begin_under_snapshot(self.engine, tables, self.cut, self.location)
 

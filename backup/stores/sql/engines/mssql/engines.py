@@ -23,6 +23,9 @@ from backup.stores.sql.pool import SharedPool
 _SNAPSHOTS = sa.text(
     "SELECT snapshot_isolation_state, is_read_committed_snapshot_on FROM sys.databases WHERE database_id = DB_ID()"
 )
+_WRITING = "READ COMMITTED"
+"""The isolation level of a new session, and of all that writes."""
+
 _TRUSTED_SECONDS = 2.0
 """A connection that was used so lately need not be asked whether it is still there. Only a statement can tell."""
 
@@ -46,6 +49,7 @@ class SqlServerEngines:
 
     def _pool(self) -> SharedPool:
         engine = self._engine(self._where, poolclass=SharedPool)
+        _keep_levels(engine.dialect)
         pool = engine.pool
         assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
         pool.over(engine)
@@ -57,7 +61,7 @@ class SqlServerEngines:
         return pool
 
     def close(self) -> None:
-        for name in ("engine", "reading"):
+        for name in ("engine", "reading", "writing"):
             self.__dict__.pop(name, None)
         self._leased.release()
 
@@ -103,6 +107,11 @@ class SqlServerEngines:
             states = None  # a server without this view has no snapshots either
         return self.engine.execution_options(isolation_level="SNAPSHOT") if states == (1, False) else self.engine
 
+    @cached_property
+    def writing(self) -> sa.Engine:
+        """Connections for what writes, whatever they were used for before."""
+        return self.engine.execution_options(isolation_level=_WRITING)
+
     def read_texts_with(self, connection: Any) -> None:
         """From now on this connection of the driver reads text as others of this database do by now."""
         if self._halves:
@@ -113,6 +122,21 @@ class SqlServerEngines:
         if not self._halves:
             self._halves = True
             self.close()  # connections of another pool read them
+
+
+def _keep_levels(dialect: sa.Dialect) -> None:
+    """A session keeps its isolation level until it is used under another one: who reads again and again under SNAPSHOT
+    would else ask for it, and give it up, around each statement."""
+    set_level: Any = dialect.set_isolation_level
+
+    def set_if_other(session: Any, level: Any) -> None:
+        if session.isolation_level != level:
+            session.isolation_level = None  # if the server refuses it, nobody knows
+            set_level(session, level)
+            session.isolation_level = level
+
+    dialect.set_isolation_level = set_if_other  # type: ignore[assignment,method-assign]
+    dialect.reset_isolation_level = lambda _: None  # type: ignore[assignment,method-assign]
 
 
 def _answers(engine: sa.Engine, entry: Any) -> bool:

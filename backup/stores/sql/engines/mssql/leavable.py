@@ -18,6 +18,9 @@ class LeavableConnection:
     and the server rolls its transaction back.
     """
 
+    isolation_level: str | None = "READ COMMITTED"
+    """That of the session; None: nobody knows."""
+
     def __init__(self, driver: Any, lost: Callable[[], Exception]) -> None:
         """`lost` makes the driver's error of a lost connection."""
         self._driver, self._lost = driver, lost
