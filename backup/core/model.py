@@ -85,7 +85,7 @@ class Fingerprint(NamedTuple):
     """A few numbers that a server computes from all stamps of a chunk.
 
     - `functions`: names the functions that made the numbers. Fingerprints of different functions never count as equal.
-    - `records`, `sums`: those of two parts of a chunk add up to those of the chunk.
+    - `records`, `sums`: those of two parts of a chunk add up to those of the chunk. No sums if there is a digest.
     - `digest`: a hash of all stamps in the order of their keys, only if the server is this process. It does not add up.
     """
 

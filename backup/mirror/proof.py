@@ -43,15 +43,10 @@ def are_equal(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> b
 
 
 def of_fingerprint(fingerprint: Fingerprint) -> Proof:
-    """Returns the proof of a chunk with this fingerprint on both sides. Its last two sums are the checksum."""
-    high, low = fingerprint.sums[-2:]
+    """Returns the proof of a chunk with this fingerprint on both sides. Its digest is the checksum, or its last two
+    sums if it has none."""
+    high, low = fingerprint.sums[-2:] if fingerprint.sums else (0, fingerprint.digest)
     both = Total(fingerprint.records, ((high << 64) + low) % _MODULUS)
-    return Proof(both, both)
-
-
-def of_number(records: int) -> Proof:
-    """Returns the proof of a part of which both sides have so many records. They were not compared."""
-    both = Total(records, None)
     return Proof(both, both)
 
 

@@ -13,10 +13,10 @@ from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settling
 from backup.mirror.deleting import Deleting
+from backup.mirror.foresight import foresee
 from backup.mirror.guard import Guard
 from backup.mirror.pair import Sides, belonging
 from backup.mirror.pending_deletes import PendingDeletes
-from backup.mirror.planned_changes import count_changes
 from backup.mirror.settled import Settled, Spread
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps, Try
@@ -128,8 +128,8 @@ def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
     """
     guard.check_canary(source)
     if guard.max_update_percent is not None and not run.allow_mass_delete:
-        planned = count_changes(source, backup)
-        guard.check_updates(planned.updates, planned.backup_records, source.place.label)
+        foresight = foresee(source, backup)
+        guard.check_updates(foresight.updates, foresight.backup_records, source.place.label)
 
 
 def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chunk]:
@@ -199,19 +199,17 @@ def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -
 
     Returns how many records it wrote. If the walk begins at the start and the fingerprints of the whole key space are
     equal now, it also returns the whole key space, settled. While the source is being written to, it tries this up to
-    three times, because that costs less than a walk. With `steps.counts` equal numbers of records are enough.
+    three times, because that costs less than a walk.
 
-    Where fingerprints are enough alone, it else does not look at the whole key space. The walk does that, as in a quiet
+    Where fingerprints are enough alone, it does not look at the whole key space. The walk does that, as in a quiet
     source. By then the walk knows whether one statement may be about all of it.
     """
-    may_settle = from_start and not steps.full and (steps.counts or not settling.fingerprint_is_enough)
+    may_settle = from_start and not (steps.full or settling.fingerprint_is_enough)
     caught_up = 0
     for _ in range(_CATCH_UPS if steps.since is not None and not run.dry_run else 0):
         written = settling.catch_up(steps.since or "")
         caught_up += written
-        whole = None
-        if may_settle:
-            whole = settling.counted() if steps.counts else settling.skip(WHOLE)
+        whole = settling.skip(WHOLE) if may_settle else None
         if whole is not None or not written or not may_settle:
             return caught_up, whole
     return caught_up, None

@@ -37,11 +37,10 @@ class Outcome:
 
 
 class Unchanged(NamedTuple):
-    """What a run without anything to do proves and notes, and the watermark that it leaves."""
+    """What a run without anything to do proves and notes."""
 
     proof: Proof
     notes: tuple[str, ...] = ()
-    watermark: str | None = None
 
 
 def tell_end(outcome: Outcome) -> None:

@@ -20,7 +20,7 @@ from backup.runs.runner import Session
 from backup.stores import Drift, Store
 from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
-from backup.verbs.watermarks import from_watermark, tell_what_was_compared
+from backup.verbs.watermarks import from_watermark
 
 _SECONDS_BETWEEN_SAVES = 1.0
 RULES = "Filter, columns, version, masks, transform or deletes"
@@ -104,7 +104,6 @@ def sync_with_schema(session: Session) -> None:
             f"The sync ended, but {proof.differing - failed} records of the {backup.place.label} differ from the source"
             f"{set_aside}."
         )
-    tell_what_was_compared(session)
     if session.tally.counts.remaining:
         _leave_the_rest(session)
     elif masks is not None and not session.run.dry_run:
@@ -176,10 +175,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     steps = replace(session.steps, save=saver.save, quiet_records=quiet_records, quiet_seconds=quiet_seconds)
     steps = from_watermark(session, steps)
     run = session.run
-    guard = replace(
-        session.policy.guard,
-        deleted_lately=lambda: deleted_lately(session.history, run.service, session.steps.now(), run.sync_id),
-    )
+    guard = replace(session.policy.guard, deleted_lately=lambda: deleted_lately(session))
     try:
         left = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
     except RecordsSetAside:

@@ -28,12 +28,11 @@ def find_unchanged(source: Store, backup: Store, opening: Opening, policy: Polic
     if last.proof is None or last.proof.source.records > SMALL_RECORDS or last.counts.processed:
         return None
     original, copy = source.relational, backup.relational
-    if original is None or copy is None:
+    if original is None or copy is None or source.incremental is not None:  # a run records its watermark
         return None
     try:
         drift = copy.drift(source, policy.on_new_column)
-        # Only a run takes the first watermark, or says why the source has none.
-        if not drift.is_followed or (source.incremental is not None and last.watermark is None):
+        if not drift.is_followed:
             return None
         with Workers(2) as workers:
             left, right = workers.both(original.small_fingerprint, copy.small_fingerprint)
@@ -41,6 +40,4 @@ def find_unchanged(source: Store, backup: Store, opening: Opening, policy: Polic
         return None
     if left is None or not proof.are_equal(left, right):
         return None
-    # If nothing has changed, what was in the backup up to the last watermark still is.
-    watermark = None if source.incremental is None else last.watermark
-    return Unchanged(proof.of_fingerprint(left), tuple(notes_of(drift)), watermark)
+    return Unchanged(proof.of_fingerprint(left), tuple(notes_of(drift)))

@@ -27,9 +27,14 @@ ROWS, CHUNK, BUCKET = 12_600, 2_100, 64
 CHUNKS = ROWS // CHUNK
 
 
+may_look_at_once = SqlRelational.may_look_at_once
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    """Customers in six chunks, and a backup equal to them."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """Customers in six chunks, and a backup equal to them. They are compared by chunks, unless the test says
+    otherwise."""
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda *_: False)
     found = on_sqlite(tmp_path)
     with closing(sqlite3.connect(tmp_path / "customers.db")) as file, file:
         file.execute("CREATE TABLE Customers (Id INTEGER PRIMARY KEY, Name TEXT, Version INTEGER NOT NULL)")
@@ -103,14 +108,8 @@ def test_a_night_without_changes_reads_no_stamp_and_no_record(place: Place, monk
     assert (asked["read the stamps"], asked["records"]) == (0, 0)
 
 
-def as_a_server(one: SqlRelational, records: int, seconds: float) -> bool:
-    """As a server would look at all at once. SQLite makes a fingerprint in this process, and is not asked so."""
-    return one._chunks.chunk_size.suffices_for(records) or one._chunks.chunk_size.spans(records, seconds)
-
-
-def test_a_quiet_source_on_a_server_is_asked_once_for_all(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_once = SqlRelational.may_look_at_once
-    monkeypatch.setattr(SqlRelational, "may_look_at_once", as_a_server)
+def test_a_quiet_source_is_asked_once_for_all(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
     change_last = "UPDATE {table} SET Version = Version + 1 WHERE Id = 12000"
     for statement, statements, changed in (
         (None, 1, 0),  # after a first copy
@@ -125,16 +124,12 @@ def test_a_quiet_source_on_a_server_is_asked_once_for_all(place: Place, monkeypa
         assert run.counts == Counts(updated=changed, skipped=ROWS - changed)
         assert run.verified
         assert asked["read the fingerprint"] == statements
-    monkeypatch.setattr(SqlRelational, "may_look_at_once", at_once)
-    with counting(monkeypatch) as asked:
-        registry(place).get("customer").sync(Trigger.CLI)
-    assert asked["read the fingerprint"] == CHUNKS + 1
 
 
 def test_a_quiet_source_whose_last_sync_took_long_is_asked_for_its_first_chunk_and_for_all_the_rest(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(SqlRelational, "may_look_at_once", as_a_server)
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
     customer = registry(place, BackupSync__Parallelism="1").get("customer")
     with customer.stores() as (_, backup):
         history = History(backup)
@@ -157,7 +152,7 @@ def test_a_quiet_source_that_does_not_answer_about_all_at_once_is_asked_chunk_by
             raise TransientStoreError("there was no answer within 60 s")
         return fingerprint(store, chunk)
 
-    monkeypatch.setattr(SqlRelational, "may_look_at_once", as_a_server)
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
     monkeypatch.setattr(SqlStore, "fingerprint", answered)
     run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
     assert (run.counts, run.verified) == (Counts(skipped=ROWS), True)

@@ -98,13 +98,15 @@ class SqlChunks:
         if chunk.after is None and self.stamp_rows_without_keys(shape):
             return None
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
-        if at_most is None and dialect.in_process and bucket is None and None in chunk:
+        in_parts = at_most is None and dialect.in_process and bucket is None and None in chunk
+        if in_parts:
             at_most = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
         try:
             for attempt in self._attempts(operation, single=True):
                 stamps = shape.stamps(dialect)  # a second try may have to hash in another way
                 with attempt as cx, self.chunk_size.measuring() as measured:
-                    fingerprints = dialect.fingerprints(cx, stamps, conditions, bucket, at_most)
+                    parameters = (stamps, conditions, bucket, at_most)
+                    fingerprints = dialect.fingerprints(cx, *parameters, in_parts=in_parts)
                     measured.records = sum(fingerprint.records for fingerprint in (fingerprints or {}).values())
         except StoreError as error:
             if not may_be_of_rows(error):

@@ -27,6 +27,8 @@ from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, SecondaryIndex, Written
 
+_CHUNKS_OF_A_PART, _STATEMENTS_OF_ALL = 4, 50
+
 
 class SqlRelational:
     """The SQL part of one store: columns, references, triggers, counters and transactions of its table."""
@@ -55,9 +57,14 @@ class SqlRelational:
         return self._relay.insert(catalog_of(source), chunk, note, keep)
 
     def may_look_at_once(self, records: int, seconds: float) -> bool:
-        chunk_size = self._chunks.chunk_size
+        shape, dialect, chunk_size = self._catalog.shape, self._access.dialect, self._chunks.chunk_size
         is_quick = chunk_size.suffices_for(records) or chunk_size.spans(records, seconds)
-        return is_quick and not self._access.dialect.in_process
+        if not dialect.in_process:
+            return is_quick
+        if shape.filters or not dialect.reads_in_parts(shape.stamps(dialect)):
+            return False
+        part = min(records, _CHUNKS_OF_A_PART * self._limits.chunk_size)  # each is a statement of its own
+        return is_quick or chunk_size.suffices_for(max(part, records // _STATEMENTS_OF_ALL))
 
     def small_fingerprint(self) -> Fingerprint | None:
         shape, at_most = self._catalog.shape, self._limits.chunk_size

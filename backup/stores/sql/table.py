@@ -75,6 +75,7 @@ class TableShape:
         self.own_stamp = own_stamp
         self.rows_at_most: int | None = None
         self._read_at = time.monotonic()
+        self._is_numbered = False  # whether the keys of both tables are the numbers of their rows
         self._stamping: Stamping | None = None  # of a source's records, if the backup keeps their stamps
         self._has_kept_stamps = False  # whether the stamps are those of the source's records, as the backup keeps them
 
@@ -117,6 +118,8 @@ class TableShape:
         is_kept = source._rules.is_source and (source.needs_stamps or has_stamps)
         source._stamping = source._rules.stamping if is_kept else None
         self._has_kept_stamps = is_kept and has_stamps
+        key_types = [shape._exact[name].type for shape in (source, self) for name in shape.key_names]
+        source._is_numbered = self._is_numbered = [type_.is_row_number for type_ in key_types] == [True, True]
 
     def _apply_rules(self, version: Collection[str], where: Collection[str]) -> None:
         columns = {field: c for field in (*self._rules.version, *self._rules.where) if (c := self.find(field))}
@@ -175,12 +178,12 @@ class TableShape:
             return StampColumns(self.key, [], sa.func.coalesce(kept, dialect.no_stamp))
         has_version = bool(self.version) and not self._exact[self.version[0].name].nullable
         if has_version and self._stamping is None:
-            return StampColumns(self.key, self.version, None)
+            return StampColumns(self.key, self.version, None, self._is_numbered)
         # A transform reads all columns, and the copy may have each under another name.
         content = self.content if self.transformed is None else dict.fromkeys(self.names, "")
         shared = [self.table.c[name] for name in sorted(content, key=lambda name: content[name] or name)]
         if self._stamping is None:
-            return StampColumns(self.key, self.version, dialect.content_hash(shared))
+            return StampColumns(self.key, self.version, dialect.content_hash(shared), self._is_numbered)
         hashed = self.version if has_version else shared
         return StampColumns(self.key, [], dialect.keyed_hash(hashed, self._stamping))
 
@@ -243,7 +246,7 @@ class TableShape:
     def stamp_query(self, dialect: Dialect) -> sa.Select[Any]:
         """Selects stamps as flat rows: the key, the version's fields, and a last part. This is the hash of the row's
         content if the row has no version, else NULL."""
-        _, version, content = self.stamps(dialect)
+        _, version, content, _ = self.stamps(dialect)
         key = self.exact_key
         if content is None:
             return sa.select(*key, *version, sa.null())

@@ -46,12 +46,14 @@ class StampColumns(NamedTuple):
     """The columns and the hash that make a table's stamps.
 
     `content` is a hash of the whole row. It is the version of a row whose first version field is NULL, and of every row
-    of a table without version fields. None if no row needs it.
+    of a table without version fields. None if no row needs it. `is_numbered`: the key is the row's number in this table
+    and in that of the other side.
     """
 
     key: Sequence[sa.Column[Any]]
     version: Sequence[sa.Column[Any]]
     content: sa.ColumnElement[Any] | None
+    is_numbered: bool = False
 
 
 class Described(NamedTuple):
@@ -250,14 +252,20 @@ class Dialect(Protocol):
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
         at_most: int | None = None,
+        *,
+        in_parts: bool = False,
     ) -> Mapping[Any, Fingerprint] | None:
         """The fingerprints of the rows that fulfil the conditions, by bucket. Without `bucket` one, under None.
 
         None where the server cannot compute them, and if there are more than `at_most` rows. Then it has read no more
-        than one row above that.
+        than one row above that. With `in_parts` more rows are read a part at a time, where `reads_in_parts`.
 
         Rows without NULL have the same fingerprint whether or not a column may be NULL.
         """
+
+    def reads_in_parts(self, stamps: StampColumns) -> bool:
+        """Whether a fingerprint of a whole table with these stamps takes memory for a part of it only. True where it
+        takes none in this process."""
 
     def largest_row_bytes(
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None

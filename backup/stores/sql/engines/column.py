@@ -35,6 +35,9 @@ class ServerType(UserDefinedType[Any]):
     """For a column to which the server itself gives a greater value at each write: selects the lowest value that a
     transaction which is open now may still commit. None for any other column."""
 
+    is_row_number = False
+    """Whether the column is the number of its row, by which the server keeps all rows in order."""
+
     def may_hold(self, value: Any) -> bool:
         """Whether a column of this type may hold such a value. Looks at its kind, not at its size."""
         return isinstance(value, self.kinds)
@@ -55,8 +58,7 @@ class Column:
     `type.declared` is how a backup declares it. For a column that nobody can write (rowversion) that is the plain type
     of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force, for
     text. Identity and computed columns refuse ordinary writes in this table. The server fills a `defaulted` column. A
-    column that is not `sortable` cannot be in a key: its values' order is not the order of their texts. `leads_index`:
-    an index of all rows is known to begin with it.
+    column that is not `sortable` cannot be in a key: its values' order is not the order of their texts.
     """
 
     name: str
@@ -68,7 +70,6 @@ class Column:
     computed: bool = False
     defaulted: bool = False
     sortable: bool = True
-    leads_index: bool = False
 
 
 def has_one_of(column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.sql.engines.base import Described, Dialect
+from backup.stores.sql.engines.base import Described, Dialect, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.relayed import RelayedRows
@@ -60,6 +60,9 @@ class DialectDefaults(Dialect):
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
         return None
+
+    def reads_in_parts(self, stamps: StampColumns) -> bool:
+        return True
 
     def largest_row_bytes(
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None

@@ -18,7 +18,6 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.core.errors import ConfigError
 from backup.core.model import Fingerprint
-from backup.core.suggestions import subject
 from backup.core.transforms import Stamping
 from backup.stores.connection import SqlServer
 from backup.stores.listing import Listed
@@ -239,6 +238,8 @@ class SqlServerDialect(DialectDefaults):
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
         at_most: int | None = None,
+        *,
+        in_parts: bool = False,  # noqa: ARG002 - the rows stay in the server
     ) -> Mapping[Any, Fingerprint] | None:
         fingerprints = {
             number: Fingerprint("T-SQL", records, tuple(int(value or 0) for value in sums))
@@ -299,7 +300,6 @@ def opened(where: SqlServer, options: DialectOptions) -> SqlServerDialect:
     """The dialect of a SQL Server database. `master` stands for the default database; ConfigError if there is none."""
     if where.database.lower() == "master":
         if not options.default_database:
-            named = f"{subject(options.setting)} names the database master."
-            raise ConfigError(named, hint="Name the database itself.")
+            raise ConfigError(f"Setting {options.setting} names the database master.", hint="Name the database itself.")
         where = where.with_database(options.default_database)
     return SqlServerDialect(where, options.connections, options.call_seconds)

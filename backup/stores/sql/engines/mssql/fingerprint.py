@@ -64,7 +64,7 @@ def fingerprint_query(
 
     With `at_most` it reads only one row more than that.
     """
-    key, version, content = stamps
+    key, version, content, _ = stamps
     parts = [part for column in key for part in _integers(column)]
     parts += _version_parts(version, content)
     columns = {f"part{i}": part for i, part in enumerate(parts)}

@@ -226,6 +226,8 @@ class PostgresqlDialect(DialectDefaults):
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
         at_most: int | None = None,
+        *,
+        in_parts: bool = False,  # noqa: ARG002 - the rows stay in the server
     ) -> Mapping[Any, Fingerprint] | None:
         return fingerprint.fingerprints(cx, stamps, conditions, bucket, at_most)
 

@@ -101,7 +101,7 @@ def _query(
 
 def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[Any]:
     """A hash of a stamp, chained: the hash of each part is the seed of the next."""
-    key, version, content = stamps
+    key, version, content, _ = stamps
     mixed: sa.ColumnElement[Any] = sa.literal(seed, sa.BigInteger)
     for column in key:
         mixed = _hashed(column, mixed, is_first)

@@ -31,7 +31,7 @@ from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
 from backup.stores.sql.engines.sqlite.connection import SqliteFile
 from backup.stores.sql.engines.sqlite.engines import SqliteEngines
-from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints
+from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints, reads_in_parts
 from backup.stores.sql.engines.sqlite.relay import relay_rows
 from backup.stores.sql.engines.sqlite.snapshot import begin_read_transaction
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
@@ -223,10 +223,15 @@ class SqliteDialect(DialectDefaults):
         conditions: Sequence[sa.ColumnElement[bool]],
         bucket: sa.ColumnElement[Any] | None = None,
         at_most: int | None = None,
+        *,
+        in_parts: bool = False,
     ) -> Mapping[Any, Fingerprint] | None:
-        affinities = list(map(affinity_of, [*stamps.key, *stamps.version]))
         raw = self._file.hashed_encoding
-        return fingerprints(cx, stamps, conditions, affinities, bucket, raw=raw, at_most=at_most)
+        limits: Any = {"at_most": at_most, "in_parts": in_parts}
+        return fingerprints(cx, stamps, conditions, _affinities(stamps), bucket, raw=raw, **limits)
+
+    def reads_in_parts(self, stamps: StampColumns) -> bool:
+        return reads_in_parts(stamps, _affinities(stamps))
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)
@@ -253,6 +258,10 @@ class SqliteDialect(DialectDefaults):
 
     def failure(self, error: Exception) -> Failure:
         return self._file.failure(error)
+
+
+def _affinities(stamps: StampColumns) -> list[str]:
+    return list(map(affinity_of, [*stamps.key, *stamps.version]))
 
 
 def _number(value: int) -> sa.ColumnElement[Any]:

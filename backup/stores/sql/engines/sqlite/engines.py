@@ -19,6 +19,7 @@ from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.sqlite import text
 from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, begin_anew, is_same_file
+from backup.stores.sql.engines.sqlite.numbered import HintingCompiler
 from backup.stores.sql.engines.sqlite.relay import detach
 from backup.stores.sql.pool import SharedPool
 
@@ -35,6 +36,7 @@ def _shared() -> tuple[sa.Dialect, Any]:
     with engine.connect():
         pass
     engine.dispose()
+    engine.dialect.statement_compiler = HintingCompiler
     return engine.dialect, sa.util.LRUCache(_STATEMENTS)
 
 

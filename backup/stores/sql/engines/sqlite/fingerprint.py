@@ -19,7 +19,8 @@ from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
 from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
-from backup.stores.sql.engines.sqlite.text import UTF_16, text_of
+from backup.stores.sql.engines.sqlite import numbered
+from backup.stores.sql.engines.sqlite.text import UTF_16, in_utf_8, text_of
 from backup.stores.sql.engines.tables import TableAlone
 
 HASH = "exact_hash"
@@ -27,7 +28,6 @@ HASHES_OF_BYTES = {name: f"exact_hash_of_{name.replace('-', '_')}" for name in (
 """The function that hashes bytes of texts, for each encoding."""
 _BLOB = ServerType("BLOB")
 _FIRST_COLUMN: Any = sa.literal_column("1")
-_LOW = (1 << 32) - 1
 _LEAST: Any = sa.literal_column("-9e999")  # less than any other number, text or bytes
 _ARGUMENTS = 127  # a function's most arguments in SQLite as it is usually built
 INTEGERS = ("INTEGER", "NUMERIC")
@@ -84,8 +84,13 @@ def fingerprints(
     *,
     raw: str | None,
     at_most: int | None = None,
+    in_parts: bool = False,
 ) -> Mapping[Any, Fingerprint] | None:
     """What `Dialect.fingerprints` returns. `affinities` are those of the key's and the version's columns."""
+    if _is_list_of_versions(stamps, affinities) and bucket is None and _are_bounds(conditions, stamps.key[0]):
+        made = numbered.numbered_fingerprint(cx, stamps, conditions, at_most, in_parts=in_parts)
+        if made is not None:
+            return {None: made}
     lists = partial(_lists, cx, conditions=conditions, bucket=bucket, raw=raw, at_most=at_most)
     try:
         rows = _exact_lists(lists, stamps, affinities)
@@ -104,13 +109,27 @@ def fingerprints(
     return {number: _fingerprint(*rest) for number, *rest in rows}
 
 
-def _fingerprint(records: int, versions: int | None, *lists: bytes) -> Fingerprint:
+def reads_in_parts(stamps: StampColumns, affinities: Sequence[str]) -> bool:
+    """What `Dialect.reads_in_parts` says."""
+    return _is_list_of_versions(stamps, affinities) and numbered.may_be_dense(stamps)
+
+
+def _is_list_of_versions(stamps: StampColumns, affinities: Sequence[str]) -> bool:
+    """Whether a list of the versions may be enough."""
+    is_plain = stamps.is_numbered and not isinstance(stamps.key[0].table, TableAlone)
+    return is_plain and len(stamps.version) == 1 and set(affinities) <= set(INTEGERS)
+
+
+def _are_bounds(conditions: Sequence[sa.ColumnElement[bool]], key: sa.Column[Any]) -> bool:
+    return all(_bounds(condition, key) for condition in conditions)
+
+
+def _fingerprint(records: int, *lists: bytes) -> Fingerprint:
     digest = blake2b(digest_size=16)
     for text in lists:
         digest.update(len(text).to_bytes(8))
         digest.update(text)
-    sums = (_sum_of(lists[-1]), versions or 0)
-    return Fingerprint("blake2b", records, sums, int.from_bytes(digest.digest()) if records else 0)
+    return Fingerprint(numbered.FUNCTIONS, records, (), int.from_bytes(digest.digest()) if records else 0)
 
 
 def _exact_lists(
@@ -122,9 +141,9 @@ def _exact_lists(
     else:
         # Few tables have rows without a version. So ask for content hashes only if the lists show a NULL.
         rows = lists(stamps._replace(content=None), affinities)
-        if stamps.content is not None and any(b"null" in text for row in rows for text in row[3:]):
+        if stamps.content is not None and any(b"null" in text for row in rows for text in row[2:]):
             rows = lists(stamps, affinities)
-    texts = ((text, kind) for row in rows for text, kind in zip(row[3:], affinities, strict=False))
+    texts = ((text, kind) for row in rows for text, kind in zip(row[2:], affinities, strict=False))
     return None if any(_may_look_alike(text, kind) for text, kind in texts) else rows
 
 
@@ -146,8 +165,8 @@ def _lists(
     raw: str | None,
     at_most: int | None,
 ) -> Sequence[_Lists]:
-    """A row for each bucket: its number, the number of records, the sum of their versions, a list of values for each
-    column, and a list of content hashes."""
+    """A row for each bucket: its number, the number of records, a list of values for each column, and a list of content
+    hashes."""
     if not conditions and bucket is None:
         columns = tuple(stamps.key), tuple(stamps.version), stamps.content
         text, values = _whole(cx.dialect, *columns, tuple(affinities), raw, at_most)
@@ -158,15 +177,8 @@ def _lists(
         rows: Sequence[_Lists] = cursor.fetchall()
     except sqlite3.Error as error:  # a row behind the first one
         raise sa.exc.DBAPIError(None, None, error) from None
-    rows = [(*row[:3], *map(_in_utf_8, row[3:])) for row in rows]
+    rows = [(*row[:2], *map(in_utf_8, row[2:])) for row in rows]
     return rows if stamps.content is not None else [(*row, b"[]") for row in rows]
-
-
-def _in_utf_8(text: bytes) -> bytes:
-    """The list, which is in the file's encoding. It begins with a bracket, and JSON has no NUL."""
-    if b"\0" not in text[:2]:
-        return text
-    return text.decode("utf-16-be" if text.startswith(b"\0") else "utf-16-le").encode()
 
 
 @lru_cache(maxsize=TABLES_KEPT)
@@ -192,7 +204,7 @@ def _query(
     raw: str | None,
     at_most: int | None,
 ) -> sa.Select[Any]:
-    key, version, content = stamps
+    key, version, content, _ = stamps
     # JSON keeps different integers and different texts apart. For other values it is not exact.
     values: list[sa.ColumnElement[Any]] = [
         _plain(column)
@@ -200,7 +212,6 @@ def _query(
         else sa.case((column.is_not(None), content_hash([column], raw=raw)))
         for column, kind in zip([*key, *version], affinities, strict=True)
     ]
-    number: sa.ColumnElement[Any] = version[0].op("&")(_LOW) if version else sa.literal(0)
     hashed: sa.ColumnElement[Any] = sa.literal("") if content is None else content
     group: sa.ColumnElement[Any] = sa.null() if bucket is None else bucket
     count: sa.ColumnElement[Any] = sa.func.count()
@@ -212,16 +223,16 @@ def _query(
     is_bound = is_in_key_order and any(_bounds(condition, key[0]) for condition in conditions)
     if not is_bound or at_most is not None:
         # Without a bound on the key SQLite may read an index of other columns, in another order.
-        labelled = [value.label(f"c{i}") for i, value in enumerate([*values, number, hashed, group])]
+        labelled = [value.label(f"c{i}") for i, value in enumerate([*values, hashed, group])]
         rows = sa.select(*labelled).where(*conditions).order_by(*key)
         if at_most is not None:  # enough to see that there are more
             rows = rows.limit(sa.literal_column(str(at_most + 1)))
-        *columns, number, hashed, group = list(rows.subquery().c)
+        *columns, hashed, group = list(rows.subquery().c)
         values, conditions = list(columns), []
     lists = [_list(value) for value in values]
     if len(values) == len(version) + 1 == 2 and set(affinities) <= set(INTEGERS):
         lists = [sa.cast(sa.func.json_group_object(*values), _BLOB)]  # one list is quicker than two
-    query = sa.select(group, count, sa.func.sum(number), *lists).where(*conditions)
+    query = sa.select(group, count, *lists).where(*conditions)
     if content is not None:
         query = query.add_columns(_list(hashed, values[len(key)].is_(None) if version else None))
     return query if bucket is None else query.group_by(_FIRST_COLUMN)
@@ -243,7 +254,3 @@ def _list(value: sa.ColumnElement[Any], where: sa.ColumnElement[bool] | None = N
 
 def _is_integers(text: bytes) -> bool:
     return not text.translate(None, b'0123456789-,[]{}:"').replace(b"null", b"")
-
-
-def _sum_of(hashes: bytes) -> int:
-    return sum(int(digits, 16) for digits in hashes.decode().strip("[]").replace('"', "").split(",") if digits)

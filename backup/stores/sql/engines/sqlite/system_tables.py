@@ -14,7 +14,7 @@ from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.engines.sqlite.text import UTF_16
-from backup.stores.sql.engines.sqlite.types import holds_numbers, type_of
+from backup.stores.sql.engines.sqlite.types import ROW_NUMBER, holds_numbers, type_of
 from backup.stores.sql.engines.tables import TableName
 
 Said = TypeVar("Said")
@@ -52,9 +52,9 @@ def find(cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
     return None if name is None else TableName(None, name, alone=bool(cx.scalar(_HAS_ODD_INDEX, {"table": name})))
 
 
-def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
-    """The table's columns in order; empty if there is no such table. Raises SchemaMismatch for a key sorted by a
-    collation of its application."""
+def columns(cx: sa.Connection, schema: str | None, table: str, *, is_plain: bool = False) -> list[Column]:
+    """The table's columns in order; empty if there is no such table. `is_plain`: it is no view and no virtual table.
+    Raises SchemaMismatch for a key sorted by a collation of its application."""
     rows = cx.execute(
         sa.text(
             'SELECT name, type, "notnull", hidden, pk, dflt_value IS NOT NULL, (SELECT encoding FROM pragma_encoding)'
@@ -71,7 +71,7 @@ def columns(cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         {"table": table, "schema": schema},
     )
     encoding = rows[0][-1] if rows else ""
-    return _columns(table, [row[:-1] for row in rows], dict(key_index.all()), encoding)
+    return _columns(table, [row[:-1] for row in rows], dict(key_index.all()), encoding, is_plain=is_plain)
 
 
 def sorted_alike(cx: sa.Connection, originals: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
@@ -93,7 +93,9 @@ def sorted_alike(cx: sa.Connection, originals: Sequence[Column], key_names: Sequ
     return list(originals)
 
 
-def _columns(table: str, rows: Sequence[Any], collations: Mapping[str, str], encoding: str) -> list[Column]:
+def _columns(
+    table: str, rows: Sequence[Any], collations: Mapping[str, str], encoding: str, *, is_plain: bool
+) -> list[Column]:
     for name, collation in collations.items():
         if collation.upper() not in _COLLATIONS:
             raise SchemaMismatch(
@@ -104,7 +106,7 @@ def _columns(table: str, rows: Sequence[Any], collations: Mapping[str, str], enc
     return [
         Column(
             name=name,
-            type=type_of(spelled[name], encoding),
+            type=ROW_NUMBER if is_plain and position and name not in collations else type_of(spelled[name], encoding),
             nullable=not notnull and not (position and name not in collations),  # a row's number is never NULL
             key_position=position or None,
             collation=_named(collations.get(name)) or _byte_order(spelled[name], encoding),
@@ -127,7 +129,7 @@ def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | N
     if not any(kind == "table" and not str(sql).startswith("CREATE VIRTUAL") for kind, _, _, sql, _ in made_by):
         return Described(name)
     try:
-        described = Described(name, columns(cx, schema, name.name))
+        described = Described(name, columns(cx, schema, name.name, is_plain=True))
     except BackupError as error:
         described = Described(name, error=error)
     if _made_by(cx, table) == made_by:  # else somebody has changed the table meanwhile
@@ -189,7 +191,7 @@ def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
     for table, rows in groupby(cx.execute(_ALL_COLUMNS).all(), key=lambda row: str(row[0])):
         name = TableName(None, table, alone=table in odd)
         try:
-            read = _columns(table, [row[1:] for row in rows], collations.get(table, {}), encoding)
+            read = _columns(table, [row[1:] for row in rows], collations.get(table, {}), encoding, is_plain=True)
             described[table.lower()] = Described(name, read)
         except BackupError as error:
             described[table.lower()] = Described(name, error=error)

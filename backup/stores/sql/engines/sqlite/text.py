@@ -35,6 +35,13 @@ def text_of(raw: bytes, encoding: str = "UTF-8") -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
+def in_utf_8(text: bytes) -> bytes:
+    """A list in JSON, from a file of any encoding. It begins with a bracket, and JSON has no NUL."""
+    if b"\0" not in text[:2]:
+        return text
+    return text.decode("utf-16-be" if text.startswith(b"\0") else "utf-16-le").encode()
+
+
 def exact_row(cursor: Any, row: tuple[Any, ...]) -> tuple[Any, ...]:
     """The row, with the texts that came as bytes. A row factory of the driver, for files in UTF-16."""
     if not any(type(value) is bytes and value.startswith(RAW) for value in row):

@@ -58,6 +58,14 @@ class Utf16Type(SqliteType):
         return sa.case((sa.and_(is_text, may_be_other), raw), else_=column)
 
 
+class RowNumber(SqliteType):
+    """The column of a table that is the number of its row: it holds integers and nothing else."""
+
+    cache_ok = True
+    kinds = (int,)
+    is_row_number = True
+
+
 class TimeOrText(sqlite.DATETIME):
     """A time in the app's own tables. SQLite's columns take any value: one that is no time comes back unchanged."""
 
@@ -82,6 +90,9 @@ def _is_number(text: str) -> bool:
 def type_of(declared: str, encoding: str = "UTF-8") -> ServerType:
     """The type with this declaration in a file of this encoding."""
     return Utf16Type(declared, encoding) if encoding in UTF_16 else SqliteType(declared)
+
+
+ROW_NUMBER = RowNumber("INTEGER")
 
 
 def holds_numbers(declared: str) -> bool:

@@ -1,0 +1,190 @@
+"""Fingerprints of tables in which SQLite keeps the rows in the order of their keys: the key is the row's number.
+
+If the numbers have no gaps, the first one and the versions in this order say all. So only the versions are listed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from operator import ge, gt, lt
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+
+from backup.core.model import Fingerprint
+from backup.stores.sql.engines.base import StampColumns
+from backup.stores.sql.engines.column import ServerType
+from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
+from backup.stores.sql.engines.sqlite.text import in_utf_8
+
+FUNCTIONS = "blake2b"
+KEYS_AT_ONCE = 200_000
+"""How many keys a statement may span, so that this process has memory for its list."""
+
+_PARTS_TRIED, _ROWS_OF_A_PART = 4, KEYS_AT_ONCE // 8
+_TRIES = 3
+_BLOB = ServerType("BLOB")
+_DIGITS = b"-0123456789"
+_GAPS, _SPARSE = "has_gaps", "is_sparse"
+_Condition = sa.ColumnElement[bool]
+
+
+class HintingCompiler(SQLiteCompiler):
+    """Spells the hints of a query, which SQLAlchemy leaves out for SQLite."""
+
+    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        return text
+
+
+class _List(NamedTuple):
+    """The rows of one statement: the first and the last number, how many rows, and their list."""
+
+    first: int | None
+    last: int | None
+    records: int
+    text: bytes
+
+    @property
+    def has_gaps(self) -> bool:
+        return self.first is not None and self.last is not None and self.last - self.first + 1 != self.records
+
+
+def may_be_dense(stamps: StampColumns) -> bool:
+    """Whether a fingerprint of a whole table of this kind costs little memory, and no statement about all of it."""
+    return stamps.is_numbered and not stamps.key[0].table.info.get(_SPARSE)
+
+
+def numbered_fingerprint(
+    cx: sa.Connection, stamps: StampColumns, conditions: Sequence[_Condition], at_most: int | None, *, in_parts: bool
+) -> Fingerprint | None:
+    """The fingerprint of the rows that fulfil the conditions, which are about the key alone. `stamps` must be numbered,
+    with one integer as version.
+
+    None if there are other values than integers, or too many rows or gaps. Too many is more than `at_most`, and with
+    `in_parts` so few in a wide range that the parts would be many.
+    """
+    column: Any = stamps.key[0]
+    records, digest = 0, blake2b(digest_size=16)
+    try:
+        for number, part in enumerate(_parts(cx, column, conditions, at_most, in_parts=in_parts), 1):
+            rows = None if part is None else _list(cx, column, stamps.version[0], part)
+            if rows is None:
+                return None
+            records += rows.records
+            if number >= _PARTS_TRIED and records < number * _ROWS_OF_A_PART:
+                column.table.info[_SPARSE] = True
+                return None
+            if rows.records:
+                digest.update(f"{'keys' if rows.has_gaps else rows.first},{len(rows.text)}:".encode())
+                digest.update(rows.text)
+    except sa.exc.DBAPIError as error:
+        if "BLOB" in str(error.orig) or getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG:
+            return None
+        raise
+    return Fingerprint(FUNCTIONS, records, (), int.from_bytes(digest.digest()) if records else 0)
+
+
+def _parts(
+    cx: sa.Connection, key: sa.Column[Any], conditions: Sequence[_Condition], at_most: int | None, *, in_parts: bool
+) -> Iterator[Sequence[_Condition] | None]:
+    """The conditions of each part; None if the rows may be too many. Their ends follow from the numbers, so that both
+    sides have the same parts if they have the same rows."""
+    if at_most is None:
+        yield conditions
+        return
+    first, last = _row(cx, _ends, key, None, conditions)
+    if first is None or last - first < min(at_most, KEYS_AT_ONCE):
+        yield conditions
+        return
+    if not in_parts:
+        yield None
+        return
+    while first is not None and last - first >= KEYS_AT_ONCE:
+        end = sa.literal(first + KEYS_AT_ONCE, key.type)
+        yield [*conditions, lt(key, end)]
+        # In place of the lower bound before: of two, SQLite would seek by one and read on to the other.
+        conditions = [*(one for one in conditions if getattr(one, "operator", None) not in (gt, ge)), ge(key, end)]
+        first, last = _row(cx, _ends, key, None, conditions)
+    if first is not None:  # without an upper bound, which SQLite would compare with each number
+        yield conditions
+
+
+def _list(
+    cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], conditions: Sequence[_Condition]
+) -> _List | None:
+    """The list of the versions where the numbers have no gaps, else that of numbers and versions; None if a version is
+    no integer. Which one it is depends on the rows alone. What was right for the last part is tried first."""
+    info = key.table.info
+    for _ in range(_TRIES):  # the rows may change between two statements
+        has_gaps = info.get(_GAPS, False)
+        first, last, text = _row(cx, _numbers_and_versions if has_gaps else _versions, key, version, conditions)
+        text = in_utf_8(text)
+        records = (_pairs if has_gaps else _values)(text)
+        if records is None:
+            return None
+        rows = _List(first, last, records, text)
+        if rows.has_gaps == has_gaps or not records:
+            return rows
+        info[_GAPS] = rows.has_gaps
+    return None
+
+
+def _values(text: bytes) -> int | None:
+    """The number of values in the list; None if one is no integer."""
+    commas = text[1:-1].translate(None, _DIGITS)
+    if commas.strip(b","):
+        return None
+    return len(commas) + 1 if len(text) > len(b"[]") else 0
+
+
+def _pairs(text: bytes) -> int | None:
+    """The number of pairs in the list; None if a version is no integer."""
+    others = text.translate(None, _DIGITS)
+    pairs = len(others) // len(b'"":,')
+    return pairs if others == b"{" + b",".join([b'"":'] * pairs) + b"}" else None
+
+
+def _row(
+    cx: sa.Connection, query: Any, key: sa.Column[Any], version: sa.Column[Any] | None, conditions: Sequence[_Condition]
+) -> Any:
+    """The only row of the query, as the driver reads it."""
+    if conditions:
+        cursor: Any = cx.execute(query(key, version, conditions)).cursor  # the driver's own cursor converts nothing
+    else:
+        text, values = _spelled(cx.dialect, query, key, version)
+        cursor = cx.exec_driver_sql(text, values).cursor
+    [row] = cursor.fetchall()
+    return row
+
+
+@lru_cache(maxsize=3 * TABLES_KEPT)
+def _spelled(dialect: sa.Dialect, query: Any, key: Any, version: Any) -> tuple[str, tuple[Any, ...]]:
+    """The statement about a whole table. It is made once for a table that stays as it is."""
+    return spelled_once(query(key, version, ()), dialect)
+
+
+def _ends(key: sa.Column[Any], _version: object, conditions: Sequence[_Condition]) -> sa.Select[Any]:
+    """Selects the first and the last number. Asked for alone, SQLite finds each at an end of the table."""
+    ends = (sa.select(end(key)).where(*conditions) for end in (sa.func.min, sa.func.max))
+    return sa.select(*(end.scalar_subquery() for end in ends))
+
+
+def _versions(key: sa.Column[Any], version: sa.Column[Any], conditions: Sequence[_Condition]) -> sa.Select[Any]:
+    return _of_table(key, sa.func.json_group_array(version), conditions)
+
+
+def _numbers_and_versions(
+    key: sa.Column[Any], version: sa.Column[Any], conditions: Sequence[_Condition]
+) -> sa.Select[Any]:
+    return _of_table(key, sa.func.json_group_object(key, version), conditions)
+
+
+def _of_table(key: sa.Column[Any], values: Any, conditions: Sequence[_Condition]) -> sa.Select[Any]:
+    """Selects the first and the last number and the list of values in the order of the numbers: no index may be used,
+    which would have another order, so SQLite passes through the table itself."""
+    query = _ends(key, None, conditions).add_columns(sa.cast(values, _BLOB)).where(*conditions)
+    return query.select_from(key.table).with_hint(key.table, "NOT INDEXED")

@@ -1,0 +1,164 @@
+"""Fingerprints of SQLite's tables whose key is the row's number: of the versions alone, where numbers have no gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.core.model import WHOLE, Chunk
+from backup.stores import Rules
+from backup.stores.sql.catalog import catalog_of
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.base import StampColumns
+from backup.stores.sql.engines.sqlite import numbered
+from backup.stores.sql.store import SqlStore
+from tests.contract.benches import RUN, SqliteBench
+from tests.contract.test_fingerprints import insert, is_told, made, table
+from tests.contract.test_store import run_sync
+
+COLUMNS = "K INTEGER PRIMARY KEY, A BIGINT NOT NULL, B TEXT"
+ROWS = [(n, n % 3, "x") for n in range(-4, 21)]
+
+
+@pytest.fixture
+def bench(sqlite_bench: SqliteBench) -> SqliteBench:
+    """A store on SQLite whose version column is called A."""
+    sqlite_bench.rules = Rules(version=("A",))
+    return sqlite_bench
+
+
+def sides(bench: SqliteBench, columns: str = COLUMNS, rows: Sequence[Any] = ROWS) -> tuple[SqlStore, SqlStore]:
+    """Source and backup with these rows, as a run knows them."""
+    source, backup = table(bench, columns, rows)
+    backup.catalog.match(source)
+    assert dialect_and_stamps(source)[1].is_numbered
+    return source, backup
+
+
+def dialect_and_stamps(store: SqlStore) -> tuple[Dialect, StampColumns]:
+    """The store's dialect, and what its stamps consist of."""
+    catalog = catalog_of(store)
+    return catalog.access.dialect, catalog.shape.stamps(catalog.access.dialect)
+
+
+@pytest.mark.parametrize("rows", [ROWS, [(n * n, n, "x") for n in range(25)]], ids=["no gaps", "gaps"])
+@pytest.mark.parametrize("keys_at_once", [7, 1_000])
+def test_every_change_is_told_in_one_part_and_in_several(
+    bench: SqliteBench, monkeypatch: pytest.MonkeyPatch, rows: Sequence[Any], keys_at_once: int
+) -> None:
+    monkeypatch.setattr(numbered, "KEYS_AT_ONCE", keys_at_once)
+    monkeypatch.setattr(numbered, "_ROWS_OF_A_PART", 0)
+    source, backup = sides(bench, rows=rows)
+    assert made(source).records == len(rows)
+    assert not is_told(source, backup)
+    changes = [
+        "UPDATE {table} SET A = A + 1 WHERE K = 9",
+        "UPDATE {table} SET A = CASE K WHEN 1 THEN 0 ELSE 1 END WHERE K IN (0, 1)",  # they exchange their versions
+        "UPDATE {table} SET K = 10000 WHERE K = 0",
+        "DELETE FROM {table} WHERE K = 16",
+        "DELETE FROM {table} WHERE K = (SELECT min(K) FROM {table})",
+        "INSERT INTO {table} (K, A) VALUES (-100, 1)",
+        "UPDATE {table} SET K = K + 100000",
+        "DELETE FROM {table}",
+    ]
+    for change in changes:
+        bench.sql("source", change)
+        assert is_told(source, backup), change
+        run_sync(source, backup, replace(RUN, allow_mass_delete=True))
+        assert not is_told(source, backup), change
+
+
+def test_an_index_that_holds_all_that_is_listed_does_not_give_its_order(bench: SqliteBench) -> None:
+    """The versions of an index are in its order, which is the same before and after two rows exchange theirs."""
+    source, backup = sides(bench)
+    for role in ("source", "backup"):
+        bench.sql(role, "CREATE INDEX ByVersion ON {table} (A)")
+        bench.sql(role, "ANALYZE")
+    assert not is_told(source, backup)
+    bench.sql("source", "UPDATE {table} SET A = CASE K WHEN 1 THEN 0 ELSE 1 END WHERE K IN (0, 1)")
+    assert is_told(source, backup)
+    assert made(source, Chunk((-1,), (1,))) != made(backup, Chunk((-1,), (1,)))
+
+
+@pytest.mark.parametrize("value", ["'1'", "'1,2'", "'[1'", "x'31'", "1.5", "9e999", "9.3e18", "''", "-2", "NULL"])
+@pytest.mark.parametrize("rows", [[(1, 1, "x"), (2, 7, "x"), (3, 1, "x")], [(1, 1, "x"), (2, 7, "x"), (9, 1, "x")]])
+def test_any_value_as_a_version_is_told(bench: SqliteBench, rows: Sequence[Any], value: str) -> None:
+    source, backup = sides(bench, COLUMNS.replace(" NOT NULL", ""), rows)
+    bench.sql("source", f"UPDATE {{table}} SET A = {value} WHERE K = 2")
+    assert is_told(source, backup)
+    run_sync(source, backup)
+    assert not is_told(source, backup)
+    bench.sql("source", "UPDATE {table} SET B = 'y' WHERE K = 2")
+    assert is_told(source, backup) is (value == "NULL")  # a row without a version counts with its content
+
+
+def test_both_sides_list_alike_where_one_key_is_no_row_number(bench: SqliteBench) -> None:
+    """A unique column that is called the key is the row's number in the copy, and may be none in the source."""
+    bench.rules = Rules(version=("A",), key=("K",))
+    source, backup = table(bench, "K INTEGER NOT NULL UNIQUE, A BIGINT NOT NULL, B TEXT", ROWS)
+    backup.catalog.match(source)
+    assert not dialect_and_stamps(backup)[1].is_numbered
+    assert not is_told(source, backup)
+
+
+def test_numbers_at_the_end_of_what_there_is(bench: SqliteBench) -> None:
+    rows = [(-(2**63), 1, "x"), (-(2**63) + 1, 2, "x"), (2**63 - 2, 3, "x"), (2**63 - 1, 2**63 - 1, "x")]
+    source, backup = sides(bench, rows=rows)
+    assert made(source).records == 4
+    assert not is_told(source, backup)
+    bench.sql("source", "UPDATE {table} SET A = -A WHERE K > 0")
+    assert is_told(source, backup)
+
+
+def test_few_rows_in_a_wide_range_are_not_asked_for_part_by_part(
+    bench: SqliteBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numbered, "KEYS_AT_ONCE", 1_000)
+    source, backup = sides(bench, rows=[(n * 1_000_000, n, "x") for n in range(50)])
+    assert not is_told(source, backup)
+    dialect, stamps = dialect_and_stamps(source)
+    assert not dialect.reads_in_parts(stamps)
+
+
+def test_a_part_is_found_by_one_lower_bound(bench: SqliteBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two, SQLite would seek by one and read all rows from there to the other."""
+    source, _ = sides(bench)
+    expected = made(source, Chunk((-2,), None))
+    monkeypatch.setattr(numbered, "KEYS_AT_ONCE", 7)
+    monkeypatch.setattr(numbered, "_ROWS_OF_A_PART", 0)
+    statements: list[str] = []
+    with counted(statements):
+        parts = made(source, Chunk((-2,), None))
+    assert (parts.records, expected.records) == (22, 22)
+    of_parts = [statement.rpartition("NOT INDEXED")[2] for statement in statements if "json" in statement]
+    assert [condition.count(">") for condition in of_parts] == [1, 1, 1, 1]
+
+
+@contextmanager
+def counted(statements: list[str]) -> Iterator[None]:
+    """Notes what is sent to SQLite meanwhile."""
+
+    def sent(_cx: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", sent)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", sent)
+
+
+def test_rows_that_are_added_stay_in_their_order(bench: SqliteBench) -> None:
+    source, backup = sides(bench)
+    before = made(source)
+    insert(bench, "source", [(21, 5, "x")])
+    after = made(source)
+    assert after.records == before.records + 1
+    assert run_sync(source, backup)[0] == 1
+    assert made(backup) == after
+    assert made(source, WHOLE) == after
