@@ -124,12 +124,14 @@ class SideSettings(BaseModel):
 
 
 class SourceSettings(SideSettings):
-    """The source, with its version, its filter, its masks, its column of the last write, and its canary."""
+    """The source, with its version, its filter, its masks, its column of the last write, and its canary.
+    `full_every_days`: how often everything is compared, where a column of the last write spares it in between."""
 
     version: Annotated[tuple[str, ...], PlainValidator(parse_version)] = Field((), alias="Version")
     where: Annotated[Mapping[str, Value], PlainValidator(parse_where)] = Field({}, alias="Where")
     mask: Annotated[Mapping[str, Mask], PlainValidator(parse_mask)] = Field({}, alias="Mask")
     modified_by: str | None = Field(None, alias="ModifiedBy")
+    full_every_days: float | None = Field(None, alias="FullEveryDays", ge=0, le=36_500)
     canary: str | None = Field(None, alias="CanaryKey")
 
 

@@ -38,6 +38,7 @@ class Common(Section):
     deletes: Literal["mirror", "keep"] | None = None
     indexes: bool | None = None
     modified_by: str | None = Field(default=None, min_length=1)
+    full_every_days: float | None = Field(default=None, ge=0, le=36_500)
     throughput: Units | None = None
     max_delete_percent: float | None = Field(default=None, ge=0, le=100)
     max_delete_percent_per_week: float | None = Field(default=None, ge=0, le=100)

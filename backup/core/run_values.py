@@ -81,14 +81,16 @@ _CHECKSUMS = 1 << 128
 
 class Total(NamedTuple):
     """Number and checksum of one side's stamps. Both sides of a run have the same cut of the keys, on which it may
-    depend."""
+    depend. A checksum of None: the records were only counted."""
 
     records: int = 0
-    checksum: int = 0
+    checksum: int | None = 0
 
     def plus(self, other: Total) -> Total:
         """Returns the total of two parts together."""
-        return Total(self.records + other.records, (self.checksum + other.checksum) % _CHECKSUMS)
+        is_counted = self.checksum is None or other.checksum is None
+        checksum = None if is_counted else ((self.checksum or 0) + (other.checksum or 0)) % _CHECKSUMS
+        return Total(self.records + other.records, checksum)
 
 
 NOTHING = Total()
@@ -121,9 +123,14 @@ class Proof:
         return cls(Total(*proof["source"]), Total(*proof["backup"]), proof["differing"], proof["in_flight"])
 
     @property
+    def only_counts(self) -> bool:
+        """Whether both sides were only counted, so that nothing is known of what their records have."""
+        return self.source.checksum is None
+
+    @property
     def verified(self) -> bool:
         """Whether all records of both sides are proven equal, except those in flight."""
-        return self.differing == 0
+        return self.differing == 0 and not self.only_counts
 
 
 @dataclass(frozen=True)

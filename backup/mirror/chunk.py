@@ -42,6 +42,7 @@ class Settling:
         self.fingerprint_is_enough = sides.source.traits.fingerprint_is_enough
         """Whether equal fingerprints settle a chunk also where nothing was caught up before."""
         self._may_skip = (self.fingerprint_is_enough or caught_up) and not (run.forced or steps.full)
+        self._has_caught_up = False
         # The stamps of whole chunks take the most memory of all.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
 
@@ -101,20 +102,34 @@ class Settling:
         of_source, of_backup = self._sides.fingerprints(chunk)
         return self._skip(chunk, of_source) if proof.are_equal(of_source, of_backup) else None
 
+    def counted(self) -> Settled | None:
+        """Returns the whole key space, settled, if the last `catch_up` has written all that the source should name, and
+        both sides have as many records; else None. Nothing is known then of records that the source did not name."""
+        if not self._has_caught_up:
+            return None
+        of_source, of_backup = self._sides.counts()
+        if of_source != of_backup:
+            return None
+        self._tally.add(skipped=of_source)
+        known = proof.of_number(of_source)
+        return Settled(WHOLE, Counts(skipped=of_source), of_source, of_backup, proof=known, by="numbers")
+
     def catch_up(self, since: str) -> int:
         """Writes the records that were written in the source since the watermark `since`. Returns how many it wrote.
 
         Not for a dry run, which finds these records in the chunks. Raises what the stores raise; batches written before
         stay.
         """
-        written, incremental = Counts(), self._source.incremental
+        written, left, incremental = Counts(), 0, self._source.incremental
         for rows in incremental.recent(since, self._steps.overlap_seconds) if incremental is not None else ():
             backup_rows = self._backup.stamp_rows_of(list(self._source.keys.stamps(rows)))
             changes = compare(*proof.split(self._source, rows, self._backup, backup_rows), force=False)
             if changes.insert and changes.delete:
                 changes = with_server_equality(changes, self._backup.matching(list(changes.insert)))
-            written += self._writing.write(WHOLE, changes).counts
+            of_part = self._writing.write(WHOLE, changes)
+            written, left = written + of_part.counts, left + of_part.left  # the chunks write what is left
         self._tally.add(skipped=-written.skipped)  # the chunks count them: they are equal there
+        self._has_caught_up = incremental is not None and incremental.named_all and not (left or written.failed)
         return written.processed
 
     def settle_again(self, chunk: Chunk, which: Try = Try.AGAIN) -> Proof | None:

@@ -67,6 +67,10 @@ class Sides:
         """Returns the fingerprints of source and backup; None for a side that cannot make one."""
         return self._workers.both(lambda: self.source.fingerprint(chunk), lambda: self.backup.fingerprint(chunk))
 
+    def counts(self) -> tuple[int, int]:
+        """Returns how many records source and backup have."""
+        return self._workers.both(self.source.count, self.backup.count)
+
     def proven(self, chunk: Chunk) -> Proof | None:
         """Returns the proof of the chunk if the fingerprints of both sides are equal, else None."""
         of_source, of_backup = self.fingerprints(chunk)

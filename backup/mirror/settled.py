@@ -23,7 +23,7 @@ class Settled:
     - `waiting`: how many records a constraint refused; they are tried again later.
     - `proof`: None in a dry run, and where deletes or waiting records come first.
     - `unread_keys`: whether the source has keys there that could not be read.
-    - `by`: what settled the chunk: equal fingerprints, a copy of the whole chunk, or stamps.
+    - `by`: what settled the chunk: equal fingerprints, equal numbers, a copy of the whole chunk, or stamps.
     """
 
     chunk: Chunk
@@ -34,7 +34,7 @@ class Settled:
     waiting: int = 0
     proof: Proof | None = None
     unread_keys: bool = False
-    by: Literal["fingerprints", "copy", "stamps"] = "stamps"
+    by: Literal["fingerprints", "numbers", "copy", "stamps"] = "stamps"
 
     def joined(self, piece: Settled) -> Settled:
         """The chunk as settled so far, with one more settled piece of it."""

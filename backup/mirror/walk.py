@@ -199,17 +199,19 @@ def _catch_up(settling: Settling, run: Run, steps: Steps, *, from_start: bool) -
 
     Returns how many records it wrote. If the walk begins at the start and the fingerprints of the whole key space are
     equal now, it also returns the whole key space, settled. While the source is being written to, it tries this up to
-    three times, because that costs less than a walk.
+    three times, because that costs less than a walk. With `steps.counts` equal numbers of records are enough.
 
-    Where fingerprints are enough alone, it does not look at the whole key space. The walk does that, as in a quiet
+    Where fingerprints are enough alone, it else does not look at the whole key space. The walk does that, as in a quiet
     source. By then the walk knows whether one statement may be about all of it.
     """
-    may_settle = from_start and not (steps.full or settling.fingerprint_is_enough)
+    may_settle = from_start and not steps.full and (steps.counts or not settling.fingerprint_is_enough)
     caught_up = 0
     for _ in range(_CATCH_UPS if steps.since is not None and not run.dry_run else 0):
         written = settling.catch_up(steps.since or "")
         caught_up += written
-        whole = settling.skip(WHOLE) if may_settle else None
+        whole = None
+        if may_settle:
+            whole = settling.counted() if steps.counts else settling.skip(WHOLE)
         if whole is not None or not written or not may_settle:
             return caught_up, whole
     return caught_up, None

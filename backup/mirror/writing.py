@@ -44,6 +44,7 @@ class Steps:
     - `quiet_records`: how many records the source has, if it probably has not changed since the last run, or not beyond
       what is read first; else 0.
     - `quiet_seconds`: how long the last sync of these records took.
+    - `counts`: what is read first is copied, and then equal numbers of records settle everything.
     - `full`: only stamps settle a chunk, never fingerprints.
     - `seconds_left`: returns how long the run may still work before it has to stop.
     - `save`: called with every checkpoint.
@@ -57,6 +58,7 @@ class Steps:
     overlap_seconds: float = 0.0
     quiet_records: int = 0
     quiet_seconds: float = float("inf")
+    counts: bool = False
     full: bool = False
     seconds_left: Callable[[], float] = no_end
     save: Callable[[Checkpoint], None] = forget

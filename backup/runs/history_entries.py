@@ -219,8 +219,8 @@ def _read(entry: Mapping[str, Any]) -> Run:
         run |= {"trigger": Trigger(entry["Trigger"])} if is_sync else {"verb": Verb(entry["Trigger"])}
     if source:
         totals = {
-            "source": Total(source["records"], source["checksum"]),
-            "backup": Total(backup["records"], backup["checksum"]),
+            "source": Total(source["records"], source.get("checksum")),
+            "backup": Total(backup["records"], backup.get("checksum")),
         }
         run["proof"] = Proof(**totals, differing=proof["differing"], in_flight=proof["in_flight"])
     made = Run(**run, counts=Counts(**counts))

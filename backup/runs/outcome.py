@@ -37,10 +37,11 @@ class Outcome:
 
 
 class Unchanged(NamedTuple):
-    """What a run without anything to do proves and notes."""
+    """What a run without anything to do proves and notes, and the watermark that it leaves."""
 
     proof: Proof
     notes: tuple[str, ...] = ()
+    watermark: str | None = None
 
 
 def tell_end(outcome: Outcome) -> None:

@@ -14,8 +14,9 @@ class Policy:
     """A service's limits, what it does about new columns of the source, and how many days it keeps images and history.
 
     A source with a watermark is asked for what changed since `overlap_seconds` before the watermark. Every
-    `full_every_days` a sync compares everything. A run sets aside no more than `max_failed_records`. `where` says in
-    words which records belong to the service; empty for all. `selection` is a mark of the filter and the columns.
+    `full_every_days` a sync compares everything. On SQL every sync does, unless it `may_count`: then those in between
+    copy what the source names, and count both sides. A run sets aside no more than `max_failed_records`. `where` says
+    in words which records belong to the service; empty for all. `selection` is a mark of the filter and the columns.
     """
 
     guard: Guard = field(default_factory=Guard)
@@ -27,6 +28,7 @@ class Policy:
     history_days: float = 400
     where: str = ""
     selection: str | None = None
+    may_count: bool = False
 
     def kept_since(self, now: datetime) -> datetime:
         """The time before which images may be purged already."""

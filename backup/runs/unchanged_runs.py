@@ -94,6 +94,7 @@ def settled_at_once(
         number=opening.next_number,
         proof=unchanged.proof,
         notes=unchanged.notes,
+        watermark=unchanged.watermark,
     )
     request.observer.progress(run.service, run.counts)
     check_lock()

@@ -108,11 +108,12 @@ class SyncService:
             spec.on_new_column or settings.on_new_column,
             spec.recycle_days or settings.recycle_days,
             settings.overlap_seconds,
-            settings.full_every_days,
+            settings.full_every_days if spec.full_every_days is None else spec.full_every_days,
             settings.max_failed_records,
             settings.history_days,
             spec.filter_text,
             spec.selection,
+            may_count=bool(spec.full_every_days),
         )
         self._runner = Runner(self.name, self.policy, lock, limits, now, self._places.other_tables, watcher)
         self._setup = Setup(self.name, self._places, old_name, old_places, self.policy, lock)

@@ -64,6 +64,7 @@ class SetSpecs:
             on_new_column=options.on_new_column,
             is_new=is_new,
             is_consistent=self.section.consistent,
+            full_every_days=options.full_every_days,
         )
         if listed is not None and listed.primary_key and options.key:
             key, named = [name.lower() for name in listed.primary_key], [name.lower() for name in options.key]

@@ -30,7 +30,8 @@ class ServiceSpec:
     `recycle_days` and `on_new_column` are the service's own, or None for those of the settings. A service of a set
     `is_new` when its backup has no table yet; the first sync makes it. `refused` is why no run can do it.
     `renamed_from`: the backup's table under the name that it still has; the next sync renames it. `is_consistent`: its
-    set is to be read as of one moment.
+    set is to be read as of one moment. `full_every_days`: as `Policy` says, of the service alone; None for that of the
+    settings.
 
     A side without a connection string is missing in the settings; `check` names the setting. Raises ConfigError for a
     name that nobody can type or that SyncHistory cannot keep.
@@ -47,6 +48,7 @@ class ServiceSpec:
     refused: BackupError | None = None
     renamed_from: Side | None = None
     is_consistent: bool = False
+    full_every_days: float | None = None
 
     def __post_init__(self) -> None:
         units = len(self.name.encode("utf-16-le", "surrogatepass")) // 2
@@ -132,7 +134,8 @@ def spec_of(settings: Settings, name: str) -> ServiceSpec:
             container=backup.container or source.container,
             database=backup.database or source.database,
         )
-    return ServiceSpec(name, source, backup, _rules(service, settings.mask_key), Guard(**settings.guard(name)))
+    rules, guard = _rules(service, settings.mask_key), Guard(**settings.guard(name))
+    return ServiceSpec(name, source, backup, rules, guard, full_every_days=service.source.full_every_days)
 
 
 def _side(settings: Settings, service: ServiceSettings, role: SideName) -> Side:

@@ -46,6 +46,13 @@ class Incremental(Protocol):
         May return earlier records as well. Where fingerprints are enough alone (`Traits`), it may leave out any.
         """
 
+    def has_fallen(self, since: str, mark: str) -> bool:
+        """Whether `mark` is less than the earlier watermark `since`, or cannot be compared with it."""
+
+    @property
+    def named_all(self) -> bool:
+        """Whether the last `recent`, which came to its end, has left out no record that it should name."""
+
 
 class Transforming(Protocol):
     """The transform of a source's records: `Store.read` gives what it makes of them. For any number of threads.

@@ -20,7 +20,7 @@ from backup.runs.runner import Session
 from backup.stores import Drift, Store
 from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
-from backup.verbs.watermarks import from_watermark
+from backup.verbs.watermarks import from_watermark, tell_what_was_compared
 
 _SECONDS_BETWEEN_SAVES = 1.0
 RULES = "Filter, columns, version, masks, transform or deletes"
@@ -104,6 +104,7 @@ def sync_with_schema(session: Session) -> None:
             f"The sync ended, but {proof.differing - failed} records of the {backup.place.label} differ from the source"
             f"{set_aside}."
         )
+    tell_what_was_compared(session)
     if session.tally.counts.remaining:
         _leave_the_rest(session)
     elif masks is not None and not session.run.dry_run:

@@ -28,11 +28,12 @@ def find_unchanged(source: Store, backup: Store, opening: Opening, policy: Polic
     if last.proof is None or last.proof.source.records > SMALL_RECORDS or last.counts.processed:
         return None
     original, copy = source.relational, backup.relational
-    if original is None or copy is None or source.incremental is not None:  # a run records its watermark
+    if original is None or copy is None:
         return None
     try:
         drift = copy.drift(source, policy.on_new_column)
-        if not drift.is_followed:
+        # Only a run takes the first watermark, or says why the source has none.
+        if not drift.is_followed or (source.incremental is not None and last.watermark is None):
             return None
         with Workers(2) as workers:
             left, right = workers.both(original.small_fingerprint, copy.small_fingerprint)
@@ -40,4 +41,6 @@ def find_unchanged(source: Store, backup: Store, opening: Opening, policy: Polic
         return None
     if left is None or not proof.are_equal(left, right):
         return None
-    return Unchanged(proof.of_fingerprint(left), tuple(notes_of(drift)))
+    # If nothing has changed, what was in the backup up to the last watermark still is.
+    watermark = None if source.incremental is None else last.watermark
+    return Unchanged(proof.of_fingerprint(left), tuple(notes_of(drift)), watermark)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 
+from backup.core.run_values import Run
 from backup.mirror.writing import Steps
 from backup.runs.runner import Session
 
@@ -22,8 +23,8 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     last full comparison is old, with another filter, with force, and with a limit, only stamps count. A run with a
     limit does not read first what has changed lately, because it goes by the order of keys.
 
-    Where fingerprints are enough alone, every run is a full comparison, by them. There the source is not asked in those
-    cases, and not by a dry or a resumed run.
+    Where fingerprints are enough alone, every run is a full comparison, by them, unless the policy lets it count. There
+    the source is not asked in those cases, and not by a dry or a resumed run.
     """
     now = steps.now()
     incremental = session.source.incremental
@@ -37,25 +38,63 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     last, run, compares_all = session.last_synced(), session.run, session.source.traits.fingerprint_is_enough
     since, compared, filtered = _parts(last.watermark if last else None)
     own_filter = sha256(session.policy.where.encode()).hexdigest()[:16] if session.policy.where else ""
+    later = [] if last is None else session.history.later(last, session.opening)
     # A record that an undo brought back may have the same seconds as the record that the undo took away.
-    undone = last is not None and any(later.undone for later in session.history.later(last, session.opening))
+    undone = any(run_after.undone for run_after in later)
     # Records of another filter may be as many, written in the same seconds.
     full = run.forced or run.limit is not None or undone or filtered != own_filter or not since
+    oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     if not (full or compares_all):
-        oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
         # What began as a full comparison stays one. Without its watermark, a sync has begun anew with other rules.
         is_another = session.resumed and _parts(run.watermark)[1] != compared
         full = is_another or datetime.fromisoformat(compared) < oldest
+    catches_up = not (full or session.resumed or run.dry_run)
+    counts = compares_all and catches_up and last is not None and not later and _may_count(session, last, mark, oldest)
     if not (session.resumed and run.watermark):
-        at = now.isoformat() if full or compares_all else compared
+        at = compared if counts or not (full or compares_all) else now.isoformat()
         session.run = replace(run, watermark=f"{mark}{_COMPARED}{at}{own_filter and _FILTERED}{own_filter}")
     steps = replace(steps, overlap_seconds=session.policy.overlap_seconds)
     if compares_all:
-        if full or session.resumed or run.dry_run or last is None:
+        if not catches_up or last is None:
             return steps
         # What has changed is copied first, so the rest is probably equal, and may be compared at once.
-        return replace(steps, since=since, quiet_records=last.proof.source.records if last.proof is not None else 0)
+        quiet_records = last.proof.source.records if last.proof is not None else 0
+        return replace(steps, since=since, quiet_records=quiet_records, counts=counts)
     return replace(steps, since=None if run.limit is not None else since or None, full=full)
+
+
+def tell_what_was_compared(session: Session) -> None:
+    """Notes that a run has only counted the records that its source did not name. A run that was to count, and has
+    compared everything, has its time in its watermark."""
+    proof, run = session.tally.proof, session.run
+    if run.dry_run or proof is None or not session.source.traits.fingerprint_is_enough:
+        return
+    mark, compared, filtered = _parts(run.watermark)
+    if proof.only_counts:
+        at = f"{datetime.fromisoformat(compared):%Y-%m-%d %H:%M}"
+        session.note(
+            f"Both sides have {proof.source.records} records. Only those were compared that the source names as "
+            f"written lately. All were compared at {at} UTC, and are every {session.policy.full_every_days:g} days."
+        )
+    elif mark and session.policy.may_count:
+        at = run.started_at.isoformat()
+        session.run = replace(run, watermark=f"{mark}{_COMPARED}{at}{filtered and _FILTERED}{filtered}")
+
+
+def _may_count(session: Session, last: Run, mark: str, oldest: datetime) -> bool:
+    """Whether equal numbers may settle what the source does not name: the last sync had the same rules, everything was
+    compared not long ago, and the source's newest value has not fallen, as it does where an older state was restored.
+    """
+    since, compared, _ = _parts(last.watermark)
+    transforming, incremental, policy = session.source.transforming, session.source.incremental, session.policy
+    return (
+        policy.may_count
+        and datetime.fromisoformat(compared) >= oldest
+        and (last.selection, last.masks) == (policy.selection, session.source.traits.masks)
+        and not (transforming is not None and transforming.may_leave_out)
+        and incremental is not None
+        and not incremental.has_fallen(since, mark)
+    )
 
 
 def _parts(watermark: str | None) -> tuple[str, str, str]:

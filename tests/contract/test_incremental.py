@@ -194,3 +194,17 @@ def test_a_rowversion_names_all_rows_above_what_was_open_and_needs_no_overlap(ms
     mssql_bench.sql("source", "INSERT INTO {table} (Id, Version) VALUES (3, 1)")
     assert keys(found, mark, 300) == [1, 3]
     assert keys(found, found.watermark()) == []
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_rowversion_that_is_the_version_is_asked_without_being_told_where_an_index_begins_with_it(
+    mssql_bench: SqlServerBench, index: bool
+) -> None:
+    mssql_bench.sql("source", "CREATE TABLE {table} (Id INTEGER NOT NULL PRIMARY KEY, M rowversion NOT NULL)")
+    mssql_bench.sql("source", f"CREATE INDEX lately ON {{table}} {'(M)' if index else '(Id, M)'}")
+    found = mssql_bench.open("source", rules=Rules(version=("M",)))
+    assert (found.incremental is not None) is index
+    if found.incremental is not None:
+        mark = found.incremental.watermark()
+        assert (mark is None) is mssql_bench.stands_in  # Babelfish has no MIN_ACTIVE_ROWVERSION
+        assert found.incremental.obstacle is None

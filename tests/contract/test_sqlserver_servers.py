@@ -36,6 +36,7 @@ PLAIN = {
     "default_object_id": 0,
     "key_ordinal": None,
     "encryption_type": None,
+    "leads_index": 0,
     "seen_masked": 0,
     "has_openjson": 1,
 }

@@ -1171,6 +1171,29 @@ def test_masked_columns_an_owner_and_hidden_definitions_are_seen() -> None:
     assert [f"{right.kind} {right.right}" for right in seen] == expected
 
 
+@pytest.mark.parametrize(
+    ("version", "is_indexed", "named", "is_used"),
+    [
+        ("Stamp", True, "", True),
+        ("Stamp", False, "", False),
+        ("Version", True, "", False),
+        ("Stamp", False, "At", True),  # and says of what use it is
+    ],
+)
+def test_a_rowversion_is_asked_without_being_told_if_it_is_the_version_and_indexed(
+    version: str, is_indexed: bool, named: str, is_used: bool
+) -> None:
+    columns = [COLUMNS[0], *(replace(column, leads_index=is_indexed) for column in (COLUMNS[9], COLUMNS[-1]))]
+    things = TableShape(columns, ("Id",), Rules(version=(version,)), TableName("dbo", "Things"), "table")
+    catalog: Any = SimpleNamespace(shape=things)
+    access = SqlAccess(
+        SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False)), Retry(), ConfigError, ""
+    )
+    found = SqlIncremental(access, catalog, Limits(), named)
+    assert found.is_usable is is_used
+    assert (found.obstacle is None) is (named == "")
+
+
 def test_what_was_written_lately_is_found_by_a_seek_and_below_what_is_still_open() -> None:
     asked: list[str] = []
 

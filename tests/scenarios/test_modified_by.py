@@ -8,6 +8,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, RecordsSetAside, SchemaMismatch, TransientStoreError
+from backup.core.model import utc_now
 from backup.core.run_values import Counts, Run, Trigger
 from backup.mirror.chunk import Settling
 from backup.runs.outcome import Turn
@@ -330,3 +331,125 @@ def test_settings_name_the_column_of_a_table_and_none_of_a_container(alone: Shop
         text = f"[set.c]\nsource = '{account}'\nbackup = '{account}'\ndatabase = 'd'\ncontainers = ['*']\n{line}"
         with pytest.raises(ConfigError, match="modified_by: this is for tables"):
             _ = Registry(load_settings({"BACKUP_TOML": text})).directory.sets
+
+
+COUNTED = f"{NAMED}\nfull_every_days = 7"
+
+
+def counted(shop: Shop, *lines: str, **settings: str) -> Run:
+    """A run that compares everything once a week."""
+    outcome = service(shop, *(lines or (COUNTED,)), **settings).sync(Trigger.CLI)
+    assert outcome.error is None, outcome.error
+    return outcome.run
+
+
+def is_counted(run: Run) -> bool:
+    """Whether the run has only counted both sides, and says so."""
+    told = [note for note in run.notes if note.startswith("Both sides have")]
+    is_so = run.proof is not None and run.proof.only_counts
+    assert (bool(told), bool(run.verified)) == (is_so, not is_so)
+    return is_so
+
+
+def a_week_later(shop: Shop) -> None:
+    """As if the last full comparison had been long ago."""
+    is_new, is_old = f" compared {utc_now():%Y}", " compared 2020"
+    shop.run(f"""UPDATE "SyncHistory" SET "Watermark" = replace("Watermark", '{is_new}', '{is_old}')""", "backup")
+
+
+def test_between_full_comparisons_what_the_source_names_is_copied_and_both_sides_are_counted(
+    shop: Shop, caught: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not is_counted(counted(shop))
+    with counting(monkeypatch) as asked:
+        quiet = counted(shop)
+    assert (is_counted(quiet), quiet.counts) == (True, Counts(skipped=ROWS))
+    assert (asked["count"], asked["read the fingerprint"], asked["read the stamps"]) == (1, 0, 0)
+    change(shop, 3, "'2026-01-01 00:43:00'")
+    shop.run("""INSERT INTO "Item" VALUES (90, 'new', '2026-01-01 00:43:00')""")
+    run = counted(shop)
+    assert (is_counted(run), run.counts) == (True, Counts(inserted=1, updated=1, skipped=ROWS - 1))
+    assert run.proof is not None
+    assert (run.proof.source.records, run.proof.backup.records, caught) == (ROWS + 1, ROWS + 1, [0, 2])
+    mirrored(shop)
+    [entry] = service(shop, COUNTED).past.history(1)
+    assert (entry.proof, entry.verified) == (run.proof, False)
+
+
+def test_numbers_that_differ_lead_to_a_full_comparison_in_the_same_run(shop: Shop, caught: list[int]) -> None:
+    counted(shop)
+    changes = {
+        'DELETE FROM "Item" WHERE "Id" = 7': Counts(deleted=1, skipped=ROWS - 1),
+        """INSERT INTO "Item" VALUES (91, 'named', '2026-01-02'); DELETE FROM "Item" WHERE "Id" = 8""": Counts(
+            inserted=1, deleted=1, skipped=ROWS - 2
+        ),
+        """UPDATE "Item" SET "Id" = 95, "UpdatedAt" = '2026-01-03' WHERE "Id" = 9""": Counts(
+            inserted=1, deleted=1, skipped=ROWS - 2
+        ),
+        """INSERT INTO "Item" VALUES (96, 'not named', NULL)""": Counts(inserted=1, skipped=ROWS - 1),
+    }
+    for statements, counts in changes.items():
+        shop.run(statements)
+        run = counted(shop)
+        assert (is_counted(run), run.counts) == (False, counts), statements
+        mirrored(shop)
+    assert caught == [0, 1, 0, 1, 0, 0]  # the source is asked again, for it might be written to
+    a_week_later(shop)
+    assert not is_counted(counted(shop))
+
+
+def test_what_evens_out_and_what_the_column_does_not_name_is_found_by_the_next_full_comparison(shop: Shop) -> None:
+    counted(shop)
+    change(shop, 4, None)
+    shop.run("""INSERT INTO "Item" VALUES (91, 'forgotten', NULL); DELETE FROM "Item" WHERE "Id" = 7""")
+    for _ in range(2):
+        assert is_counted(counted(shop))
+    a_week_later(shop)
+    run = counted(shop)
+    assert (is_counted(run), run.counts) == (False, Counts(inserted=1, updated=1, deleted=1, skipped=ROWS - 2))
+    mirrored(shop)
+
+
+def test_a_run_that_may_not_count_compares_everything(alone: Shop) -> None:
+    def counts_again() -> None:
+        for is_so in (False, True):
+            assert is_counted(counted(alone)) is is_so
+
+    counts_again()
+    for lines in (f"{COUNTED}\nwhere = {{ Id = {{ to = 99 }} }}", f'{COUNTED}\ncolumns = {{ exclude = ["Name"] }}'):
+        assert not is_counted(counted(alone, lines))
+        counts_again()  # the first after other rules is full, too
+    for lines in (NAMED, f"{NAMED}\nfull_every_days = 0"):
+        assert not is_counted(counted(alone, lines))
+        assert is_counted(counted(alone))
+    for options in (Options(force=True), Options(dry_run=True)):
+        outcome = service(alone, COUNTED).sync(Trigger.CLI, options)
+        assert options.dry_run or not is_counted(outcome.run)
+        assert is_counted(counted(alone))
+    newest = counted(alone)
+    assert service(alone, COUNTED).undo(newest.sync_id).error is None
+    counts_again()
+
+
+def test_what_the_source_names_in_part_or_no_more_leads_to_a_full_comparison(alone: Shop) -> None:
+    counted(alone)
+    alone.run("""UPDATE "Item" SET "Name" = 'many', "UpdatedAt" = '2026-01-02 00:00:' || "Id" WHERE "Id" > 20""")
+    run = counted(alone)
+    assert (is_counted(run), run.counts.updated) == (False, 20)  # twice as many as a chunk has
+    mirrored(alone)
+    assert is_counted(counted(alone, BackupSync__OverlapSeconds="0"))
+    alone.run("""UPDATE "Item" SET "Name" = 'of old', "UpdatedAt" = '2025-01-01'""")  # a state that was restored
+    run = counted(alone)
+    assert (is_counted(run), run.counts.updated) == (False, ROWS)
+    mirrored(alone)
+
+
+def test_after_a_run_that_failed_everything_is_compared(alone: Shop) -> None:
+    counted(alone)
+    with places.engine(alone.backup).begin() as cx:
+        cx.exec_driver_sql("""CREATE TRIGGER "No" BEFORE UPDATE ON "Item" BEGIN SELECT RAISE(ABORT, 'no'); END""")
+    change(alone, 1, "'2026-01-02 00:00:00'")
+    assert isinstance(service(alone, COUNTED).sync(Trigger.CLI).error, RecordsSetAside)
+    alone.run('DROP TRIGGER "No"', "backup")
+    assert not is_counted(counted(alone))
+    assert is_counted(counted(alone))

@@ -42,6 +42,8 @@ NUMBERS = {
         for part in ("BackupSync", "BackupCustomerDb", "BackupOrderDb")
         for name, value in LIMITS.items()
     },
+    "SourceCustomerDb__FullEveryDays": ("7.5", 7.5),
+    "SourceOrderDb__FullEveryDays": ("7.5", 7.5),
     "BackupSync__ChunkSize": ("7", 7),
     "BackupSync__BatchSize": ("7", 7),
     "BackupSync__BatchBytes": ("7", 7),

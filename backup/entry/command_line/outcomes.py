@@ -54,6 +54,8 @@ def proof_text(run: Run, *, whole: bool = False) -> str:
         return ""
     if run.verified:
         return "contents equal" if whole else "versions equal"
+    if run.proof is not None and run.proof.only_counts:
+        return "numbers equal"
     return "NOT equal" if run.proof is not None and run.proof.differing else "NOT proven"
 
 

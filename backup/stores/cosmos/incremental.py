@@ -17,12 +17,17 @@ class CosmosIncremental:
         self._container, self._queries = container, queries
 
     obstacle = None
+    named_all = True
 
     def watermark(self) -> str | None:
         """The greatest `_ts` of the service's documents; None if it has no documents."""
         answers = self._container.all("look for the newest", self._queries.newest())
         newest = [value for value in answers if isinstance(value, int | float)]
         return str(int(max(newest))) if newest else None
+
+    def has_fallen(self, since: str, mark: str) -> bool:
+        """As `Incremental.has_fallen`."""
+        return int(mark) < int(since)
 
     def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
         """Stamp rows in the order of `_ts`, up to 5,000 at a time, from `overlap_seconds` before `since` on."""

@@ -33,7 +33,7 @@ _UNREADABLE = (StoreError, UnicodeDecodeError)
 
 
 class SqlIncremental:
-    """The latest writes to one service's rows in a table, by the column that `modified_by` names.
+    """The latest writes to one service's rows in a table, by a column that writes raise.
 
     The column has times, whole numbers, or what the server itself raises at each write (rowversion). Nothing may rely
     on it: a program may not set it, and a transaction may commit late. So no error about it reaches the run: what
@@ -41,13 +41,31 @@ class SqlIncremental:
     """
 
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits, modified_by: str) -> None:
-        self._access, self._catalog, self._limits, self._name = access, catalog, limits, modified_by
+        """`modified_by` names the column; empty for the version's own, if the server raises it and an index begins with
+        it."""
+        self._access, self._catalog, self._limits, self._named = access, catalog, limits, modified_by
         self._trouble: str | None = None  # what the last look for a watermark has met
+        self.named_all = False
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether there is a column to ask by, or one that was named and may be of no use. Reads the table's columns if
+        nobody has yet, and raises what that raises."""
+        return bool(self._named) or (bool(self._name) and self._reason is None)
+
+    @cached_property
+    def _name(self) -> str:
+        shape = self._catalog.shape
+        if self._named or not shape.version:
+            return self._named
+        column = shape.find(shape.version[0].name)
+        is_raised = column is not None and column.leads_index and column.type.lowest_open is not None
+        return column.name if column is not None and is_raised else ""
 
     @property
     def obstacle(self) -> str | None:
-        """As `Incremental.obstacle`."""
-        if (reason := self._reason or self._trouble) is None:
+        """As `Incremental.obstacle`. Of a column that nobody has named it says nothing."""
+        if not self._named or (reason := self._reason or self._trouble) is None:
             return None
         told = f"ModifiedBy names {self._name}, which is of no use: {reason.rstrip('.')}."
         return f"{told} All records are compared as without it."
@@ -75,6 +93,7 @@ class SqlIncremental:
         Numbers have no overlap. Ends after as many rows as a chunk has: then to compare chunks is no dearer. Gives
         nothing for the watermark of another column or type.
         """
+        self.named_all = False
         lowest = self._value_in(since, overlap_seconds) if self._reason is None else None
         highest: Any = None
         left = self._limits.chunk_size
@@ -86,9 +105,18 @@ class SqlIncremental:
                 return  # the comparison of chunks says what is wrong
             yield {row[:-1] for row in rows}
             left -= len(rows)
-            if len(rows) < size or rows[0][-1] == rows[-1][-1]:
+            self.named_all = len(rows) < size
+            if self.named_all or rows[0][-1] == rows[-1][-1]:
                 return  # the page after one that has a single value would be the same
             highest = rows[-1][-1]
+
+    def has_fallen(self, since: str, mark: str) -> bool:
+        """As `Incremental.has_fallen`."""
+        if not (since.startswith(self._prefix) and mark.startswith(self._prefix)):
+            return True
+        before, now = (text.removeprefix(self._prefix) for text in (since, mark))
+        are_numbers = _NUMBER.fullmatch(before) and _NUMBER.fullmatch(now)
+        return int(now) < int(before) if are_numbers else now < before
 
     @cached_property
     def _column(self) -> Column | None:
@@ -117,7 +145,7 @@ class SqlIncremental:
         if self._spelled in shape.withheld:
             return "a mask or the transform may hide its values, and the watermark would show one of them"
         try:
-            is_indexed = self._column.key_position == 1 or self._is_indexed()
+            is_indexed = self._column.key_position == 1 or self._column.leads_index or self._is_indexed()
         except StoreError as error:
             return str(error)
         return None if is_indexed else "no index of the source begins with it, so each look would read all rows"

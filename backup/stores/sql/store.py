@@ -72,9 +72,7 @@ class SqlStore:
         self._writes = SqlWrites(self.access, self.catalog, limits)
         self.buckets = SqlBuckets(self.access, self.catalog, self._chunks)
         self.transforming = SqlTransforming(self) if rules.transform is not None and rules.is_source else None
-        self.incremental: SqlIncremental | None = None
-        if rules.modified_by and rules.is_source:
-            self.incremental = SqlIncremental(self.access, self.catalog, limits, rules.modified_by)
+        self._latest = SqlIncremental(self.access, self.catalog, limits, rules.modified_by) if rules.is_source else None
         self.relational = SqlRelational(self.access, self.catalog, self._writes, limits, self._own_table, self._chunks)
 
     request_charge = None
@@ -83,6 +81,11 @@ class SqlStore:
     def shape(self) -> TableShape:
         """The table's shape. It is read once, and again only after `close`."""
         return self.catalog.shape
+
+    @property
+    def incremental(self) -> SqlIncremental | None:
+        """As `Store.incremental`. Reads the table's columns if nobody has yet."""
+        return self._latest if self._latest is not None and self._latest.is_usable else None
 
     @property
     def hashes_content(self) -> bool:

@@ -58,7 +58,8 @@ class Column:
     `type.declared` is how a backup declares it. For a column that nobody can write (rowversion) that is the plain type
     of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force, for
     text. Identity and computed columns refuse ordinary writes in this table. The server fills a `defaulted` column. A
-    column that is not `sortable` cannot be in a key: its values' order is not the order of their texts.
+    column that is not `sortable` cannot be in a key: its values' order is not the order of their texts. `leads_index`:
+    an index of all rows is known to begin with it.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Column:
     computed: bool = False
     defaulted: bool = False
     sortable: bool = True
+    leads_index: bool = False
 
 
 def has_one_of(column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:

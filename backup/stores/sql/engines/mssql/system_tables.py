@@ -33,6 +33,12 @@ _COLUMNS = """
            c.max_length, c.precision, c.scale, c.collation_name,
            c.is_nullable, c.is_identity, c.is_computed, c.generated_always_type, c.is_column_set, c.default_object_id,
            k.key_ordinal, c.encryption_type,
+           CASE WHEN t.name IN ('timestamp', 'rowversion') AND EXISTS (
+               SELECT 1 FROM sys.index_columns x JOIN sys.indexes y ON y.object_id = x.object_id
+                   AND y.index_id = x.index_id
+               WHERE x.object_id = c.object_id AND x.column_id = c.column_id AND x.key_ordinal = 1
+                   AND y.has_filter = 0 AND y.is_disabled = 0 AND y.is_hypothetical = 0
+           ) THEN 1 ELSE 0 END AS leads_index,
            CASE WHEN c.is_masked = 0 OR 1 IN (
                HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UNMASK'),
                HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), 'DATABASE', 'UNMASK'),
@@ -128,6 +134,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
             computed=bool(row["is_computed"] or row["generated_always_type"] or row["is_column_set"])
             or row["type_name"] in ("timestamp", "rowversion"),
             defaulted=bool(row["default_object_id"]),
+            leads_index=bool(row["leads_index"]),
         )
         for row in rows
     ]
