@@ -1,4 +1,4 @@
-"""Misspelt names: which name the user meant, and how a message quotes what the user wrote."""
+"""Misspelt names: which name the user meant, how a message quotes what the user wrote, and names where it stands."""
 
 from __future__ import annotations
 
@@ -31,3 +31,8 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def quoted(text: str) -> str:
     """Returns what the user wrote, for a message: in quotes, on one line, at most 100 characters."""
     return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")
+
+
+def subject(setting: str) -> str:
+    """What begins a sentence about a value: the setting that has it, or the option of the command line."""
+    return f"The option {setting}" if setting.startswith("--") else f"Setting {setting}"

@@ -33,6 +33,7 @@ from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
 from backup.jobs.job import Job, State
 from backup.jobs.lines import JobLines
+from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
 from backup.mirror.comparison import Depth
@@ -41,6 +42,7 @@ from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn, foreseen
 from backup.services.registry import Registry
 from backup.services.service import Options
+from backup.services.several_as_one import Call
 from backup.services.turns import could_not_begin, new_run_of_several
 
 RETRIES = 5
@@ -120,12 +122,15 @@ class JobWorker:
         run = new_run_of_several(job.request.service, Trigger.JOB, options)
         if job.sync_id is not None:
             run = replace(run, sync_id=job.sync_id, started_at=job.started_at or run.started_at)
-            # A worker that died has left no proof of what ended in its slice.
-            proof = None if job.proof is None or _has_died(job) else Proof.from_json(job.proof)
-            run = replace(run, counts=Counts(**job.counts), percent=job.percent, proof=proof)
+            counts, proof = Counts(**job.counts), None if job.proof is None else Proof.from_json(job.proof)
+            if _has_died(job):  # it has left no proof of what ended in its slice, and counts of what it did in vain
+                counts, proof = self._counts_of_ended(job, job.sync_id), None
+            run = replace(run, counts=counts, percent=job.percent, proof=proof)
         elif _has_died(job):
             run = self._as_left(run, job)
-        outcome = registry.sync_as_one(run, options, progress, resumed=job.sync_id is not None)
+        progress.progress(run.service, run.counts)  # a job whose worker died still has its counts
+        call = Call.FIRST if job.sync_id is None else Call.AFTER_DEATH if _has_died(job) else Call.NEXT
+        outcome = registry.sync_as_one(run, options, progress, call)
         if isinstance(outcome.error, Interrupted):
             return outcome.error
         if job.occurrence is not None and not outcome.in_progress:
@@ -141,6 +146,18 @@ class JobWorker:
         for left in page.runs:
             return replace(run, sync_id=left["syncId"], started_at=datetime.fromisoformat(left["startedAt"]))
         return run
+
+    def _counts_of_ended(self, job: Job, sync_id: str) -> Counts:
+        """What those runs have counted that have ended since the job's run of this id began. The job's own counts also
+        have what the worker that died did after the last checkpoint of a run."""
+        counts, cursor, whole = Counts(), None, self._runs.get(sync_id)
+        since = datetime.fromisoformat(whole["startedAt"]) if whole else job.started_at
+        while True:
+            page = self._runs.page(verb=Verb.SYNC, text=job.job_id, since=since, limit=PAGE_AT_MOST, cursor=cursor)
+            ended = (Counts(**run["counts"]) for run in page.runs if run.get("completedAt"))
+            counts, cursor = sum(ended, counts), page.cursor
+            if cursor is None:
+                return counts
 
     def _look_after(self, registry: Registry, name: str, ends_at: float) -> None:
         """Purges and verifies the services while there is time: every minute looks after services of a set only while
@@ -251,7 +268,7 @@ class _Progress(Observer):
 
     def started(self, run: Run) -> None:
         """As `Observer` says."""
-        self._progress |= {"sync_id": run.sync_id}
+        self._progress |= {"sync_id": run.sync_id, "counts": asdict(run.counts)}
 
     def walked(self, run: Run) -> None:
         """As `Observer` says."""

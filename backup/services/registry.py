@@ -27,7 +27,7 @@ from backup.services.directory import Directory
 from backup.services.group_sync import GroupSync
 from backup.services.nightly import Upkeep, purge_and_verify
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
-from backup.services.several_as_one import ProgressAsOne, as_one
+from backup.services.several_as_one import Call, ProgressAsOne, as_one
 from backup.services.spec import ServiceSpec
 from backup.services.turns import AT_ONCE, SyncInTurn, could_not_begin, new_run_of_several, side_by_side
 from backup.services.unchanged import SetLook
@@ -206,15 +206,15 @@ class Registry:
             except BackupError as stop:  # what has its entry is settled all the same; the others hear it in their runs
                 stops.append(stop)
 
-    def sync_as_one(self, run: Run, options: Options, observer: Observer, *, resumed: bool) -> Outcome:
+    def sync_as_one(self, run: Run, options: Options, observer: Observer, call: Call) -> Outcome:
         """Syncs the services that the run's `service` stands for, a set or a pattern, for `SliceSeconds`. Returns the
         outcome of all as that of this run; the observer and the watcher hear of it as of one run.
 
-        When the time is up, syncs are in progress. The next call is `resumed`: it goes on with these alone; `run` has
-        the counts, the percent and the proof of the calls before. Raises UnknownService when there is no such service.
+        When the time is up, syncs are in progress. The next `call` goes on with these alone; `run` has the counts, the
+        percent and the proof of the calls before. Raises UnknownService when there is no such service.
         """
-        trigger, progress = run.trigger or Trigger.JOB, ProgressAsOne(run, observer)
-        if resumed:
+        trigger, progress = run.trigger or Trigger.JOB, ProgressAsOne(run, observer, call)
+        if call is not Call.FIRST:
             seconds_left = self._countdown(trigger)
 
             def go_on(service: str) -> Outcome:

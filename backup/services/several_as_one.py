@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from enum import Enum
 from threading import Lock
 
 from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, SetFailed
@@ -16,14 +17,23 @@ from backup.runs.runner import Observer, Outcome
 _NAMED = 5
 
 
+class Call(Enum):
+    """Which call of a run of several services it is. What the calls before have counted has, or has not, what open runs
+    have done so far: a call that died has left the counts of ended runs alone."""
+
+    FIRST = "first"
+    NEXT = "next"
+    AFTER_DEATH = "after death"
+
+
 class ProgressAsOne(Observer):
     """Tells an observer the progress of several services as that of one run. For any thread.
 
-    `run` is what earlier calls have made of it: its counts, and its percent.
+    `run` is what the calls before this one have made of it: its counts, and its percent.
     """
 
-    def __init__(self, run: Run, observer: Observer) -> None:
-        self.run = run
+    def __init__(self, run: Run, observer: Observer, call: Call) -> None:
+        self.run, self._call = run, call
         self._observer, self._expected, self._lock = observer, 1, Lock()
         self._counts: dict[str, Counts] = {}
         self._percent_of: dict[str, int] = {}
@@ -35,8 +45,9 @@ class ProgressAsOne(Observer):
     def started(self, run: Run) -> None:
         """As `Observer` says. What a resumed run has counted before is in its next counts again, so it is no more among
         those of earlier calls."""
-        with self._lock:
-            self.run = replace(self.run, counts=self.run.counts.less(run.counts))
+        if self._call is not Call.AFTER_DEATH:
+            with self._lock:
+                self.run = replace(self.run, counts=self.run.counts.less(run.counts))
 
     def progress(self, service: str, counts: Counts) -> None:
         """As `Observer` says."""

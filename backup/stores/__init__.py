@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceMissing
 from backup.core.model import SideName
 from backup.core.retry import Retry
+from backup.core.suggestions import subject
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.listing import ForeignKey, Listed
@@ -262,7 +263,7 @@ def cosmos_access(side: Side, limits: Limits, missing: type[BackupError], name: 
     setting = side.named("ConnectionString")
     where = parse_connection(side.connection_string, setting)
     if not isinstance(where, Cosmos):
-        raise ConfigError(f"Setting {setting} is not a Cosmos DB connection string.")
+        raise ConfigError(f"{subject(setting)} is not a Cosmos DB connection string.")
     check_cosmos(where.endpoint, token=where.key is None, emulator_hosts=side.emulator_hosts, setting=setting)
     from backup.stores.cosmos.access import CosmosAccess
 

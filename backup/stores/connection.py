@@ -15,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from backup.config.references import refuse_reference
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
+from backup.core.suggestions import subject
 from backup.stores.secure import sql_server_keywords
 
 _PAIR = re.compile(r"""\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;]*?)\s*(?:;|$)""")
@@ -115,10 +116,10 @@ def parse_connection(text: str, setting: str) -> SqlServer | Cosmos | URL:
     """
     text = text.strip()
     if not text:
-        raise ConfigError(f"Setting {setting} is empty.")
+        raise ConfigError(f"{subject(setting)} is empty.")
     refuse_reference(text, setting)
     if "\x00" in unquote(text):  # libpq would stop there, and use its defaults for all that follows
-        raise ConfigError(f"Setting {setting} contains a NUL character. No connection string may have one.")
+        raise ConfigError(f"{subject(setting)} contains a NUL character. No connection string may have one.")
     if re.match(r"[a-z][\w+]*:/", text, re.I) and "=" not in text.split(":", 1)[0]:
         return _url(text, setting)
     pairs = _pairs(text, setting)
@@ -137,7 +138,7 @@ def _pairs(text: str, setting: str) -> dict[str, str]:
         match = _PAIR.match(text, position)
         if match is None:
             raise ConfigError(
-                f"Setting {setting} is not a connection string that the app can read{_behind(pairs)}.",
+                f"{subject(setting)} is not a connection string that the app can read{_behind(pairs)}.",
                 hint="Write ADO.NET (Server=…;Database=…), ODBC, a URL (sqlite:///…) or AccountEndpoint=…. "
                 + (_QUOTES if pairs else ""),
             )
@@ -146,7 +147,7 @@ def _pairs(text: str, setting: str) -> dict[str, str]:
             quote = "}" if value[0] == "{" else value[0]
             value = value[1:-1].replace(quote * 2, quote)
         if pairs.setdefault(name, value) != value:
-            raise ConfigError(f"Setting {setting} has a keyword twice{_behind(pairs)}.", hint=_QUOTES)
+            raise ConfigError(f"{subject(setting)} has a keyword twice{_behind(pairs)}.", hint=_QUOTES)
         position = match.end()
     return pairs
 
@@ -166,7 +167,7 @@ def _refuse_unknown(pairs: dict[str, str], keywords: Iterable[str], setting: str
             near = get_close_matches(name, [keyword.lower() for keyword in _SPELLED], 1, 0.75)
             suggestion = next((_SPELLED[keyword] for keyword in _SPELLED if keyword.lower() in near), None)
             raise ConfigError(
-                f"Setting {setting} has a keyword that is not known{_behind(earlier_names)}"
+                f"{subject(setting)} has a keyword that is not known{_behind(earlier_names)}"
                 + (f"; did you mean {suggestion}?" if suggestion else "."),
                 hint=_QUOTES
                 if earlier_names
@@ -179,13 +180,13 @@ def _cosmos(pairs: dict[str, str], setting: str) -> Cosmos:
     register_secret(pairs.get("accountkey"))
     _refuse_unknown(pairs, _COSMOS_KEYWORDS, setting)
     if not pairs.get("accountkey", "").isascii():  # the SDK itself checks that an ASCII key is base64
-        raise ConfigError(f"The AccountKey in setting {setting} is not a key: it is not base64.")
+        raise ConfigError(f"{subject(setting)} has an AccountKey that is not a key: it is not base64.")
     endpoint = pairs["accountendpoint"]
     if not re.match(r"https?://[^/]", endpoint, re.I):
-        raise ConfigError(f"AccountEndpoint in setting {setting} is not an https:// address.")
+        raise ConfigError(f"{subject(setting)} has an AccountEndpoint that is not an https:// address.")
     if pairs.get("accountkey") and pairs.get("clientid"):
         raise ConfigError(
-            f"Setting {setting} has both an AccountKey and a ClientId.",
+            f"{subject(setting)} has both an AccountKey and a ClientId.",
             hint="ClientId names the user-assigned identity that logs in without a key. Remove one of the two.",
         )
     return Cosmos(endpoint, pairs.get("accountkey") or None, pairs.get("clientid") or None)
@@ -202,10 +203,12 @@ def _sql_server(pairs: dict[str, str], setting: str) -> SqlServer:
         if keyword:
             plain = _YES_NO.get(value.lower(), value) if keyword not in ("UID", "PWD", "Database") else value
             if keywords.setdefault(keyword, plain) != plain:
-                raise ConfigError(f"Setting {setting} has two keywords that both mean {keyword}.", hint=_QUOTES)
+                raise ConfigError(f"{subject(setting)} has two keywords that both mean {keyword}.", hint=_QUOTES)
     for needed in ("Server", "Database"):
         if not keywords.get(needed):
-            raise ConfigError(f"Setting {setting} names no {needed}.", hint=f"Add {needed}=… to the connection string.")
+            raise ConfigError(
+                f"{subject(setting)} names no {needed}.", hint=f"Add {needed}=… to the connection string."
+            )
     trusted = keywords.get("Trusted_Connection") == "yes"
     authentication = keywords.get("Authentication", "")
     token = not keywords.get("PWD") and not trusted and authentication.lower() in _TOKEN_AUTHENTICATIONS
@@ -230,12 +233,12 @@ def _url(text: str, setting: str) -> SqlServer | URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: the port is not a number
-        raise ConfigError(f"Setting {setting} looks like a URL but cannot be read as one.", hint=_ENCODED) from None
+        raise ConfigError(f"{subject(setting)} looks like a URL but cannot be read as one.", hint=_ENCODED) from None
     backend = url.drivername.lower().partition("+")[0]
     register_secret(url.password)
     if backend not in ENGINES:
         raise ConfigError(
-            f"Setting {setting} is a URL of something that this app cannot back up.",
+            f"{subject(setting)} is a URL of something that this app cannot back up.",
             hint="It backs up SQL Server (mssql://…), PostgreSQL (postgresql://…), SQLite (sqlite:///…) and Cosmos DB "
             "(AccountEndpoint=…).",
         )
@@ -244,7 +247,7 @@ def _url(text: str, setting: str) -> SqlServer | URL:
     if backend == "mssql":
         return _sql_server(_mssql_pairs(url, setting), setting)
     if not url.database:
-        raise ConfigError(f"Setting {setting} names no database.", hint="A database in memory cannot be backed up.")
+        raise ConfigError(f"{subject(setting)} names no database.", hint="A database in memory cannot be backed up.")
     checked: URL = import_module(f"{ENGINES[backend]}.urls").checked_url(url, setting)
     return checked
 
@@ -254,7 +257,7 @@ def _refuse_split(text: str, setting: str) -> None:
     the password."""
     login, rest = re.findall(r"^[\w+]+://((?:[^:/]*(?::[^@]*)?@)?)(.*)$", text, re.S)[0]  # as SQLAlchemy reads it
     if "@" in (rest if login else rest.partition("?")[0]):
-        raise ConfigError(f"Setting {setting} is a URL with too many @: its host is not clear.", hint=_ENCODED)
+        raise ConfigError(f"{subject(setting)} is a URL with too many @: its host is not clear.", hint=_ENCODED)
 
 
 def _mssql_pairs(url: URL, setting: str) -> dict[str, str]:

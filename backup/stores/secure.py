@@ -14,6 +14,7 @@ from sqlalchemy.engine import URL
 
 from backup.core.addresses import is_loopback
 from backup.core.errors import ConfigError
+from backup.core.suggestions import subject
 
 _AZURE_POSTGRESQL = ".database.azure.com"
 _VERIFIED = "verify-full"
@@ -33,13 +34,13 @@ def sql_server_keywords(keywords: Mapping[str, str], token: bool, setting: str) 
         if encrypt not in ("yes", "strict") or trusts or not microsoft:
             cause = "TrustServerCertificate" if trusts else f"Encrypt={encrypt}" if microsoft else "its Driver"
             raise ConfigError(
-                f"Setting {setting} would send a Microsoft Entra token to a server that is not verified ({cause}).",
+                f"{subject(setting)} would send a Microsoft Entra token to a server that is not verified ({cause}).",
                 hint="Remove Encrypt=False and TrustServerCertificate=True, and use Microsoft's driver. Or give a user "
                 "and a password of the server's own.",
             )
     elif not microsoft and encrypt != "no" and not trusts and not is_loopback(_host(keywords["Server"])):
         raise ConfigError(
-            f"Setting {setting} names a driver that the app does not know. It may not encrypt.",
+            f"{subject(setting)} names a driver that the app does not know. It may not encrypt.",
             hint="Remove Driver, to use Microsoft's. Or write Encrypt=False, and the password may travel unencrypted.",
         )
     return {**keywords, "Encrypt": encrypt}
@@ -52,11 +53,11 @@ def postgresql_url(url: URL, setting: str) -> URL:
     """
     sslmode = url.query.get("sslmode")
     if sslmode is not None and sslmode not in _SSL_MODES:
-        raise ConfigError(f"Setting {setting} has an sslmode that is none of {', '.join(_SSL_MODES)}.")
+        raise ConfigError(f"{subject(setting)} has an sslmode that is none of {', '.join(_SSL_MODES)}.")
     if logs_in_with_token(url):
         if sslmode not in (None, _VERIFIED):
             raise ConfigError(
-                f"Setting {setting} would send the managed identity's token with sslmode={sslmode}, which does not "
+                f"{subject(setting)} would send the managed identity's token with sslmode={sslmode}, which does not "
                 "verify the server.",
                 hint="Remove sslmode: without it the server is verified.",
             )
@@ -81,13 +82,13 @@ def check_cosmos(endpoint: str, *, token: bool, emulator_hosts: Collection[str],
     https = endpoint.lower().startswith("https:")
     if token and (on_loopback or host in emulator_hosts or not https):
         raise ConfigError(
-            f"Setting {setting} would send the managed identity's token to "
+            f"{subject(setting)} would send the managed identity's token to "
             f"{'a server that is not verified' if https else 'an http:// address, unencrypted'}.",
             hint="Write https:// and no emulator's host, or add the account's AccountKey.",
         )
     if not https and not on_loopback and host not in emulator_hosts:
         raise ConfigError(
-            f"AccountEndpoint in setting {setting} is an http:// address: the key would go unprotected.",
+            f"{subject(setting)} has an AccountEndpoint with http://: the key would go unprotected.",
             hint="Write https://. To use an emulator, name its host in CosmosDb__EmulatorHosts.",
         )
 
@@ -96,7 +97,7 @@ def check_storage(address: str, setting: str) -> None:
     """Raises ConfigError if a token or a signature would travel to this address of the storage account unencrypted."""
     if not address.lower().startswith("https://"):
         raise ConfigError(
-            f"Setting {setting} would send a token of the storage account to an address that is not https://.",
+            f"{subject(setting)} would send a token of the storage account to an address that is not https://.",
             hint="Write https://. For Azurite give its account key, or UseDevelopmentStorage=true.",
         )
 

@@ -42,6 +42,7 @@ from backup.services.first_file import first_file
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS
 from backup.services.service_plans import plan_of
+from backup.services.several_as_one import Call
 from backup.services.turns import new_run_of_several
 from backup.stores import Limits
 from backup.verbs import sync
@@ -375,13 +376,13 @@ def test_two_sets_cannot_share_a_table_of_the_backup(shop: Shop) -> None:
 
 def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Shop) -> None:
     run = Run("shop", Trigger.JOB, False, utc_now())
-    outcome = shop.registry('exclude = ["*tmp_*"]').sync_as_one(run, NO_OPTIONS, NOBODY, resumed=False)
+    outcome = shop.registry('exclude = ["*tmp_*"]').sync_as_one(run, NO_OPTIONS, NOBODY, Call.FIRST)
     assert isinstance(outcome.error, SetFailed)
     assert f"1 of 5 services of shop failed: {shop.name('Keyless')} (SchemaMismatch). 4 were done." in str(
         outcome.error
     )
     assert (outcome.run.status, outcome.run.counts.inserted) == (Status.FAILED, 8)
-    whole = shop.registry(EXCLUDE).sync_as_one(run, NO_OPTIONS, NOBODY, resumed=False)
+    whole = shop.registry(EXCLUDE).sync_as_one(run, NO_OPTIONS, NOBODY, Call.FIRST)
     assert (whole.error, whole.run.status, whole.run.counts.skipped) == (None, Status.COMPLETED, 8)
 
 
@@ -432,6 +433,28 @@ def test_a_job_of_a_set_whose_worker_died_at_once_is_still_one_run(sqlite_shop: 
     assert worked is not None
     assert (worked.state, worked.sync_id, worked.counts["inserted"]) == (State.SUCCEEDED, begun.sync_id, 8)
     assert [run["status"] for run in desk.runs.page(service="shop").runs] == ["Completed"]
+
+
+def test_a_job_of_a_set_whose_worker_died_later_counts_nothing_twice(sqlite_shop: Shop, tmp_path: Path) -> None:
+    sqlite_shop.run(SHOP)
+    values = {"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": sqlite_shop.text(EXCLUDE), **SLICES}
+    settings = load_settings(values)
+    desk = open_desk(settings)
+    job = desk.records.enqueue(Request("shop", force=True), "http")
+    assert job is not None
+    first = worker_of(settings, desk).work(job.job_id)
+    assert first is not None
+    dead = desk.records.claim(job.job_id, "a process that has died")
+    assert dead is not None
+    # By its heartbeats it had written more than the checkpoints of the runs say.
+    assert desk.records.beat(dead, counts={**first.counts, "inserted": first.counts["inserted"] + 3}) is not None
+    inserted, job = [first.counts["inserted"]], None
+    while job is None or job.state is State.ENQUEUED:
+        job = worker_of(settings, open_desk(settings, lambda: utc_now() + 2 * SILENCE)).work(first.job_id)
+        assert job is not None
+        inserted.append(job.counts["inserted"])
+    assert (job.state, inserted[-1], inserted) == (State.SUCCEEDED, 8, sorted(inserted))
+    assert len(inserted) > 2
 
 
 def test_a_scheduled_job_of_a_set_purges_and_verifies_each_of_its_services(sqlite_shop: Shop, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from importlib import import_module
 from sqlalchemy.engine import URL
 
 from backup.core.errors import ConfigError
+from backup.core.suggestions import subject
 from backup.stores.connection import ENGINES, Cosmos, SqlServer, parse_connection
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions
 
@@ -32,7 +33,7 @@ def open_dialect(
     """
     where = parse_connection(connection_string, setting)
     if isinstance(where, Cosmos):
-        raise ConfigError(f"Setting {setting} names a Cosmos DB account where a SQL database is needed.")
+        raise ConfigError(f"{subject(setting)} names a Cosmos DB account where a SQL database is needed.")
     engine = "mssql" if isinstance(where, SqlServer) else where.get_backend_name()
     opened: Callable[[SqlServer | URL, DialectOptions], Dialect] = import_module(f"{ENGINES[engine]}.dialect").opened
     return opened(where, DialectOptions(setting, default_database, connections, call_seconds, read_only_by_default))

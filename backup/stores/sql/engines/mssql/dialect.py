@@ -18,6 +18,7 @@ from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.core.errors import ConfigError
 from backup.core.model import Fingerprint
+from backup.core.suggestions import subject
 from backup.core.transforms import Stamping
 from backup.stores.connection import SqlServer
 from backup.stores.listing import Listed
@@ -300,6 +301,7 @@ def opened(where: SqlServer, options: DialectOptions) -> SqlServerDialect:
     """The dialect of a SQL Server database. `master` stands for the default database; ConfigError if there is none."""
     if where.database.lower() == "master":
         if not options.default_database:
-            raise ConfigError(f"Setting {options.setting} names the database master.", hint="Name the database itself.")
+            named = f"{subject(options.setting)} names the database master."
+            raise ConfigError(named, hint="Name the database itself.")
         where = where.with_database(options.default_database)
     return SqlServerDialect(where, options.connections, options.call_seconds)

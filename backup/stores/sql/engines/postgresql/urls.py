@@ -6,6 +6,7 @@ from sqlalchemy.engine import URL
 
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
+from backup.core.suggestions import subject
 from backup.stores.secure import postgresql_url
 
 _DRIVERS = {"", "psycopg", "psycopg2", "psycopg2cffi", "psycopg_async"}
@@ -16,7 +17,8 @@ def checked_url(url: URL, setting: str) -> URL:
     driver."""
     if url.drivername.lower().partition("+")[2] not in _DRIVERS:
         raise ConfigError(
-            f"Setting {setting} names a driver for PostgreSQL that this app does not use.", hint="Write postgresql://…."
+            f"{subject(setting)} names a driver for PostgreSQL that this app does not use.",
+            hint="Write postgresql://….",
         )
     for name in ("password", "sslpassword"):
         value = url.query.get(name, "")
