@@ -23,8 +23,8 @@ def shape_plan(plan: Plan) -> Answer:
 
 
 def _result(service: ServicePlan) -> dict[str, Any]:
-    foresight = service.foresight
-    counts = {} if foresight is None else {_title(name): value for name, value in asdict(foresight).items()}
+    planned = service.changes
+    counts = {} if planned is None else {_title(name): value for name, value in asdict(planned).items()}
     return {
         "Service": service.service,
         "Key": service.key,

@@ -42,7 +42,7 @@ from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn, foreseen
 from backup.services.registry import Registry
 from backup.services.service import Options
-from backup.services.several_as_one import Call
+from backup.services.several_as_one import CallOfSeveral
 from backup.services.turns import could_not_begin, new_run_of_several
 
 RETRIES = 5
@@ -129,7 +129,13 @@ class JobWorker:
         elif _has_died(job):
             run = self._as_left(run, job)
         progress.progress(run.service, run.counts)  # a job whose worker died still has its counts
-        call = Call.FIRST if job.sync_id is None else Call.AFTER_DEATH if _has_died(job) else Call.NEXT
+        call = (
+            CallOfSeveral.FIRST
+            if job.sync_id is None
+            else CallOfSeveral.AFTER_DEATH
+            if _has_died(job)
+            else CallOfSeveral.NEXT
+        )
         outcome = registry.sync_as_one(run, options, progress, call)
         if isinstance(outcome.error, Interrupted):
             return outcome.error

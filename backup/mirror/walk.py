@@ -13,10 +13,10 @@ from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settling
 from backup.mirror.deleting import Deleting
-from backup.mirror.foresight import foresee
 from backup.mirror.guard import Guard
 from backup.mirror.pair import Sides, belonging
 from backup.mirror.pending_deletes import PendingDeletes
+from backup.mirror.planned_changes import count_changes
 from backup.mirror.settled import Settled, Spread
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps, Try
@@ -128,8 +128,8 @@ def refuse_early(source: Store, backup: Store, run: Run, guard: Guard) -> None:
     """
     guard.check_canary(source)
     if guard.max_update_percent is not None and not run.allow_mass_delete:
-        foresight = foresee(source, backup)
-        guard.check_updates(foresight.updates, foresight.backup_records, source.place.label)
+        planned = count_changes(source, backup)
+        guard.check_updates(planned.updates, planned.backup_records, source.place.label)
 
 
 def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chunk]:

@@ -27,7 +27,7 @@ from backup.services.directory import Directory
 from backup.services.group_sync import GroupSync
 from backup.services.nightly import Upkeep, purge_and_verify
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
-from backup.services.several_as_one import Call, ProgressAsOne, as_one
+from backup.services.several_as_one import CallOfSeveral, ProgressAsOne, as_one
 from backup.services.spec import ServiceSpec
 from backup.services.turns import AT_ONCE, SyncInTurn, could_not_begin, new_run_of_several, side_by_side
 from backup.services.unchanged import SetLook
@@ -206,7 +206,7 @@ class Registry:
             except BackupError as stop:  # what has its entry is settled all the same; the others hear it in their runs
                 stops.append(stop)
 
-    def sync_as_one(self, run: Run, options: Options, observer: Observer, call: Call) -> Outcome:
+    def sync_as_one(self, run: Run, options: Options, observer: Observer, call: CallOfSeveral) -> Outcome:
         """Syncs the services that the run's `service` stands for, a set or a pattern, for `SliceSeconds`. Returns the
         outcome of all as that of this run; the observer and the watcher hear of it as of one run.
 
@@ -214,7 +214,7 @@ class Registry:
         percent and the proof of the calls before. Raises UnknownService when there is no such service.
         """
         trigger, progress = run.trigger or Trigger.JOB, ProgressAsOne(run, observer, call)
-        if call is not Call.FIRST:
+        if call is not CallOfSeveral.FIRST:
             seconds_left = self._countdown(trigger)
 
             def go_on(service: str) -> Outcome:

@@ -34,7 +34,7 @@ from backup.runs.runner import (
 from backup.runs.scratch import name_of
 from backup.services.past import Past
 from backup.services.places import Places
-from backup.services.prospect import Prospect
+from backup.services.planning import Planning
 from backup.services.set_snapshot import SetSnapshot, SourceReading
 from backup.services.setup import Setup
 from backup.services.spec import ServiceSpec
@@ -76,7 +76,7 @@ class Health:
 class SyncService:
     """One service: runs its verbs. Several threads may use it at once; the lock lets one of them write.
 
-    `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left; `prospect` is what a
+    `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left; `planning` is what a
     sync would do. Each call opens its stores anew, so that it sees the schema as it is.
     """
 
@@ -117,7 +117,7 @@ class SyncService:
         )
         self._runner = Runner(self.name, self.policy, lock, limits, now, self._places.other_tables, watcher)
         self._setup = Setup(self.name, self._places, old_name, old_places, self.policy, lock)
-        self.prospect = Prospect(old_name, old_places, self.policy.on_new_column)
+        self.planning = Planning(old_name, old_places, self.policy.on_new_column)
         self.past = Past(self.name, self._places, self.policy, lock, now)
 
     def may_share(self, source: Place, backup: Place) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from backup.core.conditions import condition_text
-from backup.core.errors import BackupError, GuardTripped, NotInitialized
+from backup.core.errors import BackupError, GuardTripped, NotInitialized, RecordsSetAside
 from backup.core.foreseen import foreseen
+from backup.core.model import utc_now
 from backup.core.run_values import Run
-from backup.mirror.foresight import Foresight
+from backup.mirror.planned_changes import PlannedChanges
 from backup.runs import upgrade
 from backup.runs.history import History, is_synced
 from backup.runs.open_runs import is_left_sync
@@ -22,12 +23,14 @@ from backup.services.spec import ServiceSpec
 from backup.services.table_order import cycle_text, parents_first
 from backup.services.turns import side_by_side
 from backup.stores import Drift, IndexPlan, Listed, kept_open
+from backup.verbs.lately import deleted_lately
 from backup.verbs.sync import RULES
 
 _VERSION_NAMES = re.compile(
     r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
 )
 _NAMED_AT_MOST = 20
+_SET_ASIDE = "`python -m backup sync` names the first of them, each with its reason. All other records are synced."
 _RENAMED = "The backup's table {} gets the new name first; its history and its bin follow."
 _COMES_BACK = "The column {} is copied again; the sync copies every record again to fill it."
 _VERSION_TYPES = re.compile(r".*(int|date|time|numeric|decimal|number).*", re.I)
@@ -39,8 +42,10 @@ class ServicePlan:
 
     `key` and `version` say what they are and why. `filter` is empty without one. `left_out` are the columns that are
     not copied, `masked` the columns or properties whose values are hidden, each with its mask. `transform` names its
-    steps and its version. `foresight` is None for a service that would fail with `error`; then nothing else may be
-    known. `notes` are sentences: what the backup lacks and would get, and what a person may want to know.
+    steps and its version. `changes` counts what the sync would do; None if nobody can tell, because the sync would fail
+    with `error` before. Without `changes` nothing else may be known. `error` is also what would stop the sync, or make
+    it end as Failed, though they are known. `notes` are sentences: what the backup lacks and would get, and what a
+    person may want to know.
     """
 
     service: str
@@ -50,7 +55,7 @@ class ServicePlan:
     left_out: Sequence[str] = ()
     masked: Sequence[str] = ()
     transform: Sequence[str] = ()
-    foresight: Foresight | None = None
+    changes: PlannedChanges | None = None
     notes: Sequence[str] = ()
     error: BackupError | None = None
 
@@ -114,16 +119,16 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
     if listed is not None and not listed.primary_key and not rules.key and not spec.source.container:
         plan = _with(plan, key="none")
     try:
-        foresight, drift, unfilled = registry.get(service).prospect.foresee()
+        planned, drift, unfilled = registry.get(service).planning.changes()
     except NotInitialized as error:
         if not spec.is_new:
             return _with(plan, error=error)
         if spec.rules.key_may_repeat:
-            registry.get(service).prospect.check_key()
+            registry.get(service).planning.check_key()
         records = registry.get(service).count()
         return _with(
             plan,
-            foresight=Foresight(inserts=records, source_records=records),
+            changes=PlannedChanges(inserts=records, source_records=records),
             notes=[
                 "The backup has no table yet; the sync makes it.",
                 *(
@@ -132,22 +137,23 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
                 ),
                 *version_hints(spec, listed),
                 *_obstacle_notes(spec, registry.get(service)),
-                *_index_notes(registry.get(service).prospect.index_plan()),
+                *_index_notes(registry.get(service).planning.index_plan()),
             ],
         )
     old = spec.renamed_from
-    stay = rules.keeps_deleted and foresight.deletes
+    stay = rules.keeps_deleted and planned.deletes
     notes = [_RENAMED.format(old.table)] if old is not None else []
-    notes += [*([f"deletes is keep: the {foresight.deletes} stay in the backup, each with the time."] if stay else [])]
+    notes += [*([f"deletes is keep: the {planned.deletes} stay in the backup, each with the time."] if stay else [])]
     notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
     notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
-    if foresight.set_aside:
-        notes.append(f"The sync sets aside {foresight.set_aside} of its records, names them, and ends as Failed.")
     notes += _obstacle_notes(spec, registry.get(service))
-    notes += _index_notes(registry.get(service).prospect.index_plan())
+    notes += _index_notes(registry.get(service).planning.index_plan())
     is_filling = bool(drift.added or drift.widened or unfilled)
-    notes += _guard_notes(spec, registry.get(service), foresight, is_filling=is_filling)
-    return _with(plan, foresight=foresight, notes=notes)
+    failure: BackupError | None = _stop_by_guard(spec, registry.get(service), planned, is_filling=is_filling)
+    if failure is None and planned.set_aside:
+        text = f"The sync sets aside {planned.set_aside} of its records, names them, and ends as Failed."
+        failure = RecordsSetAside(text, hint=_SET_ASIDE)
+    return _with(plan, changes=planned, notes=notes, error=failure)
 
 
 def _with(plan: ServicePlan, **changes: object) -> ServicePlan:
@@ -218,18 +224,22 @@ def _rules_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
     return []
 
 
-def _guard_notes(spec: ServiceSpec, service: SyncService, foresight: Foresight, *, is_filling: bool) -> list[str]:
-    """Why the guard would stop the sync, if it would. Updates that only fill columns have no limit."""
-    guard, sizes = spec.guard, (foresight.source_records, foresight.backup_records)
+def _stop_by_guard(
+    spec: ServiceSpec, service: SyncService, planned: PlannedChanges, *, is_filling: bool
+) -> GuardTripped | None:
+    """Why the guard would stop the sync, if it would. Updates that only fill columns have no limit. Reads SyncHistory
+    if there are deletes."""
+    sizes = planned.source_records, planned.backup_records
     try:
-        with service.stores() as (source, _):
+        with service.stores() as (source, backup):
+            guard = replace(spec.guard, deleted_lately=lambda: deleted_lately(History(backup), spec.name, utc_now()))
             guard.check_canary(source)
             if not is_filling:
-                guard.check_updates(foresight.updates, foresight.backup_records, source.place.label)
-        guard.check_deletes(foresight.deletes, *sizes, "source", allowed=False, dry_run=True)
+                guard.check_updates(planned.updates, planned.backup_records, source.place.label)
+            guard.check_deletes(planned.deletes, *sizes, "source", allowed=False, dry_run=True)
     except GuardTripped as error:
-        return [f"The guard would stop it: {error}"]
-    return []
+        return GuardTripped(f"The guard would stop it: {error}", hint=error.hint)
+    return None
 
 
 def _drift_notes(drift: Drift) -> list[str]:
@@ -249,7 +259,7 @@ def _drift_notes(drift: Drift) -> list[str]:
 
 def _obstacle_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
     """Why the column that is named as raised by writes is of no use, if it is not."""
-    obstacle = service.prospect.obstacle() if spec.rules.modified_by else None  # to open stores for nothing takes time
+    obstacle = service.planning.obstacle() if spec.rules.modified_by else None  # to open stores for nothing takes time
     return [obstacle] if obstacle is not None else []
 
 

@@ -17,7 +17,7 @@ from backup.runs.runner import Observer, Outcome
 _NAMED = 5
 
 
-class Call(Enum):
+class CallOfSeveral(Enum):
     """Which call of a run of several services it is. What the calls before have counted has, or has not, what open runs
     have done so far: a call that died has left the counts of ended runs alone."""
 
@@ -32,7 +32,7 @@ class ProgressAsOne(Observer):
     `run` is what the calls before this one have made of it: its counts, and its percent.
     """
 
-    def __init__(self, run: Run, observer: Observer, call: Call) -> None:
+    def __init__(self, run: Run, observer: Observer, call: CallOfSeveral) -> None:
         self.run, self._call = run, call
         self._observer, self._expected, self._lock = observer, 1, Lock()
         self._counts: dict[str, Counts] = {}
@@ -45,7 +45,7 @@ class ProgressAsOne(Observer):
     def started(self, run: Run) -> None:
         """As `Observer` says. What a resumed run has counted before is in its next counts again, so it is no more among
         those of earlier calls."""
-        if self._call is not Call.AFTER_DEATH:
+        if self._call is not CallOfSeveral.AFTER_DEATH:
             with self._lock:
                 self.run = replace(self.run, counts=self.run.counts.less(run.counts))
 

@@ -176,7 +176,10 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     steps = replace(session.steps, save=saver.save, quiet_records=quiet_records, quiet_seconds=quiet_seconds)
     steps = from_watermark(session, steps)
     run = session.run
-    guard = replace(session.policy.guard, deleted_lately=lambda: deleted_lately(session))
+    guard = replace(
+        session.policy.guard,
+        deleted_lately=lambda: deleted_lately(session.history, run.service, session.steps.now(), run.sync_id),
+    )
     try:
         left = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
     except RecordsSetAside:

@@ -205,7 +205,7 @@ def test_a_column_that_cannot_be_asked_is_told_of_and_everything_is_compared(alo
         assert all(f"of no use: {reason}" in note for note in told), told
     assert caught == []
     plan = plan_of(registry(alone, "modified_by = 'Nothing'"), alone.name(ITEM)).services[0]
-    assert plan.foresight is not None
+    assert plan.changes is not None
 
 
 def test_masked_and_transformed_copies_of_what_the_source_names_are_copied_first(shop: Shop, caught: list[int]) -> None:

@@ -8,7 +8,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, Locked
 from backup.core.retry import Retry
 from backup.core.run_values import Counts, Trigger
-from backup.mirror.foresight import Foresight
+from backup.mirror.planned_changes import PlannedChanges
 from backup.runs.lock import open_lock
 from backup.services.registry import Registry
 from backup.services.service_plans import plan_of
@@ -43,7 +43,7 @@ def test_a_renamed_table_keeps_its_copy_its_history_and_its_bin(shop: Shop) -> N
     shop.run("EXEC sp_rename 'dbo.\"Old: one\"', 'New', 'OBJECT'" if shop.prefix == "dbo." else RENAME)
     plan = plan_of(shop.registry(*section(shop)), "shop")
     [service] = plan.services
-    assert service.foresight == Foresight(source_records=3, backup_records=3)
+    assert service.changes == PlannedChanges(source_records=3, backup_records=3)
     assert service.notes == [
         f"The backup's table {shop.prefix}Old: one gets the new name first; its history and its bin follow."
     ]

@@ -36,13 +36,13 @@ from backup.jobs.records import SILENCE
 from backup.jobs.run_numbers import RunNumbers
 from backup.jobs.run_records import RunKeeper
 from backup.jobs.worker import worker_of
-from backup.mirror.foresight import Foresight
+from backup.mirror.planned_changes import PlannedChanges
 from backup.runs.outcome import NOBODY, Outcome, Turn
 from backup.services.first_file import first_file
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS
 from backup.services.service_plans import plan_of
-from backup.services.several_as_one import Call
+from backup.services.several_as_one import CallOfSeveral
 from backup.services.turns import new_run_of_several
 from backup.stores import Limits
 from backup.verbs import sync
@@ -376,13 +376,13 @@ def test_two_sets_cannot_share_a_table_of_the_backup(shop: Shop) -> None:
 
 def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Shop) -> None:
     run = Run("shop", Trigger.JOB, False, utc_now())
-    outcome = shop.registry('exclude = ["*tmp_*"]').sync_as_one(run, NO_OPTIONS, NOBODY, Call.FIRST)
+    outcome = shop.registry('exclude = ["*tmp_*"]').sync_as_one(run, NO_OPTIONS, NOBODY, CallOfSeveral.FIRST)
     assert isinstance(outcome.error, SetFailed)
     assert f"1 of 5 services of shop failed: {shop.name('Keyless')} (SchemaMismatch). 4 were done." in str(
         outcome.error
     )
     assert (outcome.run.status, outcome.run.counts.inserted) == (Status.FAILED, 8)
-    whole = shop.registry(EXCLUDE).sync_as_one(run, NO_OPTIONS, NOBODY, Call.FIRST)
+    whole = shop.registry(EXCLUDE).sync_as_one(run, NO_OPTIONS, NOBODY, CallOfSeveral.FIRST)
     assert (whole.error, whole.run.status, whole.run.counts.skipped) == (None, Status.COMPLETED, 8)
 
 
@@ -522,7 +522,7 @@ def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None
     lines = ('exclude = ["*tmp_*"]', '[set.shop.table."Customer"]', "delete_guard_floor = 0")
     before = plan_of(shop.registry(*lines), "shop")
     by_table = {plan.service.removeprefix(f"shop/{shop.prefix}"): plan for plan in before.services}
-    assert by_table["Customer"].foresight == Foresight(inserts=3, source_records=3)
+    assert by_table["Customer"].changes == PlannedChanges(inserts=3, source_records=3)
     assert by_table["Order Details"].key == "Order, Line (unique index one line)"
     assert (by_table["Customer"].key, by_table["Customer"].version) == ("Id (primary key)", "content")
     assert isinstance(by_table["Keyless"].error, SchemaMismatch)
@@ -536,15 +536,32 @@ def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None
     changed = (*lines, "where = { Id = { to = 1 } }", 'columns = { exclude = ["Fax"] }')
     after = plan_of(shop.registry(*changed), shop.name("*i*"))
     [customer] = plan_of(shop.registry(*changed), shop.name("Customer")).services
-    assert customer.foresight == Foresight(updates=1, deletes=2, source_records=1, backup_records=3)
+    assert customer.changes == PlannedChanges(updates=1, deletes=2, source_records=1, backup_records=3)
     assert (customer.filter, list(customer.left_out)) == ("Id<=1", ["Fax"])
-    assert any("The guard would stop it" in note for note in customer.notes)
+    assert isinstance(customer.error, GuardTripped)
+    assert "The guard would stop it" in str(customer.error)
     unlike = (*lines, "max_update_percent = 10")
     [stopped] = plan_of(shop.registry(*unlike), shop.name("Customer")).services
-    assert any("1 of 3 records would be updated" in note for note in stopped.notes)
+    assert "1 of 3 records would be updated" in str(stopped.error)
     assert any("lacks the column Paid" in note for plan in after.services for note in plan.notes)
     assert shop.column('SELECT COUNT(*) FROM "SyncHistory"') == runs
     assert shape_plan(before).status == 400
+
+
+def test_a_plan_knows_what_was_deleted_in_the_week_and_fails_as_the_sync_would(shop: Shop) -> None:
+    shop.run('CREATE TABLE "Big" ("Id" INTEGER PRIMARY KEY)')
+    shop.run(";".join(f'INSERT INTO "Big" VALUES ({number})' for number in range(10)))
+    lines = ('[set.shop.table."*Big"]', "delete_guard_floor = 0", "max_delete_percent_per_week = 15")
+    shop.sync(*lines, tables='"*Big"')
+    for number, stopped in ((1, False), (2, True)):
+        shop.run(f'DELETE FROM "Big" WHERE "Id" = {number}')
+        plan = plan_of(shop.registry(*lines, "max_delete_percent = 50", tables='"*Big"'), "shop")
+        [outcome] = shop.sync(*lines, "max_delete_percent = 50", tables='"*Big"').values()
+        assert isinstance(outcome.error, GuardTripped) is stopped
+        assert ("MaxDeletePercentPerWeek" in str(plan.services[0].error)) is stopped
+        assert (shape_plan(plan).status == 200) is not stopped
+        left = 10 - number
+        assert plan.services[0].changes == PlannedChanges(deletes=1, source_records=left, backup_records=left + 1)
 
 
 def test_a_plan_counts_what_another_list_of_columns_or_another_mask_will_update(sqlite_shop: Shop) -> None:
@@ -557,8 +574,8 @@ def test_a_plan_counts_what_another_list_of_columns_or_another_mask_will_update(
         plan = plan_of(sqlite_shop.registry(*lines), "shop/Customer").services[0]
         run = sqlite_shop.sync(*lines, name="shop/Customer")["Customer"].run
         assert run.status is Status.COMPLETED
-        assert plan.foresight is not None
-        assert (plan.foresight.inserts, plan.foresight.updates) == (run.counts.inserted, run.counts.updated), name
+        assert plan.changes is not None
+        assert (plan.changes.inserts, plan.changes.updates) == (run.counts.inserted, run.counts.updated), name
         notes[name] = (run.counts.updated, " ".join(plan.notes))
     assert [updated for updated, _ in notes.values()] == [0, 3, 0, 3, 3, 3]
     assert "lacks the column Fax" in notes["new"][1]
@@ -653,9 +670,9 @@ where = {{ orders = {{ type = KIND }} }}
     both = sync("['Order', 'Draft']")
     assert (both["shop/orders"].run.counts.inserted, both["shop/cart"].run.counts.processed) == (1, 0)
     [plan] = plan_of(Registry(load_settings({"BACKUP_TOML": text.replace("KIND", "'Draft'")})), "shop/orders").services
-    assert (plan.key, plan.version, plan.foresight) == (
+    assert (plan.key, plan.version, plan.changes) == (
         *("partition key, id", "_etag"),
-        Foresight(deletes=1, source_records=1, backup_records=2),
+        PlannedChanges(deletes=1, source_records=1, backup_records=2),
     )
     left = sync("'Draft'")["shop/orders"]
     assert (left.error, left.run.counts.deleted) == (None, 1)

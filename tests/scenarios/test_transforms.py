@@ -121,13 +121,13 @@ def test_a_function_decides_what_belongs_and_a_record_that_does_not_is_a_delete(
     again = synced(shop, *lines)
     assert (again.run.counts.processed, again.run.counts.skipped) == (0, 2)
     proven(shop, *lines)
-    assert service(shop, *lines).prospect.foresee()[0].inserts == 0
+    assert service(shop, *lines).planning.changes()[0].inserts == 0
     erp.LEAVES_OUT.add(1)  # the function was changed, and its version was not
     assert synced(shop, *lines).run.counts.processed == 0
     assert not service(shop, *lines).verify(Depth(full=True)).run.verified
     first, lines = lines, (*lines, 'transform_version = "2"')
-    foresight = service(shop, *lines, "max_delete_percent = 100").prospect.foresee()[0]
-    assert (foresight.updates, foresight.deletes) == (1, 1)
+    planned = service(shop, *lines, "max_delete_percent = 100").planning.changes()[0]
+    assert (planned.updates, planned.deletes) == (1, 1)
     guarded = service(shop, *lines, "delete_guard_floor = 0", "max_deletes = 0").sync(Trigger.CLI)
     assert isinstance(guarded.error, GuardTripped)
     changed = synced(shop, *lines, "max_delete_percent = 100")
@@ -159,8 +159,8 @@ def test_what_the_function_fails_on_is_set_aside_and_named(alone: Shop) -> None:
     synced(alone, *lines)
     erp.FAILS.add(2)
     alone.run('UPDATE "Contact" SET "Name" = \'Secret\' WHERE "Id" < 3')
-    foresight = service(alone, *lines).prospect.foresee()[0]
-    assert (foresight.updates, foresight.set_aside) == (1, 1)
+    planned = service(alone, *lines).planning.changes()[0]
+    assert (planned.updates, planned.set_aside) == (1, 1)
     outcome = service(alone, *lines).sync(Trigger.CLI)
     assert isinstance(outcome.error, RecordsSetAside)
     assert (outcome.run.counts.updated, outcome.run.counts.failed, outcome.run.counts.skipped) == (1, 1, 1)

@@ -5,7 +5,7 @@ from backup.core.run_values import Total
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth, Report, verify
-from backup.mirror.foresight import Foresight, foresee
+from backup.mirror.planned_changes import PlannedChanges, count_changes
 from backup.mirror.proof import DifferenceKind
 from tests.unit.memory_store import MemoryStore, record
 
@@ -28,15 +28,17 @@ def test_a_verify_returns_to_no_chunk_and_goes_on_where_its_time_was_up() -> Non
 def test_foresight_counts_every_record_once_in_equal_chunks_and_in_others() -> None:
     source = MemoryStore("source", [record(number, 2) for number in range(1, 10)])
     backup = MemoryStore("backup", [record(number, 1 + (number != 4)) for number in (1, 2, 3, 4, 6, 10, 11)])
-    assert foresee(source, backup) == Foresight(inserts=4, updates=1, deletes=2, source_records=9, backup_records=7)
+    assert count_changes(source, backup) == PlannedChanges(
+        inserts=4, updates=1, deletes=2, source_records=9, backup_records=7
+    )
     assert not backup.calls
-    assert Foresight() == Foresight(inserts=0, updates=0, deletes=0, source_records=0, backup_records=0)
+    assert PlannedChanges() == PlannedChanges(inserts=0, updates=0, deletes=0, source_records=0, backup_records=0)
 
 
 def test_foresight_counts_a_key_that_changed_only_for_python_as_an_update() -> None:
     source = MemoryStore("source", [record("A", 2)], fold=str.lower)
     backup = MemoryStore("backup", [record("a", 1), record("b")], fold=str.lower)
-    assert foresee(source, backup) == Foresight(updates=1, deletes=1, source_records=1, backup_records=2)
+    assert count_changes(source, backup) == PlannedChanges(updates=1, deletes=1, source_records=1, backup_records=2)
 
 
 def test_the_checksum_of_a_fingerprint_is_of_its_last_two_sums() -> None:

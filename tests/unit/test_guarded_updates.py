@@ -4,7 +4,7 @@ from pathlib import Path
 
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
-from backup.mirror.foresight import foresee
+from backup.mirror.planned_changes import count_changes
 from backup.services.registry import Registry
 from tests.scenarios import places
 
@@ -16,5 +16,5 @@ def test_every_record_is_counted_once_whether_its_chunk_differs_or_not(tmp_path:
     assert outcome.error is None
     service.source.run("UPDATE {table} SET Version = 2 WHERE Id IN (5, 55)")
     with registry.get("customer").stores() as (source, backup):
-        foresight = foresee(source, backup)
-        assert (foresight.updates, foresight.backup_records) == (2, 100)
+        planned = count_changes(source, backup)
+        assert (planned.updates, planned.backup_records) == (2, 100)

@@ -8,7 +8,7 @@ from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger
 from backup.runs.outcome import Observer, Outcome
 from backup.services.service import NO_OPTIONS
-from backup.services.several_as_one import Call, ProgressAsOne, as_one
+from backup.services.several_as_one import CallOfSeveral, ProgressAsOne, as_one
 from backup.services.turns import new_run_of_several
 
 
@@ -40,7 +40,7 @@ def ended(run: Run) -> Outcome:
 def test_progress_of_several_services_goes_on_from_earlier_slices_and_counts_a_resumed_run_once() -> None:
     seen = Seen()
     earlier = replace(new_run_of_several("shop", Trigger.JOB, NO_OPTIONS), counts=Counts(inserted=10), percent=50)
-    progress = ProgressAsOne(earlier, seen, Call.NEXT)
+    progress = ProgressAsOne(earlier, seen, CallOfSeveral.NEXT)
     progress.expects(4)
     progress.started(one("shop/a", 4))  # resumed: these 4 are among the 10
     progress.progress("shop/a", Counts(inserted=5))

@@ -74,7 +74,7 @@ def init_command(
 def plan_command(service: AnyService = "all", config: Config = None, as_json: AsJson = False) -> None:
     """Show what a sync would do, and write nothing.
 
-    Exit code 1 if a service or a pattern would fail.
+    Exit code 1 if a service or a pattern would fail, also by the guard.
     """
     with errors_shown(as_json):
         plan = plan_of(open_registry(config), service)
@@ -112,9 +112,9 @@ def _show(plan: Plan) -> None:
 
 
 def _cells(service: ServicePlan) -> list[str]:
-    foresight = service.foresight
+    planned = service.changes
     numbers = ["would fail", "", "", "", ""]
-    if foresight is not None:
-        counts = (foresight.inserts, foresight.updates, foresight.deletes)
-        numbers = [str(foresight.source_records), str(foresight.backup_records), *map(str, counts)]
+    if planned is not None:
+        counts = (planned.inserts, planned.updates, planned.deletes)
+        numbers = [str(planned.source_records), str(planned.backup_records), *map(str, counts)]
     return [plain(service.service), plain(service.key), plain(service.version), *numbers]

@@ -12,7 +12,7 @@ from backup.stores import Store
 
 
 @dataclass(frozen=True)
-class Foresight:
+class PlannedChanges:
     """How many records a sync without force would insert, update and delete, how many of the source it would set aside
     before it writes, and how many each side has now."""
 
@@ -24,7 +24,7 @@ class Foresight:
     backup_records: int = 0
 
 
-def foresee(source: Store, backup: Store) -> Foresight:
+def count_changes(source: Store, backup: Store) -> PlannedChanges:
     """Compares two stores, which `match` or `drift` has matched. Writes nothing.
 
     Cost: as a sync of this moment without its writes. Holds the stamps of a chunk in memory.
@@ -51,4 +51,4 @@ def foresee(source: Store, backup: Store) -> Foresight:
                 set_aside += len(compared.unread)
                 source_records += compared.source_records
                 backup_records += compared.backup_records
-    return Foresight(inserts, updates, deletes, set_aside, source_records, backup_records)
+    return PlannedChanges(inserts, updates, deletes, set_aside, source_records, backup_records)

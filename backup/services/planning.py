@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from backup.mirror.foresight import Foresight, foresee
+from backup.mirror.planned_changes import PlannedChanges, count_changes
 from backup.runs import upgrade
 from backup.runs.columns_to_fill import columns_to_fill
 from backup.runs.history import History
@@ -13,14 +13,14 @@ from backup.services.places import Places
 from backup.stores import Drift, IndexPlan, OnNewColumn
 
 
-class Prospect:
+class Planning:
     """What a sync would do. Each call opens the stores anew. For any thread."""
 
     def __init__(self, service: str, places: Places, on_new_column: OnNewColumn) -> None:
         """`service` and `places` are those that the backup has now: of a table that is to be renamed, the old ones."""
         self._name, self._places, self._on_new_column = service, places, on_new_column
 
-    def foresee(self) -> tuple[Foresight, Drift, Collection[str]]:
+    def changes(self) -> tuple[PlannedChanges, Drift, Collection[str]]:
         """Returns what a sync would do to records and to columns, and the columns that it would fill though they are
         not new: those that were left out for a while. To fill columns it updates every record that both sides have.
 
@@ -33,11 +33,11 @@ class Prospect:
                 drift = backup.catalog.match(source)
             else:
                 drift = relational.drift(source, self._on_new_column)
-            opening, foresight = upgrade.read(backup, self._name), foresee(source, backup)
+            opening, planned = upgrade.read(backup, self._name), count_changes(source, backup)
             unfilled = columns_to_fill(History(backup), self._name, opening, drift.shared) if opening else set[str]()
             if drift.added or drift.widened or unfilled:
-                foresight = replace(foresight, updates=foresight.backup_records - foresight.deletes)
-            return foresight, drift, unfilled - {*drift.added, *drift.widened}
+                planned = replace(planned, updates=planned.backup_records - planned.deletes)
+            return planned, drift, unfilled - {*drift.added, *drift.widened}
 
     def check_key(self) -> None:
         """Raises SchemaMismatch if several rows of the source share a key that the file names, and the errors of the
