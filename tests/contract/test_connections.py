@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from backup.core.errors import StoreUnavailable, TransientStoreError
 from backup.core.retry import Retry
 from backup.stores import Limits, Rules, Side, Store, identity, open_store
+from backup.stores.sql.engines.postgresql import connection as of_postgresql
 
 SECRET = "token-or-password"
 RULES = Rules(version=("Version",))
@@ -78,6 +80,20 @@ def test_no_secret_reaches_a_server_that_refuses_tls_unless_the_url_allows_it(
     assert received
     assert (SECRET.encode() in b"".join(received)) == arrives
     assert arrives or "sslmode" in caught.value.hint
+
+
+@pytest.mark.parametrize("host", ["localhost", ""])  # the second is a socket's folder
+def test_no_secret_goes_where_the_environment_leads_instead_of_this_machine(
+    host: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PGHOSTADDR", "127.0.0.1")
+    monkeypatch.setattr(of_postgresql, "is_loopback", lambda address: address != "127.0.0.1")
+    with listening() as (port, received):
+        store = opened(f"postgresql://app:{SECRET}@{host}:{port}/x" + ("" if host else f"?host={tmp_path}"))
+        with pytest.raises(StoreUnavailable):
+            store.ping()
+        store.close()
+    assert SECRET.encode() not in b"".join(received)
 
 
 def test_a_server_of_postgresql_without_tls_is_used_on_loopback_and_elsewhere_where_the_url_says_so(

@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
+from backup.core.addresses import is_loopback
 from backup.stores.calls import made_in_time
 from backup.stores.identity import POSTGRESQL_SCOPE, IdentityLogin
 from backup.stores.secure import logs_in_with_token
@@ -160,13 +161,22 @@ def _set(connection: Any, settings: Mapping[str, str]) -> None:
 
 def _connect(url: URL, dialect: Any, _record: Any, args: Any, parameters: dict[str, Any]) -> Any:
     def connect() -> Any:
-        if url.query.get("sslmode") == "verify-full":
+        if "sslmode" not in url.query and _is_led_away(url, dialect):
+            parameters["sslmode"] = "verify-full"
+        if "verify-full" in (url.query.get("sslmode"), parameters.get("sslmode")):
             _verify(dialect, parameters)
         if logs_in_with_token(url):
             _log_in_with_token(parameters)
         return dialect.connect(*args, **parameters)
 
     return made_in_time(connect, lambda connection: connection.close())
+
+
+def _is_led_away(url: URL, dialect: Any) -> bool:
+    """Whether the environment or a service file has libpq connect to another machine than the URL names."""
+    defaults = {option.keyword: option.val for option in dialect.dbapi.pq.Conninfo.get_defaults()}
+    addresses = (defaults.get(b"hostaddr") or b"").decode() if "hostaddr" not in url.query else ""
+    return not all(is_loopback(address.strip()) for address in addresses.split(",") if address.strip())
 
 
 def _verify(dialect: Any, parameters: dict[str, Any]) -> None:
