@@ -18,6 +18,7 @@ NEWEST = 30
 """How many of the newest runs an opening holds. Older runs are read when a question needs them."""
 
 _TICK = timedelta(milliseconds=1)
+_HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class Opening:
         """Whether the recycle bin may hold an image that is newer than the end of every run in here. Its run has not
         ended, or its entry is missing."""
         return bool(self.open_runs or self.has_unplaced or not self.newest)
+
+    def confirmed(self, now: datetime, days: float) -> datetime:
+        """The time by which what is older than `days` may be purged: `now`, but no later than half of these days after
+        the last run that began over an hour before. So no clock that jumps ahead for a run makes images old at once."""
+        begun = max((run.started_at for run in self.newest if run.started_at < now - _HOUR), default=now)
+        return min(now, begun + timedelta(days=days) / 2)
 
     def ahead(self, now: datetime) -> Run | None:
         """The run with the latest time, if that time lies ahead: its clock was wrong, or this clock is. Else None."""

@@ -198,12 +198,13 @@ class Past:
         """Deletes from the recycle bin what was older than RecycleDays at the time `before` (default: now). Then
         deletes from SyncHistory what was older than `history_days` (default: RetentionDays).
 
-        Stops after so many seconds; the next purge deletes the rest. Raises Locked while a run is at work.
+        Images wait for a later run if the time is long after that of the run before (`Opening.confirmed`). Stops after
+        so many seconds; the next purge deletes the rest. Raises Locked while a run is at work.
         """
         ends_at = time.monotonic() + seconds
         policy = self._policy if history_days is None else replace(self._policy, history_days=history_days)
         with (
-            self._opened() as (backup, history, recycle_bin, _, now),
+            self._opened() as (backup, history, recycle_bin, opening, now),
             self._lock(self._service, backup.place.location),
         ):
 
@@ -212,7 +213,7 @@ class Past:
 
             drop_all_scratches(backup, history, self._service, now())
             until = min(before or now(), now())  # the clock of `before` may be ahead
-            images = recycle_bin.purge(policy.kept_since(until), seconds_left)
+            images = recycle_bin.purge(policy.kept_since(opening.confirmed(until, policy.recycle_days)), seconds_left)
             runs = 0
             if seconds_left() > 0:
                 runs = purge_history(history, recycle_bin, self._service, policy, until, seconds_left)
@@ -220,9 +221,10 @@ class Past:
 
     def purge_if_due(self, seconds: float = float("inf")) -> Purged:
         """Purges if an image or a run is old enough. Takes no lock otherwise."""
-        with self._opened() as (_, history, recycle_bin, _, now):
+        with self._opened() as (_, history, recycle_bin, opening, now):
             oldest_image, first_run = recycle_bin.oldest(), oldest_run(history, self._service)
-            images_due = oldest_image is not None and oldest_image < self._policy.kept_since(now())
+            until = opening.confirmed(now(), self._policy.recycle_days)
+            images_due = oldest_image is not None and oldest_image < self._policy.kept_since(until)
             runs_due = first_run is not None and first_run < self._policy.history_since(now())
         return self.purge(seconds=seconds) if images_due or runs_due else Purged()
 

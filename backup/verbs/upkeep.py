@@ -55,7 +55,7 @@ def due(
         return Due(later=True)
     oldest = recycled.oldest()
     return Due(
-        purge=oldest is not None and oldest < policy.kept_since(night),
+        purge=oldest is not None and oldest < policy.kept_since(opening.confirmed(night, policy.recycle_days)),
         verify=verify_every_days > 0 and _verify_is_due(history, opening, service, verify_every_days, night),
     )
 

@@ -152,6 +152,10 @@ def test_a_purge_leaves_what_is_about_another_table(two: tuple[Service, Service]
     execute(two[0].backup, "RecycleBin", long_ago)
     execute(two[0].backup, "SyncHistory", "UPDATE {table} SET \"StartedAt\" = '2019-12-31 00:00:00'")
     execute(two[0].backup, "SyncHistory", "UPDATE {table} SET \"SyncedAt\" = '2019-12-31 00:00:00'")
+    for one in (track, invoice):  # a run that confirms the time of the purge
+        lately = f"{datetime.now(UTC) - timedelta(hours=2):%Y-%m-%d %H:%M:%S}"
+        confirms = f"UPDATE {{table}} SET \"StartedAt\" = '{lately}' WHERE \"SyncId\" = '{synced(one).sync_id}'"
+        execute(two[0].backup, "SyncHistory", confirms)
     assert (track.past.purge().images, invoice.past.purge().images) == (5, 7)  # fewer than eight keys: an entry each
 
 
@@ -421,6 +425,19 @@ def test_one_run_with_a_wrong_clock_bends_neither_order_nor_age_nor_the_state_of
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_clock_that_jumps_ahead_for_a_run_empties_the_bin(sqlite_place: Place) -> None:
+    synced(at(sqlite_place, -40))
+    sample.put(sqlite_place.registry, "customer", [sample.customer(1, 2)])
+    synced(at(sqlite_place, -1))
+    jumped = at(sqlite_place, 60)
+    synced(jumped)
+    assert jumped.past.purge_if_due().images == 1  # that of the first run, which is older than the last one by 39 days
+    assert not jumped.past.due(NOW + timedelta(days=60), 0, synced=True).purge
+    synced(at(sqlite_place, 60.5))  # it was no jump
+    assert jumped.past.due(NOW + timedelta(days=60.6), 0, synced=True).purge
+    assert at(sqlite_place, 60.6).past.purge_if_due().images == 1
 
 
 def test_a_backup_may_be_read_by_nobody_who_may_not_read_its_source(tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_a_sync_from_the_command_line_purges_what_is_due(sqlite_place: Place, tm
     customers = sqlite_place.customer
     synced(sqlite_place, "customer")
     old = ran(sqlite_place, "customer", 500, 0)
+    ran(sqlite_place, "customer", 0.1, -1)  # which confirms the time
     raised(sqlite_place, 1)
     soon = {**customers.settings, "BackupSync__RecycleDays": "1e-9"}
     assert command(tmp_path, {**soon}, "sync", "--dry-run").code == 0
