@@ -26,6 +26,7 @@ from backup.core.timeline import Timeline
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.comparison import Depth
 from backup.mirror.proof import DifferenceKind
+from backup.runs.opening import NEWEST
 from backup.runs.runner import Outcome
 from backup.services.service import NO_OPTIONS, Options
 from backup.verbs.overwrite import LEFT_ALONE
@@ -461,8 +462,14 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def purge(self) -> None:
         self.bench.service.past.purge()
-        before = self._kept_since()
-        self.purged_before = max(self.purged_before, before)
+        self.purged_before = max(self.purged_before, self._kept_since())
+        now, entries = (
+            self.bench.clock.now,
+            sorted(self.bench.history().values(), key=lambda one: -int(one["RunNumber"])),
+        )
+        begun = [as_utc(entry["StartedAt"]) for entry in entries[:NEWEST]]
+        confirmed = max((at for at in begun if at < now - timedelta(hours=1)), default=now)
+        before = min(now, confirmed + timedelta(days=RECYCLE_DAYS / 2)) - timedelta(days=RECYCLE_DAYS)
         runs = {run.sync_id: run for run in self.runs}
         times = Timeline(map(_begun, self.bench.history().values()), self.bench.clock.now)
         for name, entry in list(self.kept.items()):

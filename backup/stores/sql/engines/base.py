@@ -222,7 +222,7 @@ class Dialect(Protocol):
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
         """Inserts rows into one of the app's own tables, except those whose primary key exists. Fast for many. Returns
-        how many it inserted, as the server counts them; no more than that are certainly there."""
+        how many of them are there for certain, as the server counts them."""
 
     def beside(self, name: str) -> Dialect:
         """The database of this name on the same server, with the same login."""

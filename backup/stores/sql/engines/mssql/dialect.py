@@ -187,8 +187,9 @@ class SqlServerDialect(DialectDefaults):
             prepared.run(cx, long)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
-        statements = added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson)
-        return sum(cx.execute(statement, parameters).rowcount for statement, parameters in statements)
+        for statement, parameters in added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson):
+            cx.execute(statement, parameters)
+        return 0  # the server also counts rows that an INSTEAD OF trigger has swallowed
 
     def unseen_hint(self, schema: str | None, table: str) -> str:
         return mssql_unseen_hint(schema or self.default_schema or "", table, self._where.keywords.get("UID"))
