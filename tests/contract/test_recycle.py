@@ -276,7 +276,7 @@ def test_a_change_whose_image_a_trigger_swallows_is_not_made(sql_bench: SqlBench
     if isinstance(bench, SqliteBench):
         bench.sql("backup", f"{trigger} BEGIN SELECT RAISE(IGNORE); END")
     elif isinstance(bench, SqlServerBench):
-        bench.sql("backup", "CREATE TRIGGER g ON RecycleBin INSTEAD OF INSERT AS SET NOCOUNT ON")
+        bench.sql("backup", f"CREATE TRIGGER g ON {bench.quoted('RecycleBin')} INSTEAD OF INSERT AS SET NOCOUNT ON")
     else:
         bench.sql("backup", "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
         bench.sql("backup", f"{trigger} FOR EACH ROW EXECUTE FUNCTION f()")
