@@ -64,9 +64,10 @@ class RecycleBin:
         fields = {**where, "Side": side, "Place": self._backup.catalog.qualified_name()}
         return Recorder(self._entries, fields, now, None if exact else self._backup, before)
 
-    def counted(self, sync_id: str) -> Counts:
-        """Returns how many records of the backup the run has changed so far, by the bin. `skipped` is always 0."""
-        where, (start, middle, end) = {**self._of_run(sync_id), "Side": "backup"}, entries.bounds(sync_id)
+    def counted(self, sync_id: str, side: str = "backup") -> Counts:
+        """Returns how many records of the side the run has changed so far, by the bin. `skipped` is always 0; so is
+        `inserted` of the source, of which no images of inserts are kept."""
+        where, (start, middle, end) = {**self._of_run(sync_id), "Side": side}, entries.bounds(sync_id)
         counts = {
             action: self._entries.count({**where, "Action": action.value}, "EntryId", start, middle)
             for action in Action

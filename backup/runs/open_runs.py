@@ -10,7 +10,8 @@ from datetime import datetime
 from backup.core.errors import ColumnMissing, Locked, NotInitialized, StoreError
 from backup.core.log import event
 from backup.core.model import Now
-from backup.core.run_values import Run, Status, Verb
+from backup.core.run_values import Counts, Run, Status, Verb
+from backup.recycle_bin.bin import RecycleBin
 from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.opening import Opening
@@ -69,11 +70,20 @@ def take_over(
     for run in runs:
         if run is resumed_run:
             continue
-        closed = history.close_interrupted(run, now)
+        closed = history.close_interrupted(replace(run, counts=_changed_by(run, history)), now)
         if closed is None:
             raise Locked(f"Another process has just taken over a run of {run.service}.")
         tell_closed(closed)
     return resumed_run
+
+
+def _changed_by(run: Run, history: History) -> Counts:
+    """What a dead run changed: the bin knows, and the run's last checkpoint may not. The guard counts its deletes."""
+    if run.dry_run or run.only_compares:
+        return run.counts
+    recycled = RecycleBin(history.backup, run.service, lambda: history.timeline(run.service, run.started_at))
+    changed = recycled.counted(run.sync_id, "source" if run.verb is Verb.RESTORE else "backup")
+    return replace(run.counts, inserted=changed.inserted, updated=changed.updated, deleted=changed.deleted)
 
 
 def drop_scratches(

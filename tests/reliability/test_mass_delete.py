@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -360,6 +361,19 @@ def test_what_is_deleted_night_by_night_has_a_limit_too(customers: Service) -> N
     assert registry.get("customer").undo(undone, through=True).error is None
     assert lost(0, ALLOWED) == 200
     assert lost(5) == 200  # 13 in the week: 7 were taken back, and when they went again that was allowed
+
+
+def test_what_a_dead_run_deleted_counts_too(customers: Service) -> None:
+    assert sync(customers)[0] == 200
+    run_on_source(customers, "DELETE FROM {table} WHERE Id <= 15")
+    limits = {**NO_FLOOR, "BackupSync__MaxDeletePercent": "20"}
+    assert sync(customers, settings=limits)[0] == 200
+    assert isinstance(customers.backup, Sql)
+    died = '"Status" = \'InProgress\', "CompletedAt" = NULL, "Owner" = NULL, "DeletedCount" = 0'
+    replace(customers.backup, table="SyncHistory").run(f'UPDATE {{table}} SET {died} WHERE "DeletedCount" = 15')
+    run_on_source(customers, "DELETE FROM {table} WHERE Id <= 27")
+    assert sync(customers, Options(force=True), limits)[0] == 409
+    assert [entry["DeletedCount"] for entry in customers.backup.history()][-2:] == [15, 0]
 
 
 # The second look
