@@ -165,6 +165,10 @@ class SetFailed(BackupError):
         self.errors = errors
 
 
+class SetNotWhole(SetFailed):
+    """The set itself failed, such as by a pattern that stands for nothing; services of it may have failed, too."""
+
+
 class Undecoded(StoreError):
     """A text could not be read, perhaps because the connection's encoding lacks it."""
 

@@ -48,8 +48,12 @@ class ServiceStates:
     """How safe services and sets are, by these glances at `now`.
 
     A success that is still to come was written by a wrong clock: it counts for nothing. The last success of a set is
-    its own, or the oldest of its services' where that is later: they were synced one by one meanwhile. Before its own
-    first success it has none: nobody knows yet which services it has. It is as bad as the worst of its services.
+    its own, or the oldest of its services' where that is later: they were synced one by one meanwhile. Before a sync
+    of the whole set has ended it has none: nobody knows yet which services it has.
+
+    It is as good as the newest run of each of its services. So a failure of a sync of the whole set counts no more once
+    the services that failed in it have succeeded by themselves; unless the set itself failed, such as by a pattern that
+    stands for nothing. A service without a run since the last success of the whole set began has left it.
     """
 
     def __init__(self, settings: Settings, glances: Mapping[str, Glance], now: datetime) -> None:
@@ -66,9 +70,9 @@ class ServiceStates:
         ranks = []
         for name, allowed in zip(names, self._settings.max_ages(names), strict=True):
             lowered = name.lower()
-            success, failed, differs, _, _ = glances.get(lowered, NOT_SEEN)
+            success, failed, differs = glances.get(lowered, NOT_SEEN)[:3]
             if lowered in members:
-                success, failed, differs, _, _ = self._whole(name)[0]
+                success, failed, differs = self._whole(name)[0][:3]
             if success is None or not -_CLOCKS_DIFFER_SECONDS <= at - success <= allowed:
                 ranks.append(_OVERDUE)
             else:
@@ -81,8 +85,8 @@ class ServiceStates:
         members = self._members.get(set_name.lower())
         if members is None:
             return None
-        success = self._glances.get(set_name.lower(), NOT_SEEN).success
-        return sorted(members if success is None else _present(members, success))
+        own = self._glances.get(set_name.lower(), NOT_SEEN)
+        return sorted(members if own.success is None else _present(members, own.success))
 
     def view(self, name: str, rank: int) -> ServiceView:
         """Returns the service or the set of this rank, and whose last runs tell of it."""
@@ -92,24 +96,30 @@ class ServiceStates:
     def _whole(self, name: str) -> tuple[Glance, str, str]:
         """The glance at the service, or at the set with its services; whose last success and trouble these are."""
         own, members = self._glances.get(name.lower(), NOT_SEEN), self._members.get(name.lower())
-        if not members or own.success is None:
+        whole_at = own.newest if own.success is None and own.in_parts else own.success
+        if not members or whole_at is None:
             return own, name, name
-        return _as_one(name, own, own.success, members)
+        return _as_one(name, own, whole_at, members)
 
 
-def _as_one(name: str, own: Glance, success: int, members: Mapping[str, Glance]) -> tuple[Glance, str, str]:
-    """The glance at a set with its services, and whose last success and whose trouble these are."""
-    present = _present(members, success)
-    success_of, trouble_of = name, name
+def _as_one(name: str, own: Glance, whole_at: int, members: Mapping[str, Glance]) -> tuple[Glance, str, str]:
+    """The glance at a set with its services, and whose last success and whose trouble these are. `whole_at`: when the
+    last sync of the whole set ended that tells which services it has."""
+    present = _present(members, whole_at)
+    success, success_of = own.success, name
     if present and all(glance.success is not None for glance in present.values()):
         oldest = min(present, key=lambda service: present[service].success or 0)
-        if (at := present[oldest].success) is not None and at > success:
+        if (at := present[oldest].success) is not None and (success is None or at > success):
             success, success_of = at, oldest
-    failed = next((service for service in sorted(present) if present[service].failed), None)
-    differs = next((service for service in sorted(present) if present[service].differs), None)
-    if not own.failed:
+    began = None if own.began is None else own.began - _CLOCKS_DIFFER_SECONDS
+    in_set = [service for service in sorted(present) if began is None or (present[service].newest or 0) >= began]
+    failed = next((service for service in in_set if present[service].failed), None)
+    differs = next((service for service in in_set if present[service].differs), None)
+    own_failed = own.failed and not (own.in_parts and present and failed is None)
+    trouble_of = name
+    if not own_failed:
         trouble_of = failed or (name if own.differs else differs) or name
-    glance = own._replace(success=success, failed=own.failed or failed is not None)
+    glance = own._replace(success=success, failed=own_failed or failed is not None)
     return glance._replace(differs=own.differs or differs is not None), success_of, trouble_of
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from backup.core.errors import SetFailed
 from backup.jobs.key_values import NEW, Change, KeyValues
 from backup.jobs.record_keys import hashed
 
@@ -26,6 +27,8 @@ class Glance(NamedTuple):
     - `failed`: whether the last sync, verify or drill failed after it.
     - `differs`: whether the newest verify or drill found differences.
     - `newest`, `first`: when the newest run ended, and when the first run began.
+    - `in_parts`: whether the last failure is of a set, and only of services that have runs of their own.
+    - `began`: when the last sync that succeeded began. Runs that ended before releases knew it have none.
     """
 
     success: int | None
@@ -33,6 +36,8 @@ class Glance(NamedTuple):
     differs: bool
     newest: int | None
     first: int | None
+    in_parts: bool = False
+    began: int | None = None
 
 
 NOT_SEEN = Glance(None, False, False, None, None)
@@ -53,6 +58,8 @@ def glance_of(last: Mapping[str, Any]) -> Glance:
         newest_compared.get("verified") is False,
         max((end for end in ends if end is not None), default=None),
         int(datetime.fromisoformat(last["first"]).timestamp()) if "first" in last else None,
+        failure is not None and failure.get("errorKind") == SetFailed.__name__,
+        _seconds(success, "startedAt"),
     )
 
 
@@ -68,9 +75,9 @@ def all_glances(keys: KeyValues) -> dict[str, Glance]:
     """Returns the glance at each service that has been kept, by its name in small letters. One read."""
     glances: dict[str, Glance] = {}
     for item in keys.scan(_PREFIX, limit=_KEYS):
-        glances.update(zip(item.value, map(Glance._make, item.value.values()), strict=True))
+        glances.update({service: Glance(*fields) for service, fields in item.value.items()})
     return glances
 
 
-def _seconds(entry: Mapping[str, Any] | None) -> int | None:
-    return int(datetime.fromisoformat(entry["at"]).timestamp()) if entry else None
+def _seconds(entry: Mapping[str, Any] | None, name: str = "at") -> int | None:
+    return int(datetime.fromisoformat(entry[name]).timestamp()) if entry and entry.get(name) else None

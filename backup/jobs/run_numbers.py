@@ -171,6 +171,7 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     before: Mapping[str, Any] = item.value if item else {}
     entry = {
         "at": (run.completed_at or run.started_at).astimezone(UTC).isoformat(),
+        "startedAt": run.started_at.astimezone(UTC).isoformat(),
         "syncId": run.sync_id,
         "verb": run.verb.value,
         "error": run.error,

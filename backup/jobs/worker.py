@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from dataclasses import asdict
+from datetime import timedelta
 from itertools import chain, repeat
 from math import inf
 from types import TracebackType
@@ -28,12 +28,12 @@ from backup.core.errors import (
 )
 from backup.core.log import event, redact
 from backup.core.model import Now
-from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
+from backup.core.run_values import Counts, Run, Trigger, Verb
 from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
+from backup.jobs.earlier_slices import run_so_far
 from backup.jobs.job import Job, State
 from backup.jobs.lines import JobLines
-from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
 from backup.mirror.comparison import Depth
@@ -42,7 +42,6 @@ from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn, foreseen
 from backup.services.registry import Registry
 from backup.services.service import Options
-from backup.services.several_as_one import CallOfSeveral
 from backup.services.turns import could_not_begin, new_run_of_several
 
 RETRIES = 5
@@ -119,51 +118,14 @@ class JobWorker:
         """Syncs a set or what fits a pattern. A later slice resumes what is open, and keeps the failures of earlier
         slices."""
         ends_at = inf if self._slice_seconds is None else time.monotonic() + self._slice_seconds
-        run = new_run_of_several(job.request.service, Trigger.JOB, options)
-        if job.sync_id is not None:
-            run = replace(run, sync_id=job.sync_id, started_at=job.started_at or run.started_at)
-            counts, proof = Counts(**job.counts), None if job.proof is None else Proof.from_json(job.proof)
-            if _has_died(job):  # it has left no proof of what ended in its slice, and counts of what it did in vain
-                counts, proof = self._counts_of_ended(job, job.sync_id), None
-            run = replace(run, counts=counts, percent=job.percent, proof=proof)
-        elif _has_died(job):
-            run = self._as_left(run, job)
-        progress.progress(run.service, run.counts)  # a job whose worker died still has its counts
-        call = (
-            CallOfSeveral.FIRST
-            if job.sync_id is None
-            else CallOfSeveral.AFTER_DEATH
-            if _has_died(job)
-            else CallOfSeveral.NEXT
-        )
-        outcome = registry.sync_as_one(run, options, progress, call)
+        so_far = run_so_far(new_run_of_several(job.request.service, Trigger.JOB, options), job, self._runs)
+        progress.progress(so_far.run.service, so_far.run.counts)  # a job whose worker died has other counts until now
+        outcome = registry.sync_as_one(so_far, options, progress)
         if isinstance(outcome.error, Interrupted):
             return outcome.error
         if job.occurrence is not None and not outcome.in_progress:
             self._look_after(registry, job.request.service, ends_at)
-        if job.sync_id is not None and job.error is not None and outcome.error is None:
-            return replace(outcome, error=SetFailed(job.error, hint=job.hint or None, errors=()))
         return outcome
-
-    def _as_left(self, run: Run, job: Job) -> Run:
-        """The run with the id that a worker gave it which died in its first slice. That slice may not have begun all of
-        the services, so all are synced; but it is one run, and none stays in progress for ever."""
-        page = self._runs.page(service=run.service, status=Status.IN_PROGRESS, text=job.job_id)
-        for left in page.runs:
-            return replace(run, sync_id=left["syncId"], started_at=datetime.fromisoformat(left["startedAt"]))
-        return run
-
-    def _counts_of_ended(self, job: Job, sync_id: str) -> Counts:
-        """What those runs have counted that have ended since the job's run of this id began. The job's own counts also
-        have what the worker that died did after the last checkpoint of a run."""
-        counts, cursor, whole = Counts(), None, self._runs.get(sync_id)
-        since = datetime.fromisoformat(whole["startedAt"]) if whole else job.started_at
-        while True:
-            page = self._runs.page(verb=Verb.SYNC, text=job.job_id, since=since, limit=PAGE_AT_MOST, cursor=cursor)
-            ended = (Counts(**run["counts"]) for run in page.runs if run.get("completedAt"))
-            counts, cursor = sum(ended, counts), page.cursor
-            if cursor is None:
-                return counts
 
     def _look_after(self, registry: Registry, name: str, ends_at: float) -> None:
         """Purges and verifies the services while there is time: every minute looks after services of a set only while
@@ -241,11 +203,6 @@ def _error_fields(error: BackupError) -> dict[str, Any]:
 def _run_fields(run: Run) -> dict[str, Any]:
     proof = asdict(run.proof) if run.proof is not None and run.completed_at is None else None
     return {"sync_id": run.sync_id, "percent": run.percent, "counts": asdict(run.counts), "proof": proof}
-
-
-def _has_died(job: Job) -> bool:
-    """Whether the worker before this one left the job without a word."""
-    return len(job.history) > 1 and job.history[-2].state is State.PROCESSING
 
 
 class _Progress(Observer):

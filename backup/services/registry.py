@@ -13,7 +13,7 @@ from functools import partial
 
 from backup.config.given_services import ALL
 from backup.config.settings import Settings
-from backup.core.errors import BackupError, BadRequest, Locked, UnknownRun
+from backup.core.errors import BackupError, BadRequest, Locked, SetFailed, UnknownRun
 from backup.core.log import event
 from backup.core.memory import give_back_large_pieces
 from backup.core.model import SIDES, Now, utc_now
@@ -27,7 +27,7 @@ from backup.services.directory import Directory
 from backup.services.group_sync import GroupSync
 from backup.services.nightly import Upkeep, purge_and_verify
 from backup.services.service import NO_OPTIONS, Health, Options, SyncService
-from backup.services.several_as_one import CallOfSeveral, ProgressAsOne, as_one
+from backup.services.several_as_one import CallOfSeveral, ProgressAsOne, RunSoFar, as_one
 from backup.services.spec import ServiceSpec
 from backup.services.turns import AT_ONCE, SyncInTurn, could_not_begin, new_run_of_several, side_by_side
 from backup.services.unchanged import SetLook
@@ -206,15 +206,16 @@ class Registry:
             except BackupError as stop:  # what has its entry is settled all the same; the others hear it in their runs
                 stops.append(stop)
 
-    def sync_as_one(self, run: Run, options: Options, observer: Observer, call: CallOfSeveral) -> Outcome:
+    def sync_as_one(self, so_far: RunSoFar, options: Options, observer: Observer) -> Outcome:
         """Syncs the services that the run's `service` stands for, a set or a pattern, for `SliceSeconds`. Returns the
         outcome of all as that of this run; the observer and the watcher hear of it as of one run.
 
-        When the time is up, syncs are in progress. The next `call` goes on with these alone; `run` has the counts, the
-        percent and the proof of the calls before. Raises UnknownService when there is no such service.
+        When the time is up, syncs are in progress. The next call goes on with these alone. Raises UnknownService when
+        there is no such service.
         """
-        trigger, progress = run.trigger or Trigger.JOB, ProgressAsOne(run, observer, call)
-        if call is not CallOfSeveral.FIRST:
+        run, progress = so_far.run, ProgressAsOne(so_far.run, observer, so_far.call)
+        trigger = run.trigger or Trigger.JOB
+        if so_far.call is not CallOfSeveral.FIRST:
             seconds_left = self._countdown(trigger)
 
             def go_on(service: str) -> Outcome:
@@ -230,13 +231,13 @@ class Registry:
         else:
             self._watcher.started(run)
             outcomes = self.sync(run.service, trigger, options, progress, tells_sets=False)
-        outcome = self._as_one(progress.run, outcomes)
+        outcome = self._as_one(progress.run, outcomes, so_far.failure)
         self._watcher.ended(outcome)
         return outcome
 
-    def _as_one(self, run: Run, outcomes: Sequence[Outcome]) -> Outcome:
+    def _as_one(self, run: Run, outcomes: Sequence[Outcome], failure: SetFailed | None = None) -> Outcome:
         service_set = self.directory.sets.get(run.service.lower())
-        return as_one(run, outcomes, consistent=service_set is not None and service_set.is_consistent)
+        return as_one(run, outcomes, failure, consistent=service_set is not None and service_set.is_consistent)
 
     def verify(
         self, name: str, depth: Depth, *, drilled: bool = False, trigger: Trigger = Trigger.CLI

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from threading import Lock
+from typing import NamedTuple
 
-from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, SetFailed
+from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, SetFailed, SetNotWhole
 from backup.core.log import redact
 from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status
@@ -24,6 +25,15 @@ class CallOfSeveral(Enum):
     FIRST = "first"
     NEXT = "next"
     AFTER_DEATH = "after death"
+
+
+class RunSoFar(NamedTuple):
+    """A run of several services with the counts, the percent and the proof of its calls until now; which call is next;
+    and what failed in those before."""
+
+    run: Run
+    call: CallOfSeveral = CallOfSeveral.FIRST
+    failure: SetFailed | None = None
 
 
 class ProgressAsOne(Observer):
@@ -75,7 +85,9 @@ def _percent_of_all(run: Run, walked: int, services: int) -> int:
     return min(99, before + (100 - before) * walked // (100 * max(1, services)))
 
 
-def as_one(run: Run, outcomes: Sequence[Outcome], *, consistent: bool = False) -> Outcome:
+def as_one(
+    run: Run, outcomes: Sequence[Outcome], failure: SetFailed | None = None, *, consistent: bool = False
+) -> Outcome:
     """Returns the outcome of all these syncs as that of one run.
 
     It is in progress while one of them is. It has failed with SetFailed if some failed; with Locked if these only met
@@ -84,6 +96,7 @@ def as_one(run: Run, outcomes: Sequence[Outcome], *, consistent: bool = False) -
 
     - `run`: what was asked for, with the counts, the percent and the proof of its earlier calls. If these have no
       proof, the run has none either.
+    - `failure`: what failed in its earlier calls.
     - `consistent`: it was to read as of one moment, and says whether it did.
     """
     counts = sum((outcome.run.counts for outcome in outcomes), run.counts)
@@ -100,6 +113,8 @@ def as_one(run: Run, outcomes: Sequence[Outcome], *, consistent: bool = False) -
     elif errors:
         only_met_others = all(isinstance(error, Locked) for error in errors)
         error = errors[0] if only_met_others else _set_failed(run.service, failures, len(outcomes), unfinished)
+    if failure is not None and not stops:
+        error = failure if error is None else _both(failure, error)
     if unfinished and not stops:
         walked = sum((outcome.run.percent or 0) if outcome.in_progress else 100 for outcome in outcomes)
         percent = _percent_of_all(run, walked, len(outcomes))
@@ -116,16 +131,17 @@ def as_one(run: Run, outcomes: Sequence[Outcome], *, consistent: bool = False) -
         )
     elif consistent:
         apart = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of is None]
-        listed = f": not {_listed(apart)}" if len(apart) < len(outcomes) else ""
-        run = replace(run, notes=(*run.notes, f"Its tables were not all read as of one moment{listed}."))
+        but = f": not {first_of(apart)}" if len(apart) < len(outcomes) else ""
+        run = replace(run, notes=(*run.notes, f"Its tables were not all read as of one moment{but}."))
     return Outcome(run.ended(status, utc_now(), counts, redact(str(error)) if error else None), error)
 
 
 def _set_failed(name: str, failures: Sequence[tuple[str, BackupError]], number: int, unfinished: int) -> SetFailed:
-    listed = _listed([f"{service} ({type(error).__name__})" for service, error in failures])
+    named = first_of([f"{service} ({type(error).__name__})" for service, error in failures])
     done = number - len(failures) - unfinished
-    return SetFailed(
-        f"{len(failures)} of {number} services of {name} failed: {listed}. "
+    kind = SetNotWhole if name in dict(failures) else SetFailed
+    return kind(
+        f"{len(failures)} of {number} services of {name} failed: {named}. "
         f"{done} {'was' if done == 1 else 'were'} done. {failures[0][0]}: "
         f"{failures[0][1]}",
         hint=failures[0][1].hint or None,
@@ -133,7 +149,15 @@ def _set_failed(name: str, failures: Sequence[tuple[str, BackupError]], number: 
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def _both(failure: SetFailed, error: BackupError) -> SetFailed:
+    """The failure of earlier calls and what failed in this one."""
+    errors = error.errors if isinstance(error, SetFailed) else (error,)
+    kind = SetNotWhole if isinstance(failure, SetNotWhole) or isinstance(error, SetNotWhole) else SetFailed
+    return kind(f"{failure} {error}", hint=failure.hint or None, errors=errors)
+
+
+def first_of(names: Sequence[str]) -> str:
+    """Returns the first of the names in a sentence, and how many more there are."""
     rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + rest
 

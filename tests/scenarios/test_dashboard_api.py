@@ -257,9 +257,24 @@ def test_a_set_is_as_safe_as_the_worst_of_its_services_once_it_was_synced_whole(
     save("shop/a", 3, verb=Verb.VERIFY, proof=Proof(differing=1))
     assert told() == ("Differs", 10 * 3600 - 10, None)
     assert [row["services"] for row in page.overview()["services"]] == [2]
+    save("Shop/A", 2.9, verb=Verb.VERIFY, proof=Proof())
+    for hours_ago, kind, is_forgiven in ((2.8, "SetFailed", True), (2.4, "SetNotWhole", False)):
+        save("Shop/A", hours_ago)
+        save("Shop/B", hours_ago, "It broke.")
+        save("Shop", hours_ago - 0.1, "1 of 2 failed.", error_kind=kind)
+        assert told()[0] == "Failed"
+        save("Shop/B", hours_ago - 0.2)  # by itself
+        assert (told()[0] == "Safe") is is_forgiven
+    save("Shop", 1.9)
+    save("shop/a", 0.9, verb=Verb.VERIFY, proof=Proof(differing=1))
     of_set = page.overview(set="SHOP", q="/")
     assert [(row["service"], row["state"]) for row in of_set["services"]] == [("shop/a", "Differs"), ("Shop/B", "Safe")]
     assert (of_set["totals"]["services"], of_set["totals"]["differs"]) == (2, 1)
+    save("shop/a", 0.8, verb=Verb.VERIFY, proof=Proof())
+    save("Shop/Left", 0.75, "It broke.")
+    for hours_ago, state in ((0.74, "Failed"), (0.3, "Safe")):  # of all that it has now; clocks differ by minutes
+        save("Shop", hours_ago)
+        assert told()[0] == state
     with pytest.raises(UnknownService, match=r"There is no set 'Shap'\. Did you mean Shop\?"):
         page.overview(set="Shap")
     page.desk.keys.close()

@@ -42,7 +42,7 @@ from backup.services.first_file import first_file
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS
 from backup.services.service_plans import plan_of
-from backup.services.several_as_one import CallOfSeveral
+from backup.services.several_as_one import RunSoFar
 from backup.services.turns import new_run_of_several
 from backup.stores import Limits
 from backup.verbs import sync
@@ -376,13 +376,13 @@ def test_two_sets_cannot_share_a_table_of_the_backup(shop: Shop) -> None:
 
 def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Shop) -> None:
     run = Run("shop", Trigger.JOB, False, utc_now())
-    outcome = shop.registry('exclude = ["*tmp_*"]').sync_as_one(run, NO_OPTIONS, NOBODY, CallOfSeveral.FIRST)
+    outcome = shop.registry('exclude = ["*tmp_*"]').sync_as_one(RunSoFar(run), NO_OPTIONS, NOBODY)
     assert isinstance(outcome.error, SetFailed)
     assert f"1 of 5 services of shop failed: {shop.name('Keyless')} (SchemaMismatch). 4 were done." in str(
         outcome.error
     )
     assert (outcome.run.status, outcome.run.counts.inserted) == (Status.FAILED, 8)
-    whole = shop.registry(EXCLUDE).sync_as_one(run, NO_OPTIONS, NOBODY, CallOfSeveral.FIRST)
+    whole = shop.registry(EXCLUDE).sync_as_one(RunSoFar(run), NO_OPTIONS, NOBODY)
     assert (whole.error, whole.run.status, whole.run.counts.skipped) == (None, Status.COMPLETED, 8)
 
 
@@ -435,9 +435,12 @@ def test_a_job_of_a_set_whose_worker_died_at_once_is_still_one_run(sqlite_shop: 
     assert [run["status"] for run in desk.runs.page(service="shop").runs] == ["Completed"]
 
 
-def test_a_job_of_a_set_whose_worker_died_later_counts_nothing_twice(sqlite_shop: Shop, tmp_path: Path) -> None:
+def test_a_job_of_a_set_whose_worker_died_later_counts_nothing_twice_and_forgets_no_failure(
+    sqlite_shop: Shop, tmp_path: Path
+) -> None:
     sqlite_shop.run(SHOP)
-    values = {"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": sqlite_shop.text(EXCLUDE), **SLICES}
+    text = sqlite_shop.text('exclude = ["*tmp_*"]')
+    values = {"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": text, **SLICES}
     settings = load_settings(values)
     desk = open_desk(settings)
     job = desk.records.enqueue(Request("shop", force=True), "http")
@@ -446,14 +449,19 @@ def test_a_job_of_a_set_whose_worker_died_later_counts_nothing_twice(sqlite_shop
     assert first is not None
     dead = desk.records.claim(job.job_id, "a process that has died")
     assert dead is not None
-    # By its heartbeats it had written more than the checkpoints of the runs say.
-    assert desk.records.beat(dead, counts={**first.counts, "inserted": first.counts["inserted"] + 3}) is not None
+    # By its heartbeats it had written more than the checkpoints of the runs say. The failure may be of its slice, too.
+    counts = {**first.counts, "inserted": first.counts["inserted"] + 3}
+    assert desk.records.beat(dead, counts=counts, error=None, error_kind=None) is not None
     inserted, job = [first.counts["inserted"]], None
     while job is None or job.state is State.ENQUEUED:
         job = worker_of(settings, open_desk(settings, lambda: utc_now() + 2 * SILENCE)).work(first.job_id)
         assert job is not None
         inserted.append(job.counts["inserted"])
-    assert (job.state, inserted[-1], inserted) == (State.SUCCEEDED, 8, sorted(inserted))
+    assert (job.state, inserted[-1], inserted) == (State.FAILED, 8, sorted(inserted))
+    run = desk.runs.get(job.sync_id or "")
+    assert run is not None
+    assert (run["status"], run["error"], job.error_kind) == ("Failed", job.error, "SetFailed")
+    assert "1 services of shop failed: shop/Keyless (SchemaMismatch)" in str(job.error)
     assert len(inserted) > 2
 
 
@@ -507,13 +515,16 @@ def test_a_set_goes_on_in_the_next_slice_and_an_early_failure_is_not_forgotten(
     sqlite_shop: Shop, tmp_path: Path
 ) -> None:
     sqlite_shop.run(SHOP)
-    job, _, percents = work_on_set(sqlite_shop, tmp_path, 'exclude = ["*tmp_*"]', **SLICES)
+    job, desk, percents = work_on_set(sqlite_shop, tmp_path, 'exclude = ["*tmp_*"]', **SLICES)
     told = [percent for percent in percents[:-1] if percent]
     assert len(told) > 1
     assert told == sorted(told)
     assert job.counts["inserted"] == 8  # those of all slices, once
     assert (job.state, job.error_kind) == (State.FAILED, "SetFailed")
     assert "Keyless" in str(job.error)
+    run = desk.runs.get(job.sync_id or "")
+    assert run is not None
+    assert (run["status"], run["errorKind"], run["error"]) == ("Failed", "SetFailed", job.error)
     names = ['"Customer"', '"Invoice"', '"Order Details"']
     assert [len(sqlite_shop.rows(name)) for name in names] == [3, 2, 2]
 

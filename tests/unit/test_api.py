@@ -320,6 +320,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
         (errors.NotVerified(), 500),
         (errors.StoreError(), 500),
         (errors.SetFailed(errors=()), 500),
+        (errors.SetNotWhole(errors=()), 500),
         (errors.ConstraintRefused(), 500),
         (errors.Undecoded(), 500),
         (errors.RecordRefused(refused={}), 500),

@@ -14,7 +14,7 @@ import { useState } from "./vendor/hooks.mjs";
 const AGAIN = { sync: "sync", verify: "verify", drill: "drill" };
 const AT_ONCE = 20;
 const PAST_AT_FIRST = 3;
-const SET_FAILED = "SetFailed";
+export const SET_FAILED = ["SetFailed", "SetNotWhole"];
 const OF_SET = 200;
 const ALLOWED_AT_ONCE = 3;
 
@@ -24,7 +24,7 @@ async function askFailures(service) {
     api.jobs({ state: "Failed", type: service, limit: AT_ONCE }),
     api.runs({ status: "Failed", service, limit: AT_ONCE }),
   ]);
-  const ofSets = await Promise.all(jobs.map((job) => (job.errorKind === SET_FAILED ? askFailedRuns(job) : [])));
+  const ofSets = await Promise.all(jobs.map((job) => (SET_FAILED.includes(job.errorKind) ? askFailedRuns(job) : [])));
   const ofJobs = jobs.map((job, index) => ({ id: job.jobId, at: job.endedAt ?? job.stateAt ?? job.createdAt, job, ...ofJob(job, ofSets[index]) }));
   const known = new Set(jobs.map((job) => job.jobId));
   const ofRuns = runs.filter((run) => !known.has(run.jobId)).map((run) => ({ id: run.syncId, at: run.completedAt ?? run.startedAt, run, ...ofRun(run) }));
@@ -40,7 +40,7 @@ async function askFailedRuns({ jobId, job: { service } }) {
   ]);
   const since = Object.fromEntries(services.map((row) => [row.service, row.lastSuccess?.at]));
   const over = (run) => new Date(since[run.service] ?? 0) > new Date(run.completedAt ?? run.startedAt);
-  return runs.filter((run) => run.jobId === jobId && run.errorKind !== SET_FAILED).map((run) => ({ ...run, over: over(run) }));
+  return runs.filter((run) => run.jobId === jobId && !SET_FAILED.includes(run.errorKind)).map((run) => ({ ...run, over: over(run) }));
 }
 
 // `guarded`: what may pass the guard once. The job of a set has the runs of its services, each stopped or not.

@@ -3,7 +3,7 @@ import { api } from "./api.mjs";
 import { Bulk, Choose, ChooseAll, useChosen } from "./bulk.mjs";
 import { html } from "./html.mjs";
 import { refresh, useLive } from "./live.mjs";
-import { FailedServices } from "./failures.mjs";
+import { FailedServices, SET_FAILED } from "./failures.mjs";
 import { Back, Badge, Live, Name, Problem, Section, Table, Time, Value, Work, Writing } from "./parts.mjs";
 import { removeJob, retryJob } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
@@ -118,7 +118,7 @@ function JobDetails({ job }) {
     </div>
     ${runs && html`<p><progress max="100" value=${job.progress} aria-label="Progress"></progress> ${job.progress} %</p>`}
     ${job.error && html`<${Problem} title="Why it failed" error=${job.error} hint=${job.hint} kind=${job.errorKind} />`}
-    ${job.errorKind === "SetFailed" && html`<${FailedServices} job=${job} />`}
+    ${SET_FAILED.includes(job.errorKind) && html`<${FailedServices} job=${job} />`}
     ${ended && mayBeAllowed({ ...job, verb: job.job.verb }) && html`<div class="row"><${Allow} service=${job.job.service} error=${job.error} /></div>`}
     <dl class="facts">
       <div><dt>Asked for</dt><dd><${Time} at=${job.createdAt} /></dd></div>
