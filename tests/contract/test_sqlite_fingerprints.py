@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.core.model import WHOLE, Chunk
+from backup.core.model import WHOLE, Chunk, Fingerprint
 from backup.stores import Rules
 from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines import Dialect
@@ -151,6 +151,41 @@ def counted(statements: list[str]) -> Iterator[None]:
         yield
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", sent)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO {table} (K, A) VALUES (-1000, 1)",
+        "INSERT INTO {table} (K, A) VALUES (21, 1)",
+        "INSERT INTO {table} (K, A) VALUES (9223372036854775807, 1)",
+        "DELETE FROM {table} WHERE K = -4",
+        "DELETE FROM {table} WHERE K = 20",
+        "DELETE FROM {table} WHERE K = 7",
+        "DELETE FROM {table}",
+        "UPDATE {table} SET A = 'a' WHERE K = 7",
+        "UPDATE {table} SET A = A + 1 WHERE K = 20",
+        "UPDATE {table} SET K = K - 1",
+    ],
+)
+def test_what_is_remembered_of_a_small_table_has_no_part_in_its_fingerprint(bench: SqliteBench, statement: str) -> None:
+    source, backup = sides(bench)
+    before = {small(store) for store in (source, backup) for _ in range(3)}
+    bench.sql("source", statement)
+    assert small(source) not in before
+    bench.sql("backup", statement)
+    after = {small(source), small(backup)}
+    for store in (source, backup):
+        dialect_and_stamps(store)[1].key[0].table.info.clear()
+    assert {*after, small(source), small(backup)} == after
+    assert len(after) == 1
+
+
+def small(store: SqlStore) -> Fingerprint | None:
+    """The fingerprint of a table that has no more rows than a chunk may have."""
+    relational = store.relational
+    assert relational is not None
+    return relational.small_fingerprint()
 
 
 def test_rows_that_are_added_stay_in_their_order(bench: SqliteBench) -> None:

@@ -27,9 +27,10 @@ KEYS_AT_ONCE = 200_000
 
 _PARTS_TRIED, _ROWS_OF_A_PART = 4, KEYS_AT_ONCE // 8
 _TRIES = 3
+_GREATEST = (1 << 63) - 1
 _BLOB = ServerType("BLOB")
 _DIGITS = b"-0123456789"
-_GAPS, _SPARSE = "has_gaps", "is_sparse"
+_GAPS, _SPARSE, _FIRST = "has_gaps", "is_sparse", "first"
 _Condition = sa.ColumnElement[bool]
 
 
@@ -70,6 +71,10 @@ def numbered_fingerprint(
     column: Any = stamps.key[0]
     records, digest = 0, blake2b(digest_size=16)
     try:
+        if at_most is not None and not (conditions or in_parts):
+            rows = _small(cx, column, stamps.version[0], min(at_most, KEYS_AT_ONCE))
+            if rows is not None:
+                return _made(rows.records, _added(digest, rows))
         for number, part in enumerate(_parts(cx, column, conditions, at_most, in_parts=in_parts), 1):
             rows = None if part is None else _list(cx, column, stamps.version[0], part)
             if rows is None:
@@ -78,14 +83,42 @@ def numbered_fingerprint(
             if number >= _PARTS_TRIED and records < number * _ROWS_OF_A_PART:
                 column.table.info[_SPARSE] = True
                 return None
-            if rows.records:
-                digest.update(f"{'keys' if rows.has_gaps else rows.first},{len(rows.text)}:".encode())
-                digest.update(rows.text)
+            _added(digest, rows)
     except sa.exc.DBAPIError as error:
         if "BLOB" in str(error.orig) or getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG:
             return None
         raise
+    return _made(records, digest)
+
+
+def _added(digest: Any, rows: _List) -> Any:
+    """The digest of all parts so far and of these rows."""
+    if rows.records:
+        digest.update(f"{'keys' if rows.has_gaps else rows.first},{len(rows.text)}:".encode())
+        digest.update(rows.text)
+    return digest
+
+
+def _made(records: int, digest: Any) -> Fingerprint:
     return Fingerprint(FUNCTIONS, records, (), int.from_bytes(digest.digest()) if records else 0)
+
+
+def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys: int) -> _List | None:
+    """The list of a whole table in one statement, if the table begins where it began the last time, and has no gaps and
+    no more numbers than these; else None. What is remembered decides what is asked, not what comes out."""
+    info = key.table.info
+    remembered = info.get(_FIRST)
+    if remembered is not None and not info.get(_GAPS, False):
+        end = min(remembered + keys, _GREATEST)
+        text, _ = _spelled(cx.dialect, _versions_between, key, version)
+        cursor: Any = cx.exec_driver_sql(text, (remembered, end)).cursor
+        [(first, last, versions)] = cursor.fetchall()
+        if first == remembered and last < end:
+            versions = in_utf_8(versions)
+            rows = _List(first, last, _values(versions) or 0, versions)
+            return None if rows.has_gaps else rows
+    info[_FIRST], _ = _row(cx, _ends, key, None, ())
+    return None
 
 
 def _parts(
@@ -175,6 +208,13 @@ def _ends(key: sa.Column[Any], _version: object, conditions: Sequence[_Condition
 
 def _versions(key: sa.Column[Any], version: sa.Column[Any], conditions: Sequence[_Condition]) -> sa.Select[Any]:
     return _of_table(key, sa.func.json_group_array(version), conditions)
+
+
+def _versions_between(key: sa.Column[Any], version: sa.Column[Any], _none: object) -> sa.Select[Any]:
+    """Both ends of the whole table, and the versions of the rows from one number on to below another one."""
+    bounds = [compare(key, sa.literal(0, key.type)) for compare in (ge, lt)]
+    query = _ends(key, None, ()).add_columns(sa.cast(sa.func.json_group_array(version), _BLOB)).where(*bounds)
+    return query.select_from(key.table).with_hint(key.table, "NOT INDEXED")
 
 
 def _numbers_and_versions(
