@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from backup.core.errors import BadRequest, Interrupted
+from backup.core.errors import BadRequest, Interrupted, Undecoded
 from backup.core.log import event
 from backup.core.run_values import Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
@@ -83,7 +83,7 @@ class History:
 
     def save(self, run: Run, *, new: bool = False) -> None:
         """Writes the run's entry as it stands; may be repeated. `new`: this is its first time."""
-        self.entries.put([entry_of(run)], new=new)
+        self._write(run, lambda entry: self.entries.put([entry], new=new))
 
     def add(self, run: Run) -> None:
         """Writes the entry of a run that failed before it could begin. Another run may be in progress."""
@@ -100,10 +100,25 @@ class History:
     def change(self, run: Run, owners: Sequence[str | None], attempts: Sequence[str | None]) -> bool:
         """Writes the run's entry as it stands, if the entry belongs to one of these owners and attempts, and its status
         is InProgress or already the new one. Returns whether it wrote. May be repeated."""
-        fields = {name: value for name, value in entry_of(run).items() if name != HISTORY.key}
         statuses = list({Status.IN_PROGRESS.value, run.status.value})
         only_if = {"Owner": owners, "Attempt": attempts, "Status": statuses}
-        return self.entries.change(run.sync_id, only_if, fields)
+
+        def write(entry: Mapping[str, Any]) -> bool:
+            fields = {name: value for name, value in entry.items() if name != HISTORY.key}
+            return self.entries.change(run.sync_id, only_if, fields)
+
+        return self._write(run, write)
+
+    def _write(self, run: Run, write: Callable[[dict[str, Any]], T]) -> T:
+        """Writes the run's entry. Sentences that quote a key of the source may have characters that the backup's
+        encoding lacks; an entry that cannot be written for these has all its sentences in ASCII."""
+        entry = entry_of(run)
+        try:
+            return write(entry)
+        except Undecoded:
+            texts = {name: entry[name] or "" for name in ("Notes", "ErrorMessage")}
+            in_ascii = {name: text.encode("ascii", "backslashreplace").decode() for name, text in texts.items()}
+            return write(entry | {name: text or None for name, text in in_ascii.items()})
 
     def beat(self, sync_id: str, owner: str, attempts: Sequence[str], now: datetime, seconds: float) -> bool:
         """Writes a heartbeat, if the run still belongs to one of these attempts; returns whether it does. Tries once,

@@ -18,6 +18,7 @@ from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
+from backup.runs.history import History
 from backup.stores import Rules, stamps_in
 from backup.stores.exact_json import NotANumber, key_from_text, key_to_text
 from backup.stores.sql.engines.postgresql import copy
@@ -295,6 +296,26 @@ def test_texts_of_databases_in_other_encodings_are_the_same(
             bench.sql("source", "UPDATE {table} SET v = '🎉' WHERE id = 'é'")
             with pytest.raises(StoreError, match="no equivalent"):
                 backup.write(next(source.read(None, Chunk())))
+
+
+def test_characters_that_the_backups_encoding_lacks_stop_neither_deletes_nor_history(
+    postgresql_bench: PostgresBench,
+) -> None:
+    with other_database(postgresql_bench, "backup", "ENCODING 'LATIN1' LOCALE 'C'") as bench:
+        bench.sql("source", "CREATE TABLE {table} (id text PRIMARY KEY, version int)")
+        bench.sql("source", "INSERT INTO {table} VALUES ('a', 1), ('é', 1), ('漢', 1), ('🎉', 1)")
+        _, backup = bench.pair()
+        history = History(backup)
+        history.create()
+        bench.sql("backup", "INSERT INTO {table} (id, version) VALUES ('a', 1), ('é', 1), ('b', 1)")
+        bench.sql("source", "DELETE FROM {table} WHERE id = 'a'")
+        assert backup.matching([("漢",), ("é",), ("🎉",), ("a",)]) == {("é",), ("a",)}
+        run = replace(RUN, place=history.place, error="No 漢", notes=("é 🎉",), failures=(("漢", "🎉"),))
+        history.save(run, new=True)
+        [saved] = history.latest(RUN.service, 1)
+        assert (saved.error, saved.notes, saved.failures) == (r"No \u6f22", (r"\xe9 \U0001f389",), run.failures)
+        assert history.change(replace(run, error="ü"), [None], [None])
+        assert history.latest(RUN.service, 1)[0].error == r"\xfc"
 
 
 def test_a_key_that_sorts_in_an_order_of_its_own_is_refused(postgresql_bench: PostgresBench) -> None:

@@ -344,13 +344,14 @@ def test_a_delete_that_would_cascade_in_the_backup_is_not_made(things: Things) -
 # --- what is in each other's way --------------------------------------------------------------------------------------
 
 UNIQUE = "id INTEGER PRIMARY KEY, version INTEGER, a INTEGER NOT NULL UNIQUE"
+EXCLUDED = "id INTEGER PRIMARY KEY, version INTEGER, a INTEGER NOT NULL, EXCLUDE USING btree (a WITH =)"
 
 
 @pytest.mark.parametrize(
     ("things", "columns"),
-    [("sqlite", UNIQUE), ("postgresql", UNIQUE), ("postgresql", UNIQUE.replace(" NOT NULL", ""))],
+    [("sqlite", UNIQUE), ("postgresql", EXCLUDED), ("postgresql", UNIQUE.replace(" NOT NULL", ""))],
     indirect=["things"],
-    ids=["sqlite", "postgresql", "postgresql, null"],
+    ids=["sqlite", "postgresql, excluded", "postgresql, null"],
 )
 def test_unique_values_that_records_exchanged_are_given_back(things: Things, columns: str) -> None:
     batches = {"BackupSync__BatchSize": "2"}

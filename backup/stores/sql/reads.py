@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import sqlalchemy as sa
 
-from backup.core.errors import RecordRefused
+from backup.core.errors import RecordRefused, Undecoded
 from backup.core.model import WHOLE, Action, Chunk, Image, Key, Record
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch, key_batches, rest
@@ -99,13 +99,21 @@ class SqlReads:
         return shape.records(names, fetched.rows, large=fetched.large), fetched.complete
 
     def matching(self, shape: TableShape, keys: Sequence[Key]) -> set[Key]:
-        """The keys that have a row of the service, as the server compares keys."""
+        """The keys that have a row of the service, as the server compares keys. A key with characters that the
+        database's encoding lacks has none."""
         matching: set[Key] = set()
-        for part in key_batches(keys, shape, self._access.dialect, self._limits):
-            for attempt in self._access.attempts("look up keys"):
-                with attempt as cx:
-                    matching_part = self._batch_on(cx, shape).matching(part, shape.filters)
-            matching |= matching_part
+        parts = [*key_batches(keys, shape, self._access.dialect, self._limits)]
+        while parts:
+            part = parts.pop()
+            try:
+                for attempt in self._access.attempts("look up keys"):
+                    with attempt as cx:
+                        matching_part = self._batch_on(cx, shape).matching(part, shape.filters)
+            except Undecoded:
+                middle = len(part) // 2
+                parts += [part[:middle], part[middle:]] if middle else []
+            else:
+                matching |= matching_part
         return matching
 
     def images(self, shape: TableShape, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:

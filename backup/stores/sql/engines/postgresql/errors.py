@@ -22,6 +22,8 @@ _NOT_VERIFIED_HINT = (
     "connection string (encrypted, to whomever), or ?sslmode=disable."
 )
 # The database or the role is gone or was made anew; the server only reads now, since another one took its place.
+_EXCHANGED = ("23505", "23P01")
+"""A unique value, or one that an exclusion constraint forbids: another record may be about to give it up."""
 _OF_OLD_SESSIONS = ("3D000", "42704", "25006", "XX000", "42501")
 
 
@@ -47,7 +49,8 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("missing", text, name=name_in(text))
     if state == "42703" and getattr(diagnosis, "statement_position", None):
         return Failure("column_missing", text)
-    if state == "22021":  # a database with SQL_ASCII may have bytes that are not valid UTF-8
+    # A database with SQL_ASCII may have bytes that are not valid UTF-8; any other encoding lacks characters.
+    if state in ("22021", "22P05"):
         return Failure("undecoded", text)
     if state == "42501":
         policy = re.search(r"row-level security policy for table (.+?)\.?$", text)
@@ -67,6 +70,6 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("transient", text)
     if not state and type(error).__name__ == "OperationalError":  # no server has answered
         return Failure("transient", text)
-    if state == "23505":
+    if state in _EXCHANGED:
         return Failure("unique", text)
     return Failure("constraint" if state[:2] == "23" else "refused", text)
