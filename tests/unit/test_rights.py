@@ -54,7 +54,12 @@ def test_sql_servers_refusal_is_answered_with_the_grant(text: str, code: int, st
     [
         ("permission denied for table customers.", 'GRANT SELECT ON TABLE "customers" TO "app"'),
         ("permission denied for relation customers.", 'GRANT SELECT ON TABLE "customers" TO "app"'),
-        ("permission denied for schema shop.", 'GRANT USAGE (and, for initialize, CREATE) ON SCHEMA "shop" TO "app"'),
+        ("permission denied for schema shop.", 'GRANT USAGE ON SCHEMA "shop" TO "app". '),
+        (
+            "permission denied for schema shop.",
+            'GRANT USAGE, CREATE ON SCHEMA "shop" TO "app". `python -m backup grant',
+        ),
+        ('permission denied for table a"b.', 'GRANT SELECT ON TABLE "a""b" TO "app"'),
         ("permission denied to create database.", 'Make the database beforehand, or ALTER ROLE "app" CREATEDB.'),
         ("permission denied for database shop.", 'GRANT CREATE ON DATABASE "shop" TO "app"'),
         ("permission denied for sequence ids.", 'GRANT SELECT, UPDATE ON SEQUENCE "ids" TO "app"'),

@@ -7,6 +7,9 @@ import re
 _NOTHING_MADE = "Nothing was made."
 _WRITES = " Where the app writes (a backup, a source to restore into): SELECT, INSERT, UPDATE, DELETE."
 
+# PostgreSQL's refusal names a table without its schema.
+_ALL = "`python -m backup grant --print` prints all that it needs, with the schema of each table."
+
 
 def mssql_hint(text: str, login: str | None) -> str | None:
     """What to do about "The SELECT permission was denied …" and similar texts of SQL Server; None for other texts."""
@@ -45,7 +48,7 @@ def mssql_unseen_hint(schema: str, table: str, login: str | None) -> str:
 
 def postgresql_hint(text: str, login: str | None) -> str | None:
     """What to do about "permission denied for table …" and similar texts of PostgreSQL; None for other texts."""
-    role = f'"{login}"' if login else "the app's role"
+    role = _quoted(login) if login else "the app's role"
     if "permission denied to create database" in text:
         return f"Make the database beforehand, or ALTER ROLE {role} CREATEDB. {_NOTHING_MADE}"
     match = re.search(r"(permission denied for|must be owner of) ([a-z ]+?) (\S.*?)\.?$", text)
@@ -53,16 +56,23 @@ def postgresql_hint(text: str, login: str | None) -> str | None:
         return None
     refusal, kind, name = match.groups()
     if refusal == "must be owner of":
-        return f'ALTER {kind.upper()} "{name}" OWNER TO {role}: only its owner alters it.'
+        return f"ALTER {kind.upper()} {_quoted(name)} OWNER TO {role}: only its owner alters it."
+    if kind == "schema":
+        makes = f"Where it makes tables (a backup): GRANT USAGE, CREATE ON SCHEMA {_quoted(name)} TO {role}."
+        return f"GRANT USAGE ON SCHEMA {_quoted(name)} TO {role}. {makes} {_ALL}"
     right = {
-        "schema": "USAGE (and, for initialize, CREATE)",
         "database": "CREATE",
         "sequence": "SELECT, UPDATE",  # a restore reads its last number and sets it
         "function": "EXECUTE",
         "type": "USAGE",
     }.get(kind, "SELECT")
     kind = kind if kind != "relation" else "table"
-    return f'GRANT {right} ON {kind.upper()} "{name}" TO {role}.' + _and_writes(right)
+    hint = f"GRANT {right} ON {kind.upper()} {_quoted(name)} TO {role}." + _and_writes(right)
+    return f"{hint} {_ALL}" if kind == "table" else hint
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _and_writes(right: str) -> str:
