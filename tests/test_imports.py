@@ -150,6 +150,17 @@ def test_a_start_loads_no_driver(module: str) -> None:
     assert sorted(name for name in ran.stdout.split() if name in DRIVERS | OF_SINKS) == []
 
 
+def test_what_works_on_cosmos_db_alone_does_without_sqlalchemy() -> None:
+    # Its import takes longer than a sync of a small container.
+    script = (
+        "import sys; from backup.stores.connection import parse_connection; import backup.stores.cosmos.store;"
+        "parse_connection('AccountEndpoint=https://a.documents.azure.com/', 'X'); print(*sys.modules)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "azure.cosmos" in ran.stdout.split()
+    assert "sqlalchemy" not in ran.stdout.split()
+
+
 def test_an_embedded_run_loads_no_driver_of_a_server(tmp_path: Path) -> None:
     script = (
         "import sys, pathlib; from backup.dev.demo import run_demo;"

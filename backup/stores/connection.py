@@ -7,16 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_plus
-
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from backup.config.references import refuse_reference
 from backup.core.errors import ConfigError
 from backup.core.log import register_secret
 from backup.core.suggestions import subject
 from backup.stores.secure import sql_server_keywords
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 _PAIR = re.compile(r"""\s*([^=;]+?)\s*=\s*(\{(?:[^}]|\}\})*\}|"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;]*?)\s*(?:;|$)""")
 
@@ -229,6 +230,9 @@ _TOKEN_AUTHENTICATIONS = {
 
 
 def _url(text: str, setting: str) -> SqlServer | URL:
+    from sqlalchemy.engine import make_url  # which takes longer to import than a sync of Cosmos DB needs in all
+    from sqlalchemy.exc import ArgumentError
+
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text, flags=re.I)
     try:
         url = make_url(text)

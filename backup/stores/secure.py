@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from sqlalchemy.engine import URL
 
 from backup.core.addresses import is_loopback
 from backup.core.errors import ConfigError
 from backup.core.suggestions import subject
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 _AZURE_POSTGRESQL = ".database.azure.com"
 _VERIFIED = "verify-full"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,16 +20,37 @@ Compute = Callable[[str, Mapping[str, Any], Sequence[Document]], list[Any]]
 
 
 @dataclass
+class _Kept:
+    """The documents of a query at a version of the partition, by `_rid`; and each one's value of what is aggregated."""
+
+    version: int
+    documents: dict[str, Document]
+    values: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def follow(self, version: int, written: Collection[str], now: Mapping[str, Document]) -> None:
+        """Takes in what was written; `now` has those of it that the query is about. Their values are to be set anew."""
+        is_in_order = all(rid in self.documents for rid in now)
+        for one in (self.documents, *self.values.values()):
+            for rid in written:
+                if rid not in now:
+                    one.pop(rid, None)
+        self.documents |= now
+        if not is_in_order:
+            self.documents = dict(sorted(self.documents.items()))
+        self.version = version
+
+
+@dataclass
 class Pages:
     """Keeps the documents that the latest queries are about: a page costs no more than it holds, and a second aggregate
-    of the same documents does not look for them again.
+    of the same documents does not look for them again. What was written since is judged alone, as an index does it.
 
     A page begins behind the last document of the page before, wherever that is by then.
     """
 
     compute: Compute
     """For what this process has not been taught."""
-    _kept: OrderedDict[str, tuple[int, list[Document]]] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
 
     def page(
         self,
@@ -41,9 +62,13 @@ class Pages:
         size: int,
     ) -> tuple[list[Any], str | None]:
         """Up to `size` items, of one partition key if named, and the token of the next page."""
-        matching = self._kept_matching(documents, form, parameters, key)
+        kept = self._kept_for(documents, form, parameters, key)
+        matching = list(kept.documents.values())
         if form.aggregate is not None:
-            value = aggregated(form.aggregate, self.values(form.aggregated, parameters, matching))
+            if form.aggregated not in kept.values:
+                computed = self.values(form.aggregated, parameters, matching)
+                kept.values[form.aggregated] = dict(zip(kept.documents, computed, strict=True))
+            value = aggregated(form.aggregate, list(kept.values[form.aggregated].values()))
             return ([] if value is UNDEFINED else [value]), None
         start = 0 if token is None else _start(json.loads(token), documents.version, matching, form)
         part = matching[start : start + size]
@@ -67,36 +92,42 @@ class Pages:
         except (UnknownExpression, UnknownValue):
             return self.compute(text, parameters, documents)
 
-    def _kept_matching(
-        self, documents: Physical, form: Form, parameters: Mapping[str, Any], key: str | None
-    ) -> list[Document]:
+    def _kept_for(self, documents: Physical, form: Form, parameters: Mapping[str, Any], key: str | None) -> _Kept:
         query = json.dumps([id(documents), key, form.where, form.by, form.descending, parameters])
-        version, matching = self._kept.pop(query, (-1, []))
-        if version != documents.version:
-            matching = self._matching(documents, form, parameters, key)
-        self._kept[query] = documents.version, matching
+        kept, version = self._kept.pop(query, None), documents.version
+        if kept is None or (kept.version != version and (key is not None or form.by is not None)):
+            kept = _Kept(version, {one["_rid"]: one for one in self._matching(documents, form, parameters, key)})
+        elif kept.version != version:
+            written = set(documents.written[kept.version :])
+            now = {one["_rid"]: one for one in self._met(form, parameters, documents.at(written))}
+            kept.follow(version, written, now)
+            for text, values in kept.values.items():
+                values |= zip(now, self.values(text, parameters, list(now.values())), strict=True)
+        self._kept[query] = kept
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
-        return matching
+        return kept
 
     def _matching(
         self, documents: Physical, form: Form, parameters: Mapping[str, Any], key: str | None
     ) -> list[Document]:
-        if form.where is None:
-            matching = documents.candidates(key, ())
-        else:
-            try:
-                conditions = conjuncts(parsed_expression(form.where, parameters))
-            except UnknownExpression:
-                conditions = []
-            candidates = documents.candidates(key, conditions)
-            met = self.values(form.where, parameters, candidates)
-            matching = [one for one, is_met in zip(candidates, met, strict=True) if is_met is True]
+        try:
+            conditions = [] if form.where is None else conjuncts(parsed_expression(form.where, parameters))
+        except UnknownExpression:
+            conditions = []
+        matching = self._met(form, parameters, documents.candidates(key, conditions))
         if form.by is not None:
             by = _by(form)
             matching = [one for one in matching if by(one) is not UNDEFINED]
             matching.sort(key=lambda one: order_of(by(one)), reverse=form.descending)
         return matching
+
+    def _met(self, form: Form, parameters: Mapping[str, Any], documents: Sequence[Document]) -> list[Document]:
+        """Those of the documents that meet the condition."""
+        if form.where is None:
+            return list(documents)
+        met = self.values(form.where, parameters, documents)
+        return [one for one, is_met in zip(documents, met, strict=True) if is_met is True]
 
 
 def _by(form: Form) -> Callable[[Document], Any]:

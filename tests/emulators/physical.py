@@ -27,8 +27,8 @@ class Physical:
         self._documents: dict[str, Document] = {}
         self._ids: list[tuple[bytes, str]] = []
         self._last_written: dict[str, None] = {}
-        self.version = 0
-        """Grows with every write."""
+        self.written: list[str] = []
+        """The `_rid` of each document that was written or deleted, in that order: an index follows it."""
 
     def find(self, key: str, name: str) -> Document | None:
         """The document of that partition key, as text, with that id."""
@@ -49,7 +49,7 @@ class Physical:
         own = {"_rid": rid, "_self": f"docs/{rid}/", "_etag": str(uuid.uuid4()), "_ts": self._now}
         document = self._documents[rid] = {**body, **own}
         self._last_written[rid] = None
-        self.version += 1
+        self.written.append(rid)
         return document
 
     def remove(self, key: str, name: str) -> None:
@@ -57,7 +57,16 @@ class Physical:
         rid = self._rids[key].pop(name)
         del self._documents[rid], self._last_written[rid]
         del self._ids[bisect_left(self._ids, (units_of(name), rid))]
-        self.version += 1
+        self.written.append(rid)
+
+    @property
+    def version(self) -> int:
+        """Grows with every write."""
+        return len(self.written)
+
+    def at(self, rids: Iterable[str]) -> list[Document]:
+        """Those of the documents that are there."""
+        return [self._documents[rid] for rid in rids if rid in self._documents]
 
     def etags(self, key: str) -> dict[str, str]:
         """Those of the documents of one partition key, by id."""

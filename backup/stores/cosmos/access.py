@@ -65,6 +65,7 @@ class CosmosAccess:
         self.throttle = Throttle(units_per_second)
         self.connection = CosmosConnection(where, self.throttle, emulator_hosts, max_call_seconds)
         self._lock = threading.Lock()
+        self._properties = dict[str, Mapping[str, Any]]()
         self.missing, self.label = missing, label
         self._where, self._database, self._retry = where, database, retry
 
@@ -85,6 +86,14 @@ class CosmosAccess:
     def container(self, name: str) -> ContainerProxy:
         """The SDK's object for the container. Asks the server nothing."""
         return self._proxy.get_container_client(name)
+
+    def properties_of(self, name: str) -> Mapping[str, Any]:
+        """What the server says of one of the app's own containers: asked once, unless there is none.
+
+        Raises what the SDK raises."""
+        if name not in self._properties:
+            self._properties[name] = dict(self.container(name).read())
+        return self._properties[name]
 
     def containers(self) -> list[str]:
         """The names of the database's containers."""
@@ -124,6 +133,7 @@ class CosmosAccess:
 
     def drop_container(self, name: str) -> None:
         """Drops the container; no error if it does not exist."""
+        self._properties.pop(name, None)
         for attempt in self.attempts(f"drop the container {name}"):
             with attempt, UnlessMissing():
                 self._proxy.delete_container(name)

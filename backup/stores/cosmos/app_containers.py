@@ -27,6 +27,7 @@ from backup.stores.cosmos.queries import path_of, select
 from backup.stores.sibling import Entry, LongText, Look, OneOf, Seen, Shape
 
 _PAGE = 1_000
+_KEPT = 1_000
 _KEYS_AT_ONCE = 100
 _CHANGE_ATTEMPTS = 10
 
@@ -44,11 +45,14 @@ class CosmosSibling:
     def __init__(self, access: CosmosAccess, shape: Shape) -> None:
         self._access, self._shape = access, shape
         self._properties = {name: name[0].lower() + name[1:] for name in shape.fields}
+        self._partitions = dict[str, str]()  # of entries that were written or read here, by key
 
     def create(self) -> None:
         self._access.create_container(self._shape.container, [f"/{self._properties[self._shape.partition]}"])
 
     def put(self, entries: Sequence[Entry], *, new: bool = False) -> None:  # noqa: ARG002 - an upsert asks nothing
+        for entry in entries:
+            self._note(entry[self._shape.key], entry.get(self._shape.partition))
         self._access.side_by_side(
             f"write {self._shape.container}",
             [self._document(entry) for entry in entries],
@@ -109,11 +113,24 @@ class CosmosSibling:
         return document is not None and self._is(document, only_if)
 
     def _document_of(self, key: str) -> dict[str, Any] | None:
+        """The entry's document: one read where its partition is known, else a query of them all."""
+        if key in self._partitions and self._has_own_partitions:
+            with UnlessMissing():
+                return dict(self._container.read_item(key, partition_key=self._partitions[key]))
         query = select("*", f"{self._path(self._shape.key)} = @key")
         documents = self._container.query_items(
             query, parameters=[{"name": "@key", "value": key}], enable_cross_partition_query=True
         )
-        return next(iter(documents), None)
+        document = next(iter(documents), None)
+        if document is not None:
+            self._note(key, document.get(self._properties[self._shape.partition]))
+        return document
+
+    def _note(self, key: str, partition: Any) -> None:
+        if len(self._partitions) >= _KEPT:
+            self._partitions.clear()
+        if isinstance(partition, str):
+            self._partitions[key] = partition
 
     def _is(self, document: Mapping[str, Any], only_if: OneOf) -> bool:
         return all(document.get(self._properties[name]) in map(_to_json, values) for name, values in only_if.items())
@@ -269,16 +286,16 @@ class CosmosSibling:
                 seconds: int | None = self._properties_of_container.get("defaultTtl")
         return seconds
 
-    @cached_property
-    def _properties_of_container(self) -> dict[str, Any]:
+    @property
+    def _properties_of_container(self) -> Mapping[str, Any]:
         with UnlessMissing():
-            return dict(self._container.read())
+            return self._access.properties_of(self._shape.container)
         return {}
 
     @cached_property
     def _has_own_partitions(self) -> bool:
         """Whether the container is partitioned as `create` makes it. One made by hand may not be."""
-        paths: list[str] = self._container.read()["partitionKey"]["paths"]
+        paths: list[str] = self._access.properties_of(self._shape.container)["partitionKey"]["paths"]
         return paths == [f"/{self._properties[self._shape.partition]}"]
 
     def _path(self, name: str) -> str:

@@ -106,7 +106,8 @@ class CosmosConnection:
     def _admit(self, request: Any) -> None:
         check_this()  # the SDK tries again what was cut
         before = time.monotonic()
-        request.context["reserved_units"] = self.throttle.admit()
+        kind = _kind_of(request.http_request)
+        request.context["kind"], request.context["reserved_units"] = kind, self.throttle.admit(kind)
         now = time.monotonic()
         # The time since the thread's request was first sent. Waiting in `admit` does not count.
         started = self._started + now - before if self._started is not None else now
@@ -126,7 +127,10 @@ class CosmosConnection:
         if answer.status_code < 400:
             self._started = None
         charge = float(answer.headers.get("x-ms-request-charge") or 0)
-        self.throttle.take_in(answer.status_code, charge, response.context.get("reserved_units") or 0.0)
+        context = response.context
+        self.throttle.take_in(
+            answer.status_code, charge, context.get("reserved_units") or 0.0, context.get("kind") or ""
+        )
 
     @property
     def _started(self) -> float | None:
@@ -145,3 +149,10 @@ class CosmosConnection:
             client.__exit__()
         if leased is not None:
             leased[1].release()
+
+
+def _kind_of(request: Any) -> str:
+    """What the requests have in common that cost about the same: what is done, in which container."""
+    where = urlsplit(request.url).path.strip("/").split("/")[:5]
+    is_query = str(request.headers.get(HttpHeaders.IsQuery) or "").lower() == "true"
+    return f"{request.method} {'/'.join(where)}{' query' if is_query else ''}"

@@ -119,7 +119,7 @@ class CosmosContainer:
         """
         try:
             with self._access.once("read the container"):
-                properties = self.proxy.read()
+                properties = self.__dict__["_properties"] = dict(self.proxy.read())
         except (NotInitialized, SourceMissing):
             return None
         return tuple(properties.get(name) for name in ("_rid", "_self", "_etag", "_ts"))

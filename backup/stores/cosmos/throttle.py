@@ -11,7 +11,10 @@ AT_MOST = 64
 """The largest number of requests at once. One process has no use for more."""
 
 _AT_FIRST = 8
-_WEIGHT = 0.1  # of the latest charge in the expected charge of the next request
+_WEIGHT = 0.1  # of the latest charge in the expected charge of the next request of its kind
+_BURST_SECONDS = 0.05
+"""The share of a second's request units that may be spent at once. What is left of a second flows in over it, so that
+no second has more than the ceiling; and a thread that wakes up a little late loses none of it."""
 
 
 class Throttle:
@@ -22,8 +25,8 @@ class Throttle:
     requests that were under way at that moment say nothing new and do not count.
 
     `units_per_second` is a ceiling for all requests, also for those without a slot: `admit` waits for it. A request's
-    charge is known only with its answer. So `admit` takes the average charge of earlier requests, and later requests
-    make up for the difference.
+    charge is known only with its answer. So `admit` takes the average charge of earlier requests of its kind, and later
+    requests make up for the difference. Until the first of a kind was answered few others of it are let through.
     """
 
     def __init__(
@@ -37,8 +40,9 @@ class Throttle:
         self.at_most = AT_MOST
         self._slots, self._taken, self._answers, self._stale = min(_AT_FIRST, AT_MOST), 0, 0, 0
         self._was_throttled = False
-        self._charge = self._price = 0.0
-        self._units, self._filled_at = units_per_second or 0.0, clock()
+        self._charge, self._prices = 0.0, dict[str, float]()
+        self._at_once = (units_per_second or 0.0) * _BURST_SECONDS
+        self._units, self._filled_at = self._at_once, clock()
 
     @property
     def slots(self) -> int:
@@ -68,27 +72,31 @@ class Throttle:
                 self._taken -= 1
                 self._changed.notify_all()
 
-    def admit(self) -> float:
-        """Waits until a request may be sent. Returns the request units reserved for it, for `take_in`."""
+    def admit(self, kind: str = "") -> float:
+        """Waits until a request of this kind may be sent. Returns the request units reserved for it, for `take_in`."""
         if self._units_per_second is None:
             return 0.0
+        flow = self._units_per_second - self._at_once
         while True:
             with self._changed:
                 now = self._clock()
-                self._units += (now - self._filled_at) * self._units_per_second
-                self._units = min(self._units, self._units_per_second)  # unused units do not add up
+                # Unused units do not add up.
+                self._units = min(self._units + (now - self._filled_at) * flow, self._at_once)
                 self._filled_at = now
                 if self._units > 0:
-                    self._units -= self._price
-                    return self._price
-                wait_seconds = -self._units / self._units_per_second
+                    price = self._prices.get(kind, self._at_once)
+                    self._units -= price
+                    return price
+                wait_seconds = -self._units / flow
             self._sleep(wait_seconds + 0.001)
 
-    def take_in(self, status: int, charge: float, reserved: float = 0.0) -> None:
+    def take_in(self, status: int, charge: float, reserved: float = 0.0, kind: str = "") -> None:
         """Takes in an answer: its status, its charge, and the request units that `admit` reserved for it."""
         with self._changed:
             self._charge += charge
-            self._price += _WEIGHT * (charge - self._price) if self._price else charge
+            if status != 429:  # which costs less than what it was asked for
+                price = self._prices.get(kind, charge)
+                self._prices[kind] = price + _WEIGHT * (charge - price)
             self._units -= charge - reserved
             if status == 429 and not self._stale:
                 self._was_throttled = True
