@@ -56,6 +56,7 @@ from backup.stores.sql.engines.mssql.json import (
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.listing import list_tables
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
+from backup.stores.sql.engines.mssql.snapshot import anchor
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.prepared import Prepared
@@ -63,9 +64,11 @@ from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.filters import filter_values
 from backup.stores.sql.incremental import SqlIncremental
+from backup.stores.sql.indexes import creation
 from backup.stores.sql.masked import MaskedColumns
 from backup.stores.sql.shaping import described_shape
 from backup.stores.sql.table import TableShape
+from backup.stores.values import SecondaryIndex
 
 
 def column(name: str, type_name: str, length: int = 0, precision: int = 0, scale: int = 0, **more: Any) -> Column:
@@ -306,7 +309,7 @@ def test_a_marked_row_is_left_out_of_every_query_and_marked_by_its_key() -> None
 def test_keys_are_looked_up_in_one_list_or_as_pairs() -> None:
     named = shape(("Name",))
     one = sa.delete(named.table).where(named.is_one_of([("a",)]))
-    assert text(one).endswith("IN (__[POSTCOMPILE_Name_1])")
+    assert text(one).endswith("IN (__[POSTCOMPILE_one_of_1])")
     pairs = shape(("Id", "Version"))
     assert text(sa.delete(pairs.table).where(pairs.is_one_of([(1, 2), (3, 4)]))) == (
         "DELETE FROM T WHERE T.[Id] = ? AND T.[Version] = ? OR T.[Id] = ? AND T.[Version] = ?"
@@ -731,7 +734,7 @@ def test_buckets_are_numbers_made_of_the_key(key: tuple[str, ...], number: str) 
     assert f", {number} AS bucket FROM T WHERE " in statement
     assert statement.endswith(") AS stamps GROUP BY stamps.bucket")
     rows = things.stamp_query(Hashing()).where(found.type.has_one_of(found, [1, -2]))  # type: ignore[attr-defined, arg-type] # a ServerType
-    assert text(rows).endswith(f" WHERE {number} IN (__[POSTCOMPILE_param_1])")
+    assert text(rows).endswith(f" WHERE {number} IN (__[POSTCOMPILE_one_of_1])")
 
 
 @pytest.mark.parametrize(
@@ -1169,6 +1172,22 @@ def test_masked_columns_an_owner_and_hidden_definitions_are_seen() -> None:
     seen = rights.look_at_rights(cx, Needed("source", ("dbo",)), None)
     expected = ["missing VIEW DEFINITION", "excess db_owner", "missing UNMASK"]
     assert [f"{right.kind} {right.right}" for right in seen] == expected
+
+
+def test_a_schema_with_a_dot_is_one_name_and_not_that_of_a_database_too() -> None:
+    name = TableName("my.sh[op", "Things")
+    table = TableShape(COLUMNS, ("Id",), Rules(), name, "table").table
+    of_app = app_table("SyncHistory", HISTORY.key, (("SyncId", "name"),), (), name.schema, UtcTime())
+    statements = [
+        sa.select(table.c.Id),
+        sa.select(of_app),
+        anchor(name),
+        creation(name, SecondaryIndex("IX", ("Id",))),
+        sa.schema.CreateTable(of_app),
+        sa.schema.CreateSchema(of_app.schema or ""),
+    ]
+    assert ["[my.sh[op]" in text(statement) for statement in statements] == [True] * 6
+    assert not [text(statement) for statement in statements if "[my]" in text(statement)]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from backup.stores.sibling import Entry, FieldType, Groups, OneOf
+from backup.stores.sql.engines.tables import whole_schema
 from backup.stores.sql.engines.utc_time import UtcTime
 
 FIELD_TYPES: dict[FieldType, sa.types.TypeEngine[Any]] = {
@@ -48,7 +49,7 @@ def app_table(
             for field, kind in fields
         ),
         *(sa.Index(f"IX_{name}_{names[0]}", *names) for names in indexes),
-        schema=schema,
+        schema=whole_schema(schema),
     )
 
 

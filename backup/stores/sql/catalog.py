@@ -17,7 +17,7 @@ from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, whole_schema
 from backup.stores.sql.masked import SOURCE_STAMP
 from backup.stores.sql.missing import suggestion
 from backup.stores.sql.shaping import described_shape
@@ -141,7 +141,7 @@ class SqlCatalog:
         for attempt in self.access.attempts("list the tables"):
             with attempt as cx:
                 # A server without schemas takes no name of one.
-                named = schema if self.access.dialect.default_schema else None
+                named = whole_schema(schema) if self.access.dialect.default_schema else None
                 columns_by_table = sa.inspect(cx).get_multi_columns(schema=named)
         copies = [
             ".".join(part for part in (schema, name) if part)

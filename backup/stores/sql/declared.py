@@ -13,7 +13,7 @@ from backup.core.errors import ConfigError
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column, ServerType, type_parts
 from backup.stores.sql.engines.prepared import TABLES_KEPT
-from backup.stores.sql.engines.tables import TableAlone, TableName
+from backup.stores.sql.engines.tables import TableAlone, TableName, whole_schema
 
 SYNCED_AT = "SyncedAt"
 """The column of a copy that says when it was made."""
@@ -57,7 +57,7 @@ def _declared(
         *(sa.Column(c.name, c.type, nullable=c.nullable, autoincrement=False) for c in columns),
         *own_columns,
         sa.PrimaryKeyConstraint(*key_names),
-        schema=table.schema,
+        schema=whole_schema(table.schema),
     )
 
 

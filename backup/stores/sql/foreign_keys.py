@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConstraintRefused
 from backup.core.model import Key
 from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.tables import whole_schema
 from backup.stores.sql.table import TableShape
 
 _REFUSES = {"NO ACTION", "RESTRICT"}
@@ -115,7 +116,9 @@ def referring(cx: sa.Connection, reference: Reference, dialect: Dialect, shape: 
     columns: dict[str, sa.Column[Any]] = {name: sa.Column(name) for name, _ in reference.columns}
     if of_itself:
         columns |= {name: sa.Column(name, shape.table.c[name].type) for name in shape.key_names}
-    child = sa.Table(reference.table, sa.MetaData(), *columns.values(), schema=reference.schema).alias("other")
+    child = sa.Table(reference.table, sa.MetaData(), *columns.values(), schema=whole_schema(reference.schema)).alias(
+        "other"
+    )
     joined = [child.c[name] == shape.table.c[referred_name] for name, referred_name in reference.columns]
     query = sa.select(dialect.row_count).select_from(child)
     query = query.where(sa.exists().where(shape.is_one_of(keys), *joined).correlate(child))

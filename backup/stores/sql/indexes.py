@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.stores.sql.engines.secondary_indexes import odd_kind
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, whole_schema
 from backup.stores.values import IndexPlan, SecondaryIndex
 
 _OF_THE_APP = re.compile(r"_bak[0-9a-f]{8}")
@@ -65,5 +65,5 @@ def _name(source_name: str, place: str, columns: Sequence[str]) -> str:
 def creation(table: TableName, index: SecondaryIndex) -> sa.schema.CreateIndex:
     """The statement that makes the index."""
     columns = [sa.Column(name, sa.Integer) for name in index.columns]
-    sa.Table(table.name, sa.MetaData(), *columns, schema=table.schema)
+    sa.Table(table.name, sa.MetaData(), *columns, schema=whole_schema(table.schema))
     return sa.schema.CreateIndex(sa.Index(index.name, *columns))

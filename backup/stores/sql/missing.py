@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 import sqlalchemy as sa
 
+from backup.stores.sql.engines.tables import whole_schema
+
 _MAX_SCHEMAS = 50  # schemas to look through
 
 
@@ -18,12 +20,12 @@ def suggestion(cx: sa.Connection, name: str, schema: str | None) -> str:
     """
     with suppress(sa.exc.SQLAlchemyError):
         inspector = sa.inspect(cx)
-        tables = inspector.get_table_names(schema=schema)
+        tables = inspector.get_table_names(schema=whole_schema(schema))
         same_name = [table for table in tables if table.lower() == name.lower()]
         if schema is not None and not same_name:
             for other_schema in inspector.get_schema_names()[:_MAX_SCHEMAS]:
                 if other_schema != schema:
-                    names = inspector.get_table_names(schema=other_schema)
+                    names = inspector.get_table_names(schema=whole_schema(other_schema))
                     same_name += [f"{other_schema}.{table}" for table in names if table.lower() == name.lower()]
         if same_name:
             return f"; there is {', '.join(same_name[:3])}."

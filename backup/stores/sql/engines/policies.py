@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines.rights import row_security_hint
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, whole_schema
 
 # SQL Server has the views from 2016 on; Babelfish does not have them.
 _HAS_POLICIES = sa.text("SELECT OBJECT_ID('sys.security_predicates')")
@@ -65,7 +65,9 @@ def refuse_hidden_on_sql_server(cx: sa.Connection, schema: str, table: str) -> N
     names = {"schema": schema, "table": table}
     if cx.scalar(_HAS_POLICIES) is None or (policy := cx.scalar(_POLICIES, names)) is None:
         return
-    counted = sa.select(sa.func.count_big(sa.literal_column("*"))).select_from(sa.table(table, schema=schema))
+    counted = sa.select(sa.func.count_big(sa.literal_column("*"))).select_from(
+        sa.table(table, schema=whole_schema(schema))
+    )
     before = cx.scalar(_ROWS, names) or 0
     seen = cx.scalar(counted) or 0
     after = cx.scalar(_ROWS, names) or 0

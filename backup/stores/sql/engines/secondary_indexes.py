@@ -8,17 +8,17 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, whole_schema
 
 _PLAIN_KINDS = (None, "", "btree")
 
 
 def inspected_indexes(cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
     """As `Dialect.indexes`: with the unique constraints, where the server does not list them as indexes."""
-    inspector = sa.inspect(cx)
-    indexes: list[Mapping[str, Any]] = [*inspector.get_indexes(table.name, table.schema)]
+    inspector, schema = sa.inspect(cx), whole_schema(table.schema)
+    indexes: list[Mapping[str, Any]] = [*inspector.get_indexes(table.name, schema)]
     with suppress(NotImplementedError):
-        indexes += [dict(constraint) for constraint in inspector.get_unique_constraints(table.name, table.schema)]
+        indexes += [dict(constraint) for constraint in inspector.get_unique_constraints(table.name, schema)]
     return indexes
 
 

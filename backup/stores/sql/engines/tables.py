@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.elements import quoted_name
 
 from backup.core.patterns import bracketed
 
+_PLAIN = re.compile(r"[^.\[\]]*")
 _Write = TypeVar("_Write", sa.Insert, sa.Update)
 
 
@@ -33,6 +36,12 @@ class TableName(NamedTuple):
 def spelled_name(schema: str | None, name: str) -> str:
     """The table as settings name it: `dbo.Customer`, or `dbo.[my.table]` where a part has to stand in brackets."""
     return ".".join(bracketed(part) for part in (schema, name) if part is not None)
+
+
+def whole_schema(schema: str | None) -> str | None:
+    """The schema as SQLAlchemy has to get it: of a schema with a dot it would make a database and a schema on SQL
+    Server."""
+    return quoted_name(schema, quote=True) if schema is not None and not _PLAIN.fullmatch(schema) else schema
 
 
 def quoted_parts(dialect: sa.Dialect, *parts: str | None) -> str:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError
 from backup.stores.calls import end_this_with
 from backup.stores.sql.engines.snapshot import OneConnection
-from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.engines.tables import TableName, whole_schema
 
 ALLOWED = sa.text("SELECT snapshot_isolation_state FROM sys.databases WHERE database_id = DB_ID()")
 _NOW = sa.text("SELECT SYSUTCDATETIME()")
@@ -70,7 +70,9 @@ def _state(cx: sa.Connection) -> int | None:
 
 def anchor(table: TableName) -> sa.Select[tuple[int]]:
     """Reads one row of the table, or none."""
-    return sa.select(sa.literal_column("1")).select_from(sa.table(table.name, schema=table.schema)).limit(1)
+    return (
+        sa.select(sa.literal_column("1")).select_from(sa.table(table.name, schema=whole_schema(table.schema))).limit(1)
+    )
 
 
 def _fix(cx: sa.Connection, tables: Sequence[TableName]) -> None:
