@@ -1,13 +1,14 @@
 """`make mutants`: breaks the app in small ways, one at a time, and prints which of them no test notices.
 
 The sample is fixed by its seed: of every module the mutant with the lowest hash, then those with the lowest of all. A
-change elsewhere in the code leaves it alone. First all tests that need no server but Azurite run once, to learn which
-of them run which line. A mutant is tried in a copy of the project, by the tests that run its lines: the cheapest of
-each file first, then the others, for a minute at most. A test that fails without the mutant too counts for nothing. A
-mutant that does not end counts as noticed only if the same tests end without it in the same time.
+change elsewhere in the code leaves it alone. First all tests that need no server but Azurite run once in a copy of the
+project, to learn which of them run which line. A mutant is tried in a copy too, by the tests that run its lines: the
+cheapest of each file first, then the others, for a minute at most. A mutant that does not end counts as noticed only if
+the same tests end without it in the same time.
 
 What survives for a reason stands in `tests/mutants.txt`, with it: `path function: before → after | reason`. Ends with 1
-where a mutant survives that is not named there, or where time was up.
+where a mutant survives that is not named there, or where time was up; with 2, and judges nothing more, where tests fail
+in a copy without any mutant.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ from queue import SimpleQueue
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 
-from tests.tests_of_lines import TestsOfLines
+from tests.tests_of_lines import BrokenCopy, TestsOfLines
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("mirror", "recycle_bin", "runs")
 NAMED = Path(__file__).with_suffix(".txt")
 SERVERS = "tests/emulators/node_modules"
 STAGES_SECONDS = (10, 50)  # of tests for a mutant: of the cheapest, then of the others
+NO_TEST = "what pytest does before the tests"  # where an import fails, or a test's name is unknown
 LAST_SECONDS = 300  # before the end no mutant begins: one that hangs takes as long
 SWAPPED: dict[type[ast.AST], Any] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
@@ -152,13 +154,16 @@ def changed(node: ast.AST, function: str) -> Iterator[str]:
 class Trial:
     """Copies of the project, in each of which one mutant at a time is tried."""
 
-    def __init__(self, folder: Path, at_once: int) -> None:
+    def __init__(self, copies: Sequence[Path]) -> None:
         self._copies = SimpleQueue[Path]()
-        for number in range(at_once):
-            self._copies.put(copied(folder / f"project-{number}"))
+        for copy in copies:
+            self._copies.put(copy)
 
     def outcome(self, mutant: Mutant, tests: TestsOfLines) -> str:
-        """What notices it: a test's name, or that it does not end. Empty where it survives."""
+        """What notices it: a test's name, or that it does not end. Empty where it survives.
+
+        Raises: BrokenCopy where what fails fails without the mutant too; the copy is as it was.
+        """
         copy = self._copies.get()
         try:
             stages = tests.stages(mutant.path, mutant.lines, STAGES_SECONDS)
@@ -168,24 +173,21 @@ class Trial:
 
     def _noticed(self, copy: Path, mutant: Mutant, names: Sequence[str], tests: TestsOfLines) -> str:
         limit = 30 + 3 * sum(tests.seconds[name] for name in names)
-        while names:
-            file = copy / mutant.path
-            source = file.read_bytes()
-            file.write_bytes(mutant.apply(source))
-            try:
-                failed = first_failure(copy, names, limit)
-            finally:
-                file.write_bytes(source)
-            if failed is None:  # no end: of the mutant, or of a slow machine
-                if first_failure(copy, names, limit) == "":
-                    return "tests that do not end"
-                print(f"{limit:g} s were too few for the tests of {mutant.name}", flush=True)
-                return ""
-            if not failed or first_failure(copy, [failed], limit) == "":
-                return failed
-            print(f"{failed} fails without any mutant", flush=True)
-            names = [name for name in names if name != failed]
-        return ""
+        file = copy / mutant.path
+        source = file.read_bytes()
+        file.write_bytes(mutant.apply(source))
+        try:
+            failed = first_failure(copy, names, limit)
+        finally:
+            file.write_bytes(source)
+        if failed is None:  # no end: of the mutant, or of a slow machine
+            if first_failure(copy, names, limit) == "":
+                return "tests that do not end"
+            print(f"{limit:g} s were too few for the tests of {mutant.name}", flush=True)
+            return ""
+        if failed and first_failure(copy, [failed] if failed in names else names, limit) != "":
+            raise BrokenCopy(f"{failed} fails without any mutant, when {mutant.name} was tried")
+        return failed
 
 
 def copied(folder: Path) -> Path:
@@ -199,7 +201,7 @@ def copied(folder: Path) -> Path:
 
 
 def first_failure(folder: Path, names: Sequence[str], seconds: float) -> str | None:
-    """The first of those tests that fails there; empty if all pass, None if they do not end in that time."""
+    """The first of those tests that fails there, or NO_TEST; empty if all pass, None if they do not end in time."""
     env = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": ""}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
     # Into a file: a program that a test leaves behind would hold a pipe open.
@@ -221,7 +223,7 @@ def first_failure(folder: Path, names: Sequence[str], seconds: float) -> str | N
     if process.returncode == 0:
         return ""
     failed = [name for name in names if any(line.startswith(name) for line in lines)]
-    return max(failed, key=len, default=names[0])  # none is named where an import fails
+    return max(failed, key=len, default=NO_TEST)
 
 
 def main() -> int:
@@ -239,8 +241,9 @@ def main() -> int:
     reasons = named()
     survived, tried = list[Mutant](), 0
     with TemporaryDirectory() as temporary, ThreadPoolExecutor(given.at_once) as threads:
-        tests = TestsOfLines.learned(ROOT, given.lines or Path(temporary, "lines"))
-        trial = Trial(Path(temporary), given.at_once)
+        copies = [copied(Path(temporary, f"project-{number}")) for number in range(given.at_once)]
+        tests = TestsOfLines.learned(copies[0], given.lines or Path(temporary, "lines"))
+        trial = Trial(copies)
 
         def outcome(mutant: Mutant) -> str | None:
             return trial.outcome(mutant, tests) if time.monotonic() < end - LAST_SECONDS else None
@@ -258,4 +261,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenCopy as broken:
+        print(f"Refused to judge: {broken}", file=sys.stderr)
+        sys.exit(2)

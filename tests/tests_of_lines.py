@@ -40,32 +40,40 @@ patch =
 LEFT_OUT = frozenset({"postgres", "cosmos_server", "plain_cosmos_server", "rabbit", "browser"})
 
 
+class BrokenCopy(Exception):
+    """Tests fail in a copy of the project that nobody has broken, so what fails there says nothing of a mutant."""
+
+
 @dataclass(frozen=True)
 class TestsOfLines:
     """What one run of all the tests has shown."""
 
     root: Path
+    """Where they ran."""
     seconds: dict[str, float]
     data: CoverageData
 
     @classmethod
     def learned(cls, root: Path, folder: Path) -> Self:
-        """From the folder, if it has that; else it runs the tests, four minutes, and puts it there.
+        """From the folder, if it has that; else it runs the tests in `root`, four minutes, and puts it there.
 
-        Tests that fail are printed and left out.
+        Raises: BrokenCopy where a test fails; pytest has printed which, and the folder has nothing to go by.
         """
-        seconds, data = folder / "seconds.json", folder / "data"
-        if not seconds.exists():
+        seconds, data, where = folder / "seconds.json", folder / "data", folder / "root"
+        if not where.exists():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "measure").write_text(MEASURE + f"data_file = {data}\n")
-            env = {**os.environ, "TESTS_OF_LINES": str(seconds), "PYTHONDONTWRITEBYTECODE": ""}
+            here = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": ""}
+            env = {**os.environ, **here, "TESTS_OF_LINES": str(seconds)}
             coverage = [sys.executable, "-m", "coverage"]
             run = ["run", f"--rcfile={folder}/measure", "-m", "pytest", "-p", "tests.tests_of_lines"]
-            subprocess.run([*coverage, *run, *OPTIONS, *TESTS], cwd=root, env=env, check=False)
+            if subprocess.run([*coverage, *run, *OPTIONS, *TESTS], cwd=root, env=env, check=False).returncode:
+                raise BrokenCopy("tests fail in a copy of the project without any mutant")
             subprocess.run([*coverage, "combine", "-q", f"--rcfile={folder}/measure"], cwd=root, check=True)
+            where.write_text(str(root))
         known = CoverageData(str(data))
         known.read()
-        return cls(root, json.loads(seconds.read_text()), known)
+        return cls(Path(where.read_text()), json.loads(seconds.read_text()), known)
 
     def of(self, path: str, lines: range) -> list[str]:
         """The tests that run one of the lines; for lines that run at import, those that run any line of the file.
