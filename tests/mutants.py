@@ -43,6 +43,7 @@ NAMED = Path(__file__).with_suffix(".txt")
 SERVERS = "tests/emulators/node_modules"
 STAGES_SECONDS = (10, 50)  # of tests for a mutant: of the cheapest, then of the others
 NO_TEST = "what pytest does before the tests"  # where an import fails, or a test's name is unknown
+START_SECONDS = 30  # of pytest, on an idle machine a tenth of it
 LAST_SECONDS = 300  # before the end no mutant begins: one that hangs takes as long
 SWAPPED: dict[type[ast.AST], Any] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
@@ -159,20 +160,24 @@ class Trial:
         for copy in copies:
             self._copies.put(copy)
 
-    def outcome(self, mutant: Mutant, tests: TestsOfLines) -> str:
-        """What notices it: a test's name, or that it does not end. Empty where it survives.
+    def outcome(self, mutant: Mutant, tests: TestsOfLines) -> str | None:
+        """What notices it: a test's name, or that it does not end. Empty where it survives; None on a machine that is
+        too slow to tell.
 
         Raises: BrokenCopy where what fails fails without the mutant too; the copy is as it was.
         """
         copy = self._copies.get()
         try:
-            stages = tests.stages(mutant.path, mutant.lines, STAGES_SECONDS)
-            return next(filter(None, (self._noticed(copy, mutant, stage, tests) for stage in stages)), "")
+            by: str | None = ""
+            for stage in tests.stages(mutant.path, mutant.lines, STAGES_SECONDS):
+                if by == "":
+                    by = self._noticed(copy, mutant, stage, tests)
+            return by
         finally:
             self._copies.put(copy)
 
-    def _noticed(self, copy: Path, mutant: Mutant, names: Sequence[str], tests: TestsOfLines) -> str:
-        limit = 30 + 3 * sum(tests.seconds[name] for name in names)
+    def _noticed(self, copy: Path, mutant: Mutant, names: Sequence[str], tests: TestsOfLines) -> str | None:
+        limit = START_SECONDS + 3 * sum(tests.seconds[name] for name in names)
         file = copy / mutant.path
         source = file.read_bytes()
         file.write_bytes(mutant.apply(source))
@@ -184,9 +189,14 @@ class Trial:
             if first_failure(copy, names, limit) == "":
                 return "tests that do not end"
             print(f"{limit:g} s were too few for the tests of {mutant.name}", flush=True)
-            return ""
-        if failed and first_failure(copy, [failed] if failed in names else names, limit) != "":
-            raise BrokenCopy(f"{failed} fails without any mutant, when {mutant.name} was tried")
+            return None
+        if failed:
+            without = first_failure(copy, [failed] if failed in names else names, LAST_SECONDS)
+            if without is None:  # no failure: a busy machine is slow to start pytest
+                print(f"{LAST_SECONDS} s were too few for {failed} without {mutant.name}", flush=True)
+                return None
+            if without:
+                raise BrokenCopy(f"{without} fails without any mutant")
         return failed
 
 

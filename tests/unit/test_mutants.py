@@ -1,8 +1,20 @@
-"""The sample of `make mutants` is fixed, has every module, and each of its mutants is another program."""
+"""The sample of `make mutants` is fixed, has every module, and each of its mutants is another program. It judges a
+mutant only by tests that pass without it."""
 
 import ast
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
-from tests.mutants import ROOT, all_mutants, named, sample
+import pytest
+from coverage import CoverageData
+
+from tests import mutants, tests_of_lines
+from tests.mutants import NO_TEST, ROOT, Mutant, Trial, all_mutants, named, sample
+from tests.tests_of_lines import BrokenCopy
+
+ADDED = Mutant("added.py", "", 4, 9, range(1, 2), "1 + 1", "(1 - 1)")
+NAMES = ["tests/test_a.py::test_one", "tests/test_a.py::test_two"]
 
 
 def test_the_sample_is_fixed_by_its_seed_and_has_a_mutant_of_every_module_that_has_any() -> None:
@@ -19,3 +31,55 @@ def test_the_sample_is_fixed_by_its_seed_and_has_a_mutant_of_every_module_that_h
 
 def test_each_mutant_that_is_named_with_a_reason_exists() -> None:
     assert named().keys() <= {mutant.name for mutants in all_mutants() for mutant in mutants}
+
+
+@pytest.mark.parametrize(
+    ("with_it", "without_it", "asked", "judged"),
+    [
+        ("", None, None, ""),
+        (NAMES[1], "", NAMES[1:], NAMES[1]),
+        (NAMES[1], NAMES[1], NAMES[1:], BrokenCopy),
+        (NAMES[1], None, NAMES[1:], None),
+        (NO_TEST, "", NAMES, NO_TEST),
+        (NO_TEST, NO_TEST, NAMES, BrokenCopy),
+        (None, "", NAMES, "tests that do not end"),
+        (None, None, NAMES, None),
+    ],
+)
+def test_a_mutant_is_judged_by_what_its_tests_do_with_it_and_without(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    with_it: str | None,
+    without_it: str | None,
+    asked: list[str] | None,
+    judged: str | type[Exception] | None,
+) -> None:
+    file = tmp_path / ADDED.path
+    file.write_text("n = 1 + 1")
+    runs = list[tuple[str, list[str]]]()
+
+    def first_failure(folder: Path, names: Sequence[str], _seconds: float) -> str | None:
+        runs.append((file.read_text(), [*names]))
+        return with_it if len(runs) == 1 else without_it
+
+    monkeypatch.setattr(mutants, "first_failure", first_failure)
+    lines = CoverageData(no_disk=True)
+    lines.set_context(NAMES[0])
+    lines.add_lines({str(tmp_path / ADDED.path): [1]})
+    lines.set_context(NAMES[1])
+    lines.add_lines({str(tmp_path / ADDED.path): [1]})
+    known, trial = tests_of_lines.TestsOfLines(tmp_path, dict.fromkeys(NAMES, 1.0), lines), Trial([tmp_path])
+    if judged is BrokenCopy:
+        with pytest.raises(BrokenCopy, match="fails without any mutant"):
+            trial.outcome(ADDED, known)
+    else:
+        assert trial.outcome(ADDED, known) == judged
+    assert runs == [("n = (1 - 1)", NAMES), *([("n = 1 + 1", asked)] if asked else [])]
+    assert trial._copies.get_nowait() == tmp_path
+
+
+def test_nothing_is_judged_where_tests_fail_in_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
+    for _ in range(2):  # what the first left in the folder is nothing to go by
+        with pytest.raises(BrokenCopy):
+            tests_of_lines.TestsOfLines.learned(tmp_path, tmp_path / "lines")
