@@ -14,6 +14,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Self
@@ -21,6 +22,7 @@ from typing import Self
 import pytest
 from coverage import Coverage, CoverageData
 
+ROOT = Path(__file__).parent.parent
 TESTS = [
     *("tests/unit", "tests/contract", "tests/scenarios"),
     *("tests/reliability/test_mass_delete.py", "tests/reliability/test_machine.py"),
@@ -76,7 +78,8 @@ class TestsOfLines:
         return cls(Path(where.read_text()), json.loads(seconds.read_text()), known)
 
     def of(self, path: str, lines: range) -> list[str]:
-        """The tests that run one of the lines; for lines that run at import, those that run any line of the file.
+        """The tests that run one of the lines; for lines that run at import, those that run any line of the file, and
+        those whose file imports something of it.
 
         The cheapest of each file come first, then the next of each file.
         """
@@ -84,6 +87,9 @@ class TestsOfLines:
         names = {name for line in lines for name in by_line.get(line, ()) if name in self.seconds}
         if not names and any(by_line.get(line) for line in lines):
             names = {name for contexts in by_line.values() for name in contexts if name in self.seconds}
+            imported = f"from {path.removesuffix('.py').replace('/', '.')} import "
+            importing = {file for file in {name.split("::")[0] for name in self.seconds} if imported in _text(file)}
+            names |= {name for name in self.seconds if name.split("::")[0] in importing}
         files = defaultdict[str, list[str]](list)
         for name in sorted(names, key=lambda name: (self.seconds[name], name)):
             files[name.split("::")[0]].append(name)
@@ -102,6 +108,11 @@ class TestsOfLines:
             if seconds <= 0:
                 break
         return taken
+
+
+@cache
+def _text(file: str) -> str:
+    return (ROOT / file).read_text()
 
 
 _seconds: defaultdict[str, float] = defaultdict(float)

@@ -83,3 +83,17 @@ def test_nothing_is_judged_where_tests_fail_in_the_copy(tmp_path: Path, monkeypa
     for _ in range(2):  # what the first left in the folder is nothing to go by
         with pytest.raises(BrokenCopy):
             tests_of_lines.TestsOfLines.learned(tmp_path, tmp_path / "lines")
+
+
+def test_what_a_module_says_at_its_import_is_for_the_tests_that_import_it() -> None:
+    path = "backup/runs/history_entries.py"
+    lines = CoverageData(no_disk=True)
+    lines.set_context("")
+    lines.add_lines({str(ROOT / path): [85]})
+    names = [
+        "tests/unit/test_history_entries.py::test_answers_have_these_values_of_a_run",
+        "tests/unit/test_log.py::test",
+    ]
+    known = tests_of_lines.TestsOfLines(ROOT, dict.fromkeys(names, 1.0), lines)
+    assert known.of(path, range(85, 86)) == names[:1]
+    assert known.of(path, range(86, 87)) == []
