@@ -587,6 +587,21 @@ def test_sql_server_keeps_a_respelled_keys_old_spelling(mssql_bench: SqlServerBe
     check_respelled(mssql_bench, "nvarchar(40) COLLATE Latin1_General_CI_AS", old, new)
 
 
+def test_a_resumed_run_finds_its_image_of_a_key_that_has_another_spelling_since(sqlite_bench: SqliteBench) -> None:
+    """The first call deleted the copy; the next one inserts it as the source spells it by then."""
+    bench = sqlite_bench
+    bench.sql("source", "CREATE TABLE {table} (Id TEXT COLLATE NOCASE NOT NULL PRIMARY KEY, Version INTEGER)")
+    bench.sql("source", "INSERT INTO {table} VALUES ('A', 1)")
+    it = recycled(bench)
+    it.write([("A",)], 1)
+    it.delete([("A",)], 2)
+    bench.sql("source", "UPDATE {table} SET Id = 'a', Version = 2")
+    run, now = run_at(2)
+    it.backup.write(it.copies([("a",)], 2), it.bin.recorder(run, now, resumed=True))
+    assert [row[:2] for row in bench.rows("backup")] == [("a", 2)]
+    assert it.actions(2) == {("A",): Action.DELETED}
+
+
 def test_keys_that_the_server_tells_apart_keep_images_of_their_own(sqlite_bench: SqliteBench) -> None:
     bench = sqlite_bench
     bench.sql("source", "CREATE TABLE {table} (Id TEXT PRIMARY KEY, Version INTEGER)")
