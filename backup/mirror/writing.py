@@ -8,7 +8,7 @@ from enum import Enum
 from threading import Lock, Semaphore
 
 from backup.core import spans
-from backup.core.errors import BackupError
+from backup.core.errors import BackupError, ConstraintRefused
 from backup.core.model import WHOLE, CheckLock, Chunk, Key, Now, Record
 from backup.core.run_values import Counts, Run
 from backup.mirror.checkpoint import Checkpoint
@@ -16,9 +16,10 @@ from backup.mirror.diff import Changes
 from backup.mirror.pair import Sides
 from backup.mirror.set_aside import Refusal, apart
 from backup.mirror.tally import Tally
-from backup.stores import CopyNote, Keep, NotRelayed
+from backup.stores import ChangesNotRelayed, CopyNote, Keep, NotRelayed
 
 _PARTS_WAITING = 16
+_FEWEST_RELAYED = 200  # for fewer, it takes as long to read the records and to send them
 _WAITING_AT_MOST = 10  # times the limit of records set aside: each record that waits costs a transaction or more
 _NOT_RELAYED = "The servers refused to copy parts of the table by themselves, so the app copied them record by record."
 _CHARACTERS_TOGETHER = 8 * 1024 * 1024
@@ -148,7 +149,10 @@ class Writing:
     def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST) -> WriteCounts:
         """Writes the records that changed, except those that were set aside already."""
         written = WriteCounts()
-        if keys := changes.write - self._tally.aside:
+        keys = changes.write - self._tally.aside
+        if which is Try.FIRST and not changes.touched and len(keys) >= _FEWEST_RELAYED:
+            written, keys = self._relay_changes(keys)
+        if keys:
             batches = self._sides.read(keys, piece, self._tally.set_aside)
             for records in _joined(batches) if which is Try.EXCHANGED else batches:
                 same = self._sides.unchanged(records, changes.touched) if changes.touched else ()
@@ -159,6 +163,31 @@ class Writing:
                 written = self._batch(changed, changes.insert, which, written)
                 del records, changed  # else they stay in memory beside the next batch
         return written
+
+    def _relay_changes(self, keys: frozenset[Key]) -> tuple[WriteCounts, frozenset[Key]]:
+        """Has the servers write the records of these keys. Returns what they wrote, and the keys that this process has
+        to write."""
+        counts, relational = Counts(), self._backup.relational
+        if relational is None:
+            return WriteCounts(), keys
+        self._check()
+        self._steps.check_lock()
+        note, in_order = CopyNote(self._run.sync_id, self._steps.now()), self._backup.keys.in_order(keys)
+        with spans.span("backup.relay", service=self._run.service) as told:
+            try:
+                for written in relational.relay_changes(self._source, in_order, note, self._steps.keep):
+                    changed = {"inserted": len(written.inserted), "updated": len(written.updated)}
+                    self._tally.add(**changed)
+                    counts = counts.plus(**changed)
+                    self._check()
+                    self._steps.check_lock()
+            except ChangesNotRelayed as refused:
+                if refused.error is not None and not isinstance(refused.error, ConstraintRefused):
+                    self._tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
+                return WriteCounts(counts), frozenset(refused.rest)
+            finally:
+                told.tell(records=counts.inserted + counts.updated)
+        return WriteCounts(counts), frozenset()
 
     def write_together(self) -> None:
         """Writes the waiting records of all chunks together, as long as their number falls with each round.

@@ -15,7 +15,7 @@ from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.listing import ForeignKey, Listed
 from backup.stores.sibling import EntriesToMake, Groups, LongText, Shape, Sibling
-from backup.stores.values import Drift, IndexPlan, Limits, NotRelayed, OnNewColumn, Rules, Written
+from backup.stores.values import ChangesNotRelayed, Drift, IndexPlan, Limits, NotRelayed, OnNewColumn, Rules, Written
 
 if TYPE_CHECKING:
     from backup.stores.cosmos.access import CosmosAccess
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accept",
+    "ChangesNotRelayed",
     "CopyNote",
     "Drift",
     "EntriesToMake",

@@ -115,8 +115,8 @@ class Catalog(Protocol):
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
-    `insert`, `relay`, `exchange`, `left_out` and `spelled` are for any number of threads; the first three raise what
-    `Store.write` raises. The others are for one thread.
+    `insert`, `relay`, `relay_changes`, `exchange`, `left_out` and `spelled` are for any number of threads; the first
+    four raise what `Store.write` raises. The others are for one thread.
     """
 
     def forget(self) -> None:
@@ -131,6 +131,15 @@ class Relational(Protocol):
         Yields the number of records after each transaction, which has a part of the chunk, in order. `keep` gets the
         keys in the transaction. Raises NotRelayed, with the rest of the chunk, where the servers cannot do it or refuse
         it; earlier transactions stay.
+        """
+
+    def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[Written]:
+        """Writes the source's records of these keys, in their order, without reading them into this process. The server
+        makes the images of what it replaces.
+
+        Yields what it wrote after each transaction, which has a part of the keys. Raises ChangesNotRelayed, with the
+        keys that are left, where the servers cannot do it or refuse it, and where a record is gone from the source;
+        earlier transactions stay.
         """
 
     def may_look_at_once(self, records: int, seconds: float) -> bool:

@@ -204,6 +204,14 @@ class NotRelayed(Exception):
         self.rest, self.error = rest, error
 
 
+class ChangesNotRelayed(Exception):
+    """The servers cannot write the records of these keys by themselves. `error` as in `NotRelayed`."""
+
+    def __init__(self, rest: Sequence[Key], error: BackupError | None = None) -> None:
+        super().__init__()
+        self.rest, self.error = rest, error
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """Which records a transform does not give a copy: the `keys` of those that do not belong to it, and why the others

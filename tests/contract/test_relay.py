@@ -8,6 +8,7 @@ import pytest
 
 from backup.core.errors import LockLost
 from backup.core.model import WHOLE, Action, Chunk
+from backup.core.run_values import Run
 from backup.mirror.guard import Guard
 from backup.mirror.tally import Tally
 from backup.mirror.walk import sync_stores
@@ -32,14 +33,14 @@ def reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SqlReads, "read", read)
 
 
-def synced(source: Store, backup: Store) -> Tally:
+def synced(source: Store, backup: Store, run: Run = RUN) -> Tally:
     """What a sync has counted and noted."""
     backup.catalog.match(source)
     recycled = RecycleBin(backup, RUN.service)
     recycled.create()
     tally = Tally(tell=lambda counts: None)
-    keep = recycled.recorder(RUN, lambda: NOW)
-    sync_stores(source, backup, RUN, tally, Guard(), Steps(lambda: None, lambda: NOW, keep, parallelism=2))
+    keep = recycled.recorder(run, lambda: NOW)
+    sync_stores(source, backup, run, tally, Guard(), Steps(lambda: None, lambda: NOW, keep, parallelism=2))
     return tally
 
 

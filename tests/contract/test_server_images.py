@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 
-from backup.core.errors import ConstraintRefused
+from backup.core.errors import ConstraintRefused, LockLost
 from backup.core.masks import Mask, Masking
 from backup.core.model import Action, Chunk, Image, Key
 from backup.recycle_bin import entries
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import RECYCLE_BIN
-from backup.stores import Rules, Store, stamps_in
+from backup.stores import ChangesNotRelayed, Rules, Store, stamps_in
 from backup.stores.exact_json import key_from_text, record_from_text
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
-from tests.contract.benches import NOW, RUN, Item, PostgresBench, other_database
+from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, other_database
 from tests.contract.test_postgresql_types import VALUES
 from tests.contract.test_recycle import Recycled, recycled
+from tests.contract.test_relay import is_plain, reads_nothing, synced
 from tests.contract.test_store import run_sync
 
 KEYS = sorted({0, *(sign * digits * 10**zeros for sign in (1, -1) for digits in (1, 12, 907) for zeros in range(16))})
@@ -279,3 +280,110 @@ def test_images_of_copies_with_masks_or_marks_are_made_by_this_process(
     bench.remove("source", 2)
     assert run_sync(source, backup) == (0, 1, 1, 0)
     assert made == []
+
+
+# --- changes that servers pass on -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def relayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the servers pass on the changes of few records, too. A read of a record by this process fails."""
+    monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 1)
+    reads_nothing(monkeypatch)
+
+
+@pytest.mark.usefixtures("relayed")
+@pytest.mark.parametrize("forced", [False, True])
+def test_changes_go_from_server_to_server_with_their_images(
+    it: Recycled, made: list[int | None], *, forced: bool
+) -> None:
+    tally = synced(it.source, it.backup, replace(RUN, forced=forced))
+    assert (tally.counts.inserted, tally.counts.updated, tally.notes) == (10, 30, [])
+    assert tally.proof is not None
+    assert tally.proof.verified
+    assert made
+    assert None not in made
+    kept = {one.key[0]: one for page in it.bin.of_run(RUN.sync_id) for one in page}
+    assert {n: one.action for n, one in kept.items()} == {n: UPDATED_OR_INSERTED[n > 30] for n in range(1, 41)}
+    assert {(kept[n].record or {})["name"] for n in range(1, 31)} == {"old é"}
+
+
+UPDATED_OR_INSERTED = (Action.UPDATED, Action.INSERTED)
+
+
+@pytest.mark.usefixtures("relayed")
+@pytest.mark.parametrize("form", ["binary", "text"])
+def test_changed_values_of_every_type_go_from_server_to_server(
+    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    bench = postgresql_bench
+    if form == "text":
+        monkeypatch.setattr("backup.stores.sql.engines.postgresql.relay._PLAIN", frozenset())
+    types = [name for name in VALUES if form == "text" or (is_plain(bench, name) and " to " not in name)]
+    columns = ", ".join(f"c{n} {name}" for n, name in enumerate(types))
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {columns})")
+    source, backup = bench.pair()
+    for place in range(rows := max(map(len, VALUES.values())) + 1):
+        values = [VALUES[name][place] if place < len(VALUES[name]) else "NULL" for name in types]
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({place}, 2, {', '.join(values)})".replace("%", "%%"))
+        bench.sql("backup", f"INSERT INTO {{table}} (id, version) VALUES ({place}, 1)")
+    tally = synced(source, backup)
+    assert (tally.counts.updated, tally.notes) == (rows, [])
+    texts = ", ".join(f"c{n}::text, pg_typeof(c{n})::text" for n in range(len(types)))
+    query = f"SELECT id, version, {texts} FROM {{table}} ORDER BY id"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+
+
+def test_changes_that_the_servers_refuse_are_written_record_by_record(
+    it: Recycled, monkeypatch: pytest.MonkeyPatch, postgresql_bench: PostgresBench
+) -> None:
+    monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 1)
+    postgresql_bench.sql("backup", "ALTER TABLE {table} ADD CHECK (id <> 7 OR name LIKE 'old%%')")
+    tally = synced(it.source, it.backup)
+    assert (tally.counts.inserted, tally.counts.updated, tally.counts.failed, tally.notes) == (10, 29, 1, [])
+    assert tally.aside == {(7,)}
+    assert {n for n, item in postgresql_bench.items("backup").items() if item.version == 1} == {7}
+    assert {one.key for page in it.bin.of_run(RUN.sync_id) for one in page} == {*numbers(*range(1, 41))} - {(7,)}
+
+
+def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(
+    it: Recycled, monkeypatch: pytest.MonkeyPatch, postgresql_bench: PostgresBench
+) -> None:
+    postgresql_bench.remove("source", 20)
+    before = postgresql_bench.rows("backup")
+    assert it.backup.relational is not None
+    with pytest.raises(ChangesNotRelayed) as refused:
+        [*it.backup.relational.relay_changes(it.source, numbers(*range(1, 41)), NOTE, it.keep(1))]
+    assert (refused.value.rest, refused.value.error) == (numbers(*range(1, 41)), None)
+    assert postgresql_bench.rows("backup") == before
+    assert it.of(1) == {}
+
+
+def test_changes_are_relayed_in_parts_behind_the_fence(postgresql_bench: PostgresBench, made: list[int | None]) -> None:
+    postgresql_bench.create(Item(n, 2) for n in range(1, 101))
+    it = recycled(postgresql_bench, batch_size=10, chunk_size=50)
+    it.backup.catalog.match(it.source)
+    postgresql_bench.put("backup", *(Item(n, 1) for n in range(1, 101)))
+    checks = list[int]()
+
+    class Fence:
+        beside = it.backup
+
+        def check_young(self) -> None:
+            raise AssertionError("only for stores without transactions")
+
+        def check_last(self, transaction: Any, again: bool) -> None:
+            checks.append(len(it.of(1)))
+            if len(checks) == 3:
+                raise LockLost
+
+    it.backup.fence_by(Fence())
+    relational = it.backup.relational
+    assert relational is not None
+    parts = relational.relay_changes(it.source, numbers(*range(1, 101)), NOTE, it.keep(1))
+    assert [len(next(parts).updated) for _ in range(2)] == [10, 40]
+    with pytest.raises(LockLost):
+        next(parts)
+    assert made == [10, 40, 50]
+    assert len(it.of(1)) == 50
+    assert {item.n for item in postgresql_bench.items("backup").values() if item.version == 2} == {*range(1, 51)}

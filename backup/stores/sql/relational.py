@@ -24,6 +24,7 @@ from backup.stores.sql.foreign_keys import is_of_itself, references_to, referrin
 from backup.stores.sql.indexes import creation, index_plan
 from backup.stores.sql.keys import spelled
 from backup.stores.sql.relay import SqlRelay
+from backup.stores.sql.relayed_changes import SqlRelayedChanges
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, SecondaryIndex, Written
 
@@ -46,6 +47,7 @@ class SqlRelational:
         self._access, self._catalog, self._writes, self._limits = access, catalog, writes, limits
         self._sibling, self._chunks = sibling, chunks
         self._relay = SqlRelay(access, catalog, limits)
+        self._relayed_changes = SqlRelayedChanges(access, catalog, limits)
 
     def forget(self) -> None:
         self._catalog.forget()
@@ -55,6 +57,9 @@ class SqlRelational:
 
     def relay(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
         return self._relay.insert(catalog_of(source), chunk, note, keep)
+
+    def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[Written]:
+        return self._relayed_changes.write(catalog_of(source), keys, note, keep)
 
     def may_look_at_once(self, records: int, seconds: float) -> bool:
         shape, dialect, chunk_size = self._catalog.shape, self._access.dialect, self._chunks.chunk_size

@@ -38,10 +38,8 @@ class SqlRelay:
 
     def insert(self, source: SqlCatalog, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
         """As `Relational.relay`."""
-        if source.access.dialect.kind != self._access.dialect.kind or not source.shape.reads_as_stored:
+        if not may_relay(source, self._access):
             raise NotRelayed(chunk)
-        if source.access.snapshot is not None and source.access.dialect.in_process:
-            raise NotRelayed(chunk)  # it would read by a connection of its own, outside the snapshot
         is_last = False
         while not is_last:
             bound = None
@@ -71,7 +69,7 @@ class SqlRelay:
 
     def _transaction(self, source: SqlCatalog, part: Chunk, note: CopyNote, keep: Keep) -> int | None:
         shape = self._catalog.shape
-        rows = self._rows_of(source, part, note)
+        rows = relayed_rows(source, shape, [*source.shape.within(part), *source.shape.filters], note)
         for attempt in self._access.attempts("relay records", writes=True):
             with attempt as cx, self._size.measuring() as measured:
                 relayed = self._access.dialect.relay(cx, rows, source.access.dialect)
@@ -80,18 +78,30 @@ class SqlRelay:
                     _keep_keys(cx, shape, part, relayed, keep)
         return relayed
 
-    def _rows_of(self, source: SqlCatalog, part: Chunk, note: CopyNote) -> RelayedRows:
-        original, copy = source.shape, self._catalog.shape
-        pairs = [(original.table.c[name], column) for name in original.names if (column := copy.find(name))]
-        mark = mark_of(copy, original.names)
-        return RelayedRows(
-            [(column, copy.table.c[taker.name]) for column, taker in pairs if copy.may_write(taker)],
-            None if mark is None else (copy.table.c[mark.name], milliseconds(note.at)),
-            [*original.within(part), *original.filters],
-            original.key,
-            original.has_own_condition,
-            lambda: source.access.once("read records", single=True),
-        )
+
+def may_relay(source: SqlCatalog, access: SqlAccess) -> bool:
+    """Whether the records of a source may go from server to server: into a table of the same product, and as they are
+    in their rows. A library in this process would read by a connection of its own, outside the source's snapshot."""
+    original = source.access
+    is_outside = original.snapshot is not None and original.dialect.in_process
+    return original.dialect.kind == access.dialect.kind and source.shape.reads_as_stored and not is_outside
+
+
+def relayed_rows(
+    source: SqlCatalog, copy: TableShape, conditions: Sequence[sa.ColumnElement[bool]], note: CopyNote
+) -> RelayedRows:
+    """The source's rows that fulfil the conditions, for the table of this shape."""
+    original = source.shape
+    pairs = [(original.table.c[name], column) for name in original.names if (column := copy.find(name))]
+    mark = mark_of(copy, original.names)
+    return RelayedRows(
+        [(column, copy.table.c[taker.name]) for column, taker in pairs if copy.may_write(taker)],
+        None if mark is None else (copy.table.c[mark.name], milliseconds(note.at)),
+        conditions,
+        original.key,
+        original.has_own_condition,
+        lambda: source.access.once("read records", single=True),
+    )
 
 
 def _keep_keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int, keep: Keep) -> None:

@@ -17,7 +17,7 @@ from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.prepared import Prepared
-from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -211,6 +211,9 @@ class Dialect(Protocol):
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
         """Inserts rows of a table in the database that `source` reaches, and returns their number. None, and nothing
         was done, where this server has no exact way to do so without this process reading them."""
+
+    def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
+        """As `relay`, but into a temporary table beside the copy's, with columns of the same types."""
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         """Has the server add the entries of the bin for the table's rows that fulfil the condition, as they are now,

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backup.stores.sql.engines.base import Described, Dialect, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.images_to_make import ImagesToMake
-from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_indexes
 from backup.stores.sql.engines.tables import TableName
 
@@ -40,6 +40,9 @@ class DialectDefaults(Dialect):
         return False
 
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
+        return None
+
+    def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
         return None
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:

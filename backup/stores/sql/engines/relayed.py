@@ -9,6 +9,14 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 
+class StagedRows(NamedTuple):
+    """A temporary table, which ends with its transaction, and how many rows it has. Its columns are in the order of
+    `RelayedRows.names`."""
+
+    table: sa.Table
+    number: int
+
+
 class RelayedRows(NamedTuple):
     """Rows of a source's table, and the columns of a copy's table that take their values.
 

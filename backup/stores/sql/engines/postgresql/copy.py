@@ -41,23 +41,11 @@ class Copying:
         """Updates the table's rows with the same keys to these values, through a temporary table."""
         # Large values go by COPY too: libpq would keep a parameter in memory twice.
         few = len(rows) < _FEW and sum(sum(lengths([*row]) or ()) for row in rows) < LARGE_BYTES
-        if few or not self._may_stage(cx):
+        if few or not self.may_stage(cx):
             update.run(cx, rows)
             return
         columns = [update.table.c[name] for name in update.names]
-        staged = sa.Table(
-            _STAGED,
-            sa.MetaData(),
-            *(sa.Column(f"c{i}", column.type) for i, column in enumerate(columns)),
-            schema="pg_temp",
-        )
-        spelled = (f"{spelled_column(SPELLING, update.table, c.name)} AS c{i}" for i, c in enumerate(columns))
-        # The temporary table has the same types and collations, and no constraints.
-        create = (
-            f"CREATE TEMPORARY TABLE {_STAGED} ON COMMIT DROP AS SELECT {', '.join(spelled)}"  # noqa: S608 - names
-            f" FROM {spelled_table(SPELLING, update.table)} WITH NO DATA"
-        )
-        cx.exec_driver_sql(create, execution_options={"no_parameters": True})
+        staged = staging_table(cx, update.table, update.names)
         _copy(cx, staged, staged.columns.keys(), rows)
         values = dict(zip(update.names, staged.columns, strict=True))
         key = update.table.primary_key.columns
@@ -89,10 +77,25 @@ class Copying:
             self._rights[name] = not cx.scalar(sa.select(sa.func.row_security_active(name)))
         return self._rights[name]
 
-    def _may_stage(self, cx: sa.Connection) -> bool:
+    def may_stage(self, cx: sa.Connection) -> bool:
+        """Whether this login may make temporary tables."""
         if _STAGED not in self._rights:
             self._rights[_STAGED] = bool(cx.scalar(_MAY_STAGE))
         return self._rights[_STAGED]
+
+
+def staging_table(cx: sa.Connection, table: sa.Table, names: Sequence[str]) -> sa.Table:
+    """Makes a temporary table with these columns of the table: the same types and collations, no constraints. It ends
+    with the transaction."""
+    types = [table.c[name].type for name in names]
+    columns = (sa.Column(f"c{i}", type_) for i, type_ in enumerate(types))
+    spelled = (f"{spelled_column(SPELLING, table, name)} AS c{i}" for i, name in enumerate(names))
+    create = (
+        f"CREATE TEMPORARY TABLE {_STAGED} ON COMMIT DROP AS SELECT {', '.join(spelled)}"  # noqa: S608 - names
+        f" FROM {spelled_table(SPELLING, table)} WITH NO DATA"
+    )
+    cx.exec_driver_sql(create, execution_options={"no_parameters": True})
+    return sa.Table(_STAGED, sa.MetaData(), *columns, schema="pg_temp")
 
 
 def send_copied(cursor: Any, statement: str, _parameters: Any, context: Any) -> bool | None:

@@ -26,7 +26,7 @@ from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
 from backup.stores.sql.engines.postgresql.collations import fitted
 from backup.stores.sql.engines.postgresql.connection import connect_options, cut, listen, pool_of
-from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied
+from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied, staging_table
 from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.images import make_images
 from backup.stores.sql.engines.postgresql.relay import pass_blocks, relay_rows
@@ -34,7 +34,7 @@ from backup.stores.sql.engines.postgresql.snapshot import export
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
-from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -174,6 +174,12 @@ class PostgresqlDialect(DialectDefaults):
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> int | None:  # noqa: ARG002 - by its connection
         # A server does not take COPY where row-level security applies to this login.
         return relay_rows(cx, rows) if self._copying.may_copy(cx, rows.copy) else None
+
+    def stage(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> StagedRows | None:  # noqa: ARG002 - by its connection
+        if not self._copying.may_stage(cx):
+            return None
+        staged = staging_table(cx, rows.copy, rows.names)
+        return StagedRows(staged, relay_rows(cx, rows, staged))
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         largest = self.largest_row_bytes(cx, images.key.table, sa.select(*images.columns).where(condition))

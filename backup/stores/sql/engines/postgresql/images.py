@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 
 from backup.core.batched import batched
 from backup.stores.sql.engines.images_to_make import ImagesToMake
@@ -40,8 +39,10 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
         "Record": _record(images.columns),
     }
     entries = images.entries(made, condition)
-    add = insert(images.bin).from_select([*made, *images.fields], entries)
-    add = add.on_conflict_do_nothing(index_elements=[images.bin.c["EntryId"]])
+    kept_before = images.bin.alias()
+    # ON CONFLICT costs a quarter more. If two transactions add one entry, the second is refused, and tried again.
+    entries = entries.where(~sa.exists().where(kept_before.c["EntryId"] == made["EntryId"]))
+    add = images.bin.insert().from_select([*made, *images.fields], entries, include_defaults=False)
     return cx.execute(add.execution_options(preserve_rowcount=True)).rowcount
 
 

@@ -48,15 +48,18 @@ class WriteFailed(Exception):
         self.error = error
 
 
-def relay_rows(cx: sa.Connection, rows: RelayedRows) -> int:
-    """Inserts the rows and returns their number. Holds a block of them in memory, or one row if that is larger."""
+def relay_rows(cx: sa.Connection, rows: RelayedRows, staged: sa.Table | None = None) -> int:
+    """Inserts the rows, or puts them into the `staged` table, and returns their number.
+
+    Holds a block of them in memory, or one row if that is larger.
+    """
     try:
-        return _relay(cx, rows)
+        return _relay(cx, rows, staged)
     except WriteFailed as failed:  # here, where nobody says any more that the source failed
         raise failed.error from None
 
 
-def _relay(cx: sa.Connection, rows: RelayedRows) -> int:
+def _relay(cx: sa.Connection, rows: RelayedRows, staged: sa.Table | None) -> int:
     with rows.reading() as source_cx:
         # Other versions may write a value in another form.
         versions = [_version(side) for side in (cx, source_cx)]
@@ -69,8 +72,9 @@ def _relay(cx: sa.Connection, rows: RelayedRows) -> int:
             values.append(sa.cast(text, ServerType(mark_type)) if is_binary else text)
         query = sa.select(*values).where(*rows.conditions)
         form = "binary" if is_binary else "text"
-        names = ", ".join(spelled_column(SPELLING, rows.copy, name) for name in rows.names)
-        target = f"COPY {spelled_table(SPELLING, rows.copy)} ({names}) FROM STDIN (FORMAT {form})"
+        table, columns = (rows.copy, rows.names) if staged is None else (staged, staged.columns.keys())
+        names = ", ".join(spelled_column(SPELLING, table, name) for name in columns)
+        target = f"COPY {spelled_table(SPELLING, table)} ({names}) FROM STDIN (FORMAT {form})"
         relayed = 0
 
         def insert(blocks: Blocks) -> None:
