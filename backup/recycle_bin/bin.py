@@ -121,9 +121,11 @@ class RecycleBin:
     def of_run(self, sync_id: str, action: Action | None = None, *, records: bool = True) -> Iterator[list[Kept]]:
         """Yields what the run changed, in any way or by this `action`, in batches and in no particular order.
 
-        A batch is at most 500 keys and, with `records`, about 8 MiB. Without `records` the records are None.
+        A batch is at most 500 keys and, with `records`, about 8 MiB; as many as the backup writes at once, if
+        their records have no texts or are left out. Without `records` the records are None.
         """
         start, _, end = entries.bounds(sync_id)
+        small_at_once = max(_AT_ONCE, self._backup.traits.batch_size)
         where = self._of_run(sync_id) | ({} if action is None else {"Action": action.value})
         for page in pages_of(self._entries, where, start, end, records=records):
             batch, size = list[Kept](), 0
@@ -132,13 +134,18 @@ class RecycleBin:
                 for kept in entries.kept(page.pop()):
                     batch.append(kept)
                     size += _size(kept)
-                    if len(batch) == _AT_ONCE or size > _BYTES_AT_ONCE:
+                    at_once = small_at_once if size == 0 else _AT_ONCE
+                    if len(batch) >= at_once or size > _BYTES_AT_ONCE:
                         yield batch
                         batch, size = [], 0
                     del kept  # else it stays in memory beside the next one
             if batch:
                 yield batch
             del batch
+
+    def later_runs(self, sync_id: str) -> list[str]:
+        """Returns the runs after this one that history knows. Only their entries are later ones."""
+        return self._timeline.since(sync_id)[1:]
 
     def has_any_of(self, sync_id: str) -> bool:
         """Returns whether the bin has an entry of the run."""

@@ -16,6 +16,7 @@ from backup.stores import Written
 from backup.verbs.effects import Effects
 
 _NAMED_AT_MOST = 10
+_ASKED_AT_MOST = 50
 _WAITING_AT_MOST = 1_000  # records, which are held in memory
 _OPPOSITES = {
     Action.INSERTED: (Action.DELETED, "deleted"),
@@ -112,7 +113,7 @@ def refuse_other_keys(session: Session, undone: Run) -> None:
 
 def refuse_purged(session: Session, undone: Run) -> None:
     """Raises Conflict when the bin lacks images of what the run changed."""
-    kept = sum(map(len, session.recycled.of_run(undone.sync_id, records=False)))
+    kept = session.recycled.counted(undone.sync_id).processed
     changed = undone.counts.processed
     old = undone.started_at < session.policy.kept_since(session.run.started_at)
     # A record that changed twice in a run has one image. An interrupted run did not record what it changed.
@@ -129,6 +130,11 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
     undone = {run.sync_id for run in runs}
     # An earlier undo of the same runs, which may have failed half-way, is no conflict: it wrote what this undo writes.
     undos = {run.sync_id for run in session.history.later(runs[-1]) if undone & {*run.undone}}
+    known = {later for run in runs for later in session.recycled.later_runs(run.sync_id)}
+    others = known - undone - undos - {session.run.sync_id}
+    # A few questions instead of one for every hundred records: most undos are of the last run.
+    if len(others) <= _ASKED_AT_MOST and not any(map(session.recycled.has_any_of, others)):
+        return
     later = sorted({kept.sync_id for run in runs for kept in _later(session.recycled, run)} - undone - undos)
     if later:
         named = ", ".join(later[:_NAMED_AT_MOST]) + (" …" if len(later) > _NAMED_AT_MOST else "")
