@@ -17,10 +17,9 @@ from backup.runs.history import History, is_synced
 from backup.runs.open_runs import is_left_sync
 from backup.services.registry import Registry
 from backup.services.service import SyncService
+from backup.services.set_notes import notes_of_set
 from backup.services.set_specs import unique_key
-from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec
-from backup.services.table_order import cycle_text, parents_first
 from backup.services.turns import side_by_side
 from backup.stores import Drift, IndexPlan, Listed, kept_open
 from backup.verbs.lately import deleted_lately
@@ -29,7 +28,6 @@ from backup.verbs.sync import RULES
 _VERSION_NAMES = re.compile(
     r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
 )
-_NAMED_AT_MOST = 20
 _SET_ASIDE = "`python -m backup sync` names the first of them, each with its reason. All other records are synced."
 _RENAMED = "The backup's table {} gets the new name first; its history and its bin follow."
 _COMES_BACK = "The column {} is copied again; the sync copies every record again to fill it."
@@ -89,7 +87,7 @@ def _plan_of(registry: Registry, name: str) -> Plan:
         except Exception as error:
             return ServicePlan(service, error=foreseen(error))
 
-    notes = [note for own_set in sets.values() for note in _notes_of(own_set)]
+    notes = [note for own_set in sets.values() for note in notes_of_set(own_set)]
     errors = [error for own_set in sets.values() for error in own_set.members.errors]
     for consistent in (own_set for own_set in sets.values() if own_set.is_consistent and own_set.members.listed):
         refusals = consistent.refusals()
@@ -269,22 +267,3 @@ def _index_notes(plan: IndexPlan) -> list[str]:
         *(f"The index {name} of the source is left out: {reason}." for name, reason in plan.left_out.items()),
         *(f"The index {name} is gone from the source; the backup's stays." for name in plan.gone),
     ]
-
-
-def _notes_of(own_set: ServiceSet) -> list[str]:
-    return [
-        *(f"{own_set.name}: {table} is gone from the source. Its copy stays." for table in own_set.members.gone),
-        *(f"{own_set.name}: {table} is new, and on_new_table is ignore." for table in own_set.members.ignored),
-        *_order_notes(own_set),
-    ]
-
-
-def _order_notes(own_set: ServiceSet) -> list[str]:
-    """In which order foreign keys put the tables, and which cycles they form."""
-    order = parents_first([*own_set.members.specs], own_set.foreign_keys.known())
-    levels = [linked for level in order.levels if (linked := [table for table in level if table in order.linked])]
-    notes = [f"{own_set.name}: {cycle_text(cycle)}" for cycle in order.cycles]
-    if levels:
-        texts = [", ".join(level[:_NAMED_AT_MOST]) + (" …" if len(level) > _NAMED_AT_MOST else "") for level in levels]
-        notes.append(f"{own_set.name}: by its foreign keys a restore writes {'; then '.join(texts)}.")
-    return notes

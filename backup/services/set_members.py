@@ -20,9 +20,10 @@ from backup.stores import ForeignKey, Listed, list_places
 class Members:
     """What a set has now. `specs`: its services by table, big tables first. `listed`: what the catalogue says of them.
 
-    `errors`: why the set is not whole, such as a pattern that stands for nothing. `ignored`: new tables that the file
-    tells to ignore. `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign keys that
-    somebody has given to the backup's tables; a sync makes none.
+    `errors`: why the set is not whole, such as a pattern that stands for nothing. `views`: what fits a pattern and is
+    left out all the same, for it is no table of the source's own. `ignored`: new tables that the file tells to ignore.
+    `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign keys that somebody has
+    given to the backup's tables; a sync makes none.
     """
 
     specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
@@ -31,6 +32,7 @@ class Members:
     ignored: Sequence[str] = ()
     gone: Sequence[str] = ()
     copy_keys: Sequence[ForeignKey] = ()
+    views: Sequence[str] = ()
 
 
 def members_of(specs: SetSpecs) -> Members:
@@ -43,7 +45,7 @@ def members_of(specs: SetSpecs) -> Members:
         event("set.not_listed", level=logging.WARNING, set=specs.name, error=error, hint=error.hint)
         copies = _gone(specs, (), in_backup)
         return Members({name: specs.spec(name, None) for name in copies}, errors=[error])
-    chosen, errors = chosen_tables(specs, in_source)
+    chosen, errors, views = chosen_tables(specs, in_source)
     copied = {name for listed in in_backup if (name := same_name(listed.name, chosen))}
     services, ignored, renamed = {}, [], set[str]()
     source_names = [listed.name for listed in in_source]
@@ -72,7 +74,7 @@ def members_of(specs: SetSpecs) -> Members:
     if gone or ignored:
         event("set.tables", level=logging.WARNING, set=specs.name, gone=", ".join(gone), ignored=", ".join(ignored))
     copy_keys = [key for listed in in_backup for key in listed.foreign_keys]
-    return Members(services, chosen, errors, ignored, gone, copy_keys)
+    return Members(services, chosen, errors, ignored, gone, copy_keys, views)
 
 
 def _in_backup(specs: SetSpecs) -> list[Listed]:
@@ -85,12 +87,16 @@ def _in_backup(specs: SetSpecs) -> list[Listed]:
         return []
 
 
-def chosen_tables(specs: SetSpecs, in_source: Sequence[Listed]) -> tuple[dict[str, Listed], list[BackupError]]:
-    """The tables that the patterns stand for, and the patterns that stand for nothing."""
+def chosen_tables(
+    specs: SetSpecs, in_source: Sequence[Listed]
+) -> tuple[dict[str, Listed], list[BackupError], list[str]]:
+    """The tables that the patterns stand for, the patterns that stand for nothing, and the views that fit a pattern and
+    are left out."""
     section, names = specs.section, NameIndex(listed.name for listed in in_source)
     by_name = {listed.name: listed for listed in in_source}
     kind = "container" if section.is_cosmos else "table"
     chosen: dict[str, Listed] = {}
+    views = dict[str, None]()
     errors: list[BackupError] = []
     keyed = {name for section_name in section.sections for name in names.matching(section_name)}
     for pattern in section.patterns:
@@ -108,9 +114,12 @@ def chosen_tables(specs: SetSpecs, in_source: Sequence[Listed]) -> tuple[dict[st
             # A view has no key of its own, so a pattern for many tables takes it only with a section of its own.
             if not by_name[name].is_view or not is_pattern(pattern) or name in keyed:
                 chosen[name] = by_name[name]
+            else:
+                views[name] = None
     for pattern in section.exclude:
         for name in names.matching(pattern):
             chosen.pop(name, None)
+            views.pop(name, None)
     chosen_names = NameIndex(chosen)
     for name in section.sections:
         if not chosen_names.matching(name):
@@ -121,7 +130,7 @@ def chosen_tables(specs: SetSpecs, in_source: Sequence[Listed]) -> tuple[dict[st
                     hint="Correct it in backup.toml. All other services of the set were tried.",
                 )
             )
-    return chosen, errors
+    return chosen, errors, [name for name in views if name not in chosen]
 
 
 def _gone(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[Listed]) -> list[str]:

@@ -113,7 +113,7 @@ class ServiceSet:
         """The tables that the set has now, as the login of this side sees them, and why they may not be all. Raises no
         error."""
         try:
-            chosen, errors = chosen_tables(self.specs, list_places(side, self.specs.limits))
+            chosen, errors, _ = chosen_tables(self.specs, list_places(side, self.specs.limits))
         except BackupError as error:
             return [], [error]
         return [*chosen], errors

@@ -312,6 +312,14 @@ def test_a_view_and_a_table_without_a_key_take_part_once_the_file_names_their_ke
     assert len(shop.rows('"Keyless"')) == 2
 
 
+def test_a_plan_names_the_views_that_fit_a_pattern_and_are_left_out(shop: Shop) -> None:
+    left_out = f"shop: {shop.prefix}German is left out. Views and tables of other servers take part once a section"
+    named = f'[set.shop.table."{shop.prefix}German"]', 'key = ["Id"]'
+    for lines, is_told in ((["exclude = ['*tmp_*']"], True), (["exclude = ['*German']"], False), (named, False)):
+        notes = plan_of(shop.registry(*lines), "shop").notes
+        assert any(note.startswith(left_out) for note in notes) is is_told
+
+
 def test_a_key_beside_a_primary_key_is_refused_for_that_table_alone(shop: Shop) -> None:
     outcomes = shop.sync(EXCLUDE, '[set.shop.table."Customer"]', 'key = ["Name"]')
     assert "has the primary key Id" in str(outcomes["Customer"].error)
