@@ -26,6 +26,7 @@ from backup.recycle_bin import entry_pages
 from backup.recycle_bin.bin import RecycleBin, _size
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.stores import CopyNote, Keep, Shape, Store, stamps_in
+from backup.stores.cosmos.document_parts import join_entry, split_entry
 from tests.contract import test_postgresql_types, test_sqlite_types
 from tests.contract.benches import (
     ROLES,
@@ -470,6 +471,15 @@ def test_an_image_larger_than_a_document_may_be_is_kept_in_parts(partitioned: Pa
         assert list(entries.read_all_items()) == []
     finally:
         bench.close()
+
+
+def test_parts_that_another_program_has_changed_are_no_entry() -> None:
+    text = "x" * 2_000_000
+    document, parts = split_entry({"id": "e", "record": text}, {})
+    first, *others = (part["_part"] for part in parts)
+    assert join_entry(document, [first, *others]) == {**document, "record": text}
+    with pytest.raises(StoreError, match="not what was written"):
+        join_entry(document, [first.replace("x", "y"), *others])
 
 
 def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, monkeypatch: pytest.MonkeyPatch) -> None:
