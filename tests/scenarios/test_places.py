@@ -325,6 +325,19 @@ def test_one_place_under_two_names_is_refused_without_a_trace(
             execute(source, "SyncHistory", "SELECT 1 FROM {table}")
 
 
+@pytest.mark.parametrize("child", ["source", "backup"])
+def test_a_table_and_its_partition_are_one_place(postgres: str, child: str) -> None:
+    with lent_database(postgres) as url:
+        whole, part = Sql(url, "public.whole"), Sql(url, "public.part")
+        whole.run('CREATE TABLE {table} ("Id" int PRIMARY KEY, "Version" int) PARTITION BY RANGE ("Id")')
+        part.run("CREATE TABLE {table} PARTITION OF public.whole FOR VALUES FROM (0) TO (100)")
+        found = service(Service("customer", *((part, whole) if child == "source" else (whole, part))).settings)
+        with pytest.raises(ConfigError, match="the same place"):
+            found.initialize()
+        with pytest.raises(Exception, match="SyncedAt"):
+            whole.run('SELECT "SyncedAt" FROM {table}')
+
+
 def test_the_source_is_no_target_under_any_name_and_may_be_gone(sqlite_place: Place, tmp_path: Path) -> None:
     customers, to = service(sqlite_place.customer.settings), f"sqlite:///{tmp_path / 'new.db'}"
     synced(customers)

@@ -127,13 +127,24 @@ class SqlCatalog:
     def is_same_place(self, other: Store) -> bool:
         other_catalog = catalog_of(other)
         operation = "tell two databases apart"
-        if self.name.lower() != other_catalog.name.lower():  # names that differ only in case count as the same
+        kin = self.access.dialect.kin
+        # Names that differ only in case count as the same.
+        if self.name.lower() != other_catalog.name.lower() and kin is None:
             return False
         with suppress(NotInitialized, SourceMissing):  # a missing database is not the same place
             with self.access.once(operation) as own_cx, other_catalog.access.once(operation) as other_cx:
                 is_same = self.access.dialect.is_same_database(own_cx, other_cx)
-            return is_same and self.qualified_name().lower() == other_catalog.qualified_name().lower()
+            if not is_same or self.qualified_name().lower() == other_catalog.qualified_name().lower():
+                return is_same
+            return kin is not None and self._is_kin(kin, other_catalog.table_name)
         return False
+
+    def _is_kin(self, kin: sa.TextClause, other: TableName) -> bool:
+        """Whether one of the two tables is a partition, or a child, of the other."""
+        own, operation = self.table_name, "tell two tables apart"
+        names = {"schema": own.schema, "table": own.name, "other_schema": other.schema, "other_table": other.name}
+        with self.access.once(operation) as cx:
+            return cx.execute(kin, names).first() is not None
 
     def copies_beside(self) -> Sequence[str]:
         """The other tables of the schema that have a column SyncedAt."""

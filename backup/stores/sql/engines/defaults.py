@@ -21,6 +21,8 @@ from backup.stores.sql.engines.tables import TableName
 class DialectDefaults(Dialect):
     """Members of `Dialect` for a server that does nothing special there. `Dialect` says what each returns."""
 
+    kin: sa.TextClause | None = None
+
     def asking(self) -> AbstractContextManager[sa.Connection]:
         return self.reading()
 

@@ -64,6 +64,7 @@ class PostgresqlDialect(DialectDefaults):
     in_process = False
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
+    kin: sa.TextClause | None = system_tables.KIN
     utc_time = _UTC_TIME
     stamp_type = ServerType("text")
     no_stamp: sa.ColumnElement[Any] = sa.literal_column("''")

@@ -102,6 +102,20 @@ DELETE_TRIGGERS = sa.text(
 )
 
 
+KIN = sa.text(
+    """
+    WITH RECURSIVE above(start, oid) AS (
+        SELECT t.oid, t.oid FROM pg_class t JOIN pg_namespace s ON s.oid = t.relnamespace
+        WHERE (s.nspname, t.relname) IN ((:schema, :table), (:other_schema, :other_table))
+        UNION SELECT above.start, i.inhparent FROM pg_inherits i JOIN above ON i.inhrelid = above.oid
+    )
+    SELECT 1 FROM above JOIN pg_class t ON t.oid = above.oid JOIN pg_namespace s ON s.oid = t.relnamespace
+    WHERE above.start <> above.oid
+        AND (s.nspname, t.relname) IN ((:schema, :table), (:other_schema, :other_table))
+    """
+)
+
+
 def find(cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
     """The table or view that this login's statements mean by the name; None if there is none."""
     row = cx.execute(_FIND_ALONE, {"table": table, "schema": schema}).first()
