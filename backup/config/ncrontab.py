@@ -88,7 +88,10 @@ def time_zone(name: str) -> tzinfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        meant = meant_by(name, available_timezones())
+        places = [
+            zone for zone in available_timezones() if "/" in zone
+        ]  # of two abbreviations, one letter says nothing
+        meant = meant_by(name, places)
         question = f"did you mean {meant}?" if meant else "write an IANA name, such as Europe/Berlin."
         raise ConfigError(f"There is no time zone {name!r}: {question}") from None
 

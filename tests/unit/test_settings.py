@@ -490,6 +490,8 @@ def test_a_timer_is_bound_to_its_setting_where_that_is_given(monkeypatch: pytest
 def test_a_time_zone_that_is_misspelt_is_answered_with_one_that_exists() -> None:
     with pytest.raises(ConfigError, match="did you mean Europe/Berlin"):
         load_settings({"BackupSchedule__TimeZone": "Europe/Berln"})
+    with pytest.raises(ConfigError, match="such as Europe/Berlin"):  # not EST, which is seven hours from it
+        load_settings({"BackupSchedule__TimeZone": "CEST"})
 
 
 @pytest.mark.parametrize(
