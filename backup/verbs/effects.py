@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 
 from backup.core.errors import StoreError
-from backup.core.model import Action, Image, Key, Record
+from backup.core.model import WHOLE, Action, Image, Key, Record
 from backup.runs.runner import Session
 from backup.stores import Store
 
@@ -71,9 +71,18 @@ class Effects:
         if self._is_shared:
             self._changed += sorted(changed, key=str)
         else:
-            without_effect |= changed
+            without_effect |= self._still_unlike(changed, wanted)
         self._report(without_effect)
         return frozenset(without_effect)
+
+    def _still_unlike(self, keys: Collection[Key], wanted: Mapping[Key, Record]) -> set[Key]:
+        """Those of these keys of a backup whose record has other values than the wanted one. An image is masked where
+        the record may have clear values, and that of a record which is masked already is masked twice."""
+        if not keys:
+            return set()
+        records = (record for batch in self._into.read(frozenset(keys), WHOLE) for record in batch)
+        by_key = {self._into.keys.of(record): self._into.copies.content(record) for record in records}
+        return {key for key in keys if key in by_key and self.unlike(wanted[key], _brief(by_key[key]))}
 
     def finish(self) -> None:
         """Notes which records are not as they were written. Raises StoreError when writes or deletes had no effect."""
