@@ -87,7 +87,8 @@ class ServiceSpec:
     def copies_as_it_is(self) -> bool:
         """Whether equal fingerprints of both sides say that nothing has changed.
 
-        They do, if the table has a copy, and its records are copied as they are and need no check of their own.
+        They do, if the table has a copy, and its records are copied as they are and need no check of their own. Where
+        the copy has the indexes of the source, who looks asks for these, too.
         """
         rules = self.rules
         has_own_rules = (
@@ -98,7 +99,7 @@ class ServiceSpec:
             or rules.key_may_repeat
             or self.guard.canary
         )
-        writes_more = self.is_new or self.renamed_from or rules.keeps_deleted or rules.follows_indexes
+        writes_more = self.is_new or self.renamed_from or rules.keeps_deleted
         return not (has_own_rules or writes_more or self.refused)
 
     def check(self) -> None:

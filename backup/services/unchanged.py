@@ -49,8 +49,11 @@ class _Locked(NamedTuple):
 
 
 class _Begun(NamedTuple):
-    """A run of a service that may be settled, but for its end; the check of its lock, its clock, and its tables."""
+    """A run of a service that may be settled, but for its end; the check of its lock, its clock, and its tables.
+    `follows_indexes`: the backup gets the indexes of the source."""
 
+    name: str
+    follows_indexes: bool
     run: Callable[..., Run]
     check_lock: CheckLock
     now: Now
@@ -94,17 +97,23 @@ class SetLook:
                 lambda: sides.source.fingerprints([each.source for each in begun]),
                 lambda: sides.backup.fingerprints([each.backup for each in begun]),
             )
+        equal = [
+            (each, left)
+            for each, left, right in zip(begun, of_source, of_backup, strict=True)
+            if left is not None and proof.are_equal(left, right)
+        ]
+        lacking = _lacking_indexes([each for each, _ in equal], sides)
+        equal = [(each, fingerprint) for each, fingerprint in equal if each.name not in lacking]
         read_as_of = None if reads is None else reads.read_as_of
         if reads is not None and read_as_of is None:
             return []  # what it has read is of several moments; each run says so
         ended: list[Run] = []
-        for each, left, right in zip(begun, of_source, of_backup, strict=True):
-            if left is not None and proof.are_equal(left, right):
-                each.check_lock()
-                counts = Counts(skipped=left.records)
-                shown = proof.of_fingerprint(left)
-                end = {"completed_at": each.now(), "read_as_of": read_as_of}
-                ended.append(each.run(status=Status.COMPLETED, counts=counts, proof=shown, **end))
+        for each, fingerprint in equal:
+            each.check_lock()
+            counts = Counts(skipped=fingerprint.records)
+            shown = proof.of_fingerprint(fingerprint)
+            end = {"completed_at": each.now(), "read_as_of": read_as_of}
+            ended.append(each.run(status=Status.COMPLETED, counts=counts, proof=shown, **end))
         written = unchanged_runs.add(sides.backup, ended) if ended else set()
         outcomes = [Outcome(run, recorded=True) for run in ended if run.sync_id in written]
         for outcome in outcomes:
@@ -154,7 +163,9 @@ class SetLook:
                 # If nothing has changed, what was in the backup up to the last watermark still is.
                 watermark=opening.newest[0].watermark,
             )
-            begun.append(_Begun(run, each.check_lock, now, tables.source, tables.backup))
+            begun.append(
+                _Begun(name, spec.rules.follows_indexes, run, each.check_lock, now, tables.source, tables.backup)
+            )
         return begun
 
     def _locked(self, service: SyncService, sides: SetSides, stack: ExitStack) -> _Locked | None:
@@ -166,6 +177,17 @@ class SetLook:
                 check_lock = stack.enter_context(self._lock(service.name, pair.backup.location))
                 return _Locked(service, pair, check_lock)
         return None
+
+
+def _lacking_indexes(equal: Sequence[_Begun], sides: SetSides) -> set[str]:
+    """The services whose backup lacks an index that it gets, by their names. Asks nobody if no backup gets any."""
+    following = [each for each in equal if each.follows_indexes]
+    if not following:
+        return set()
+    plans = sides.backup.index_plans(
+        [each.backup for each in following], sides.source, [each.source for each in following]
+    )
+    return {each.name for each, plan in zip(following, plans, strict=True) if plan.missing}
 
 
 def _may_build_on(opening: Opening, selection: str | None) -> bool:

@@ -37,9 +37,11 @@ def find_unchanged(source: Store, backup: Store, opening: Opening, policy: Polic
             return None
         with Workers(2) as workers:
             left, right = workers.both(original.small_fingerprint, copy.small_fingerprint)
+        if left is None or not proof.are_equal(left, right):
+            return None
+        if backup.traits.follows_indexes and copy.index_plan(source).missing:
+            return None
     except (ConfigError, StoreError):  # the run meets it again, and its entry says so
-        return None
-    if left is None or not proof.are_equal(left, right):
         return None
     # If nothing has changed, what was in the backup up to the last watermark still is.
     watermark = None if source.incremental is None else last.watermark

@@ -101,7 +101,7 @@ def test_an_index_of_sql_server_that_is_no_tree_of_keys_is_left_out(monkeypatch:
     ]
     monkeypatch.setattr(mssql, "inspected_indexes", lambda *_: listed)
     server = mssql.SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
-    indexes = server.indexes(None, TableName("dbo", "T"))  # type: ignore[arg-type]
+    [indexes] = server.indexes(None, [TableName("dbo", "T")])  # type: ignore[arg-type]
     plan = index_plan(indexes, [], {"a": "a", "b": "b"}, ["id"], "dbo.T")
     assert [index.columns for index in plan.missing] == [("a",)]
     assert plan.left_out == {"b": "its kind is xml, spatial or hash"}

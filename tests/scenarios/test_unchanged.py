@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -27,6 +28,7 @@ from backup.stores import open_tables
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.many_tables import SECONDS_FOR_MANY, AskedTable, ManyTables
 from tests.emulators.servers import postgres_database
+from tests.scenarios import places
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop
 
 __all__ = ["mssql_shop", "postgres_shop", "sqlite_shop"]
@@ -280,6 +282,50 @@ def cost_of_twenty(shop: Shop) -> None:
     assert len(statements) <= 2 * 20 + 12
     assert len(opened) <= 2
     assert sum("INSERT" in statement for statement in statements) == 1
+
+
+@pytest.mark.parametrize("engine", ["sqlite_shop", "postgres_shop"])
+def test_indexes_that_the_backup_gets_are_looked_at_and_made_the_same_night(
+    engine: str, request: pytest.FixtureRequest, own_runs: list[str]
+) -> None:
+    shop: Shop = request.getfixturevalue(engine)
+    shop.run(f'{TABLES};CREATE TABLE "C" ("Id" INTEGER PRIMARY KEY, "Size" INTEGER UNIQUE)')
+    shop.run('CREATE INDEX "ByName" ON "A" ("Name"); CREATE INDEX "Both" ON "B" ("Name", "Price")')
+    lines = ("indexes = true", VERSION)
+    shop.sync(*lines)
+
+    def sync(*expected: str) -> None:
+        own_runs.clear()
+        outcomes = shop.sync(*lines)
+        assert own_runs == [*expected]
+        assert {outcome.error for outcome in outcomes.values()} == {None}
+        for table, columns in {"A": {"Name"}, "B": {"Name"}, "C": {"Size"}}.items():
+            assert columns <= {index["column_names"][0] for index in indexes(table)}
+
+    def indexes(table: str) -> Any:
+        return sa.inspect(places.engine(shop.backup)).get_indexes(table)
+
+    sync()  # now it is known what the catalogues say
+    with counted() as statements:
+        shop.sync(*lines)
+    of_indexes = [statement for statement in statements if re.search("pg_(index|opclass)|pragma_index_list", statement)]
+    assert len(of_indexes) <= 8  # of both sides; half of them list or describe all tables
+    assert own_runs == []
+    shop.run('CREATE INDEX "ByPrice" ON "B" ("Price")')
+    sync("B")
+    assert ["Price"] in [index["column_names"] for index in indexes("B")]
+    [made] = indexes("A")
+    shop.run(f'DROP INDEX "{made["name"]}"', "backup")
+    sync("A")
+    sync()
+    # A service that is asked for alone asks for its indexes, too.
+    service = shop.registry(*lines).get(shop.name("A"))
+    with counted() as statements:
+        service.sync(Trigger.CLI)
+    assert sum("INSERT" in statement or "UPDATE" in statement for statement in statements) == 1
+    shop.run(f'DROP INDEX "{made["name"]}"', "backup")
+    service.sync(Trigger.CLI)
+    assert [index["column_names"] for index in indexes("A")] == [["Name"]]
 
 
 def test_a_table_that_cannot_be_read_fails_alone_and_by_its_own_run(shop: Shop, own_runs: list[str]) -> None:

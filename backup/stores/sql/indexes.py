@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from backup.stores.sql.engines.secondary_indexes import odd_kind
 from backup.stores.sql.engines.tables import TableName, whole_schema
 from backup.stores.values import IndexPlan, SecondaryIndex
+
+if TYPE_CHECKING:
+    from backup.stores.sql.table import TableShape
 
 _OF_THE_APP = re.compile(r"_bak[0-9a-f]{8}")
 _NAME_BYTES = 40
@@ -44,6 +47,11 @@ def index_plan(
         if _OF_THE_APP.fullmatch(str(index["name"])[-12:]) and tuple(index["column_names"]) not in wanted
     ]
     return IndexPlan(missing, left_out, gone)
+
+
+def shared_columns(source: TableShape, backup: TableShape) -> Mapping[str, str]:
+    """The source's copied columns that the backup has, with their names there."""
+    return {column.name: copy.name for column in source.copied if (copy := backup.find(column.name)) is not None}
 
 
 def _reason_against(index: Mapping[str, Any], columns: Mapping[str, str]) -> str:

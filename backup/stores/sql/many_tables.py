@@ -19,9 +19,10 @@ from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.snapshot import SnapshotReads
 from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.indexes import index_plan, shared_columns
 from backup.stores.sql.newest import groups_of
 from backup.stores.sql.table import TableShape
-from backup.stores.values import Drift, Limits, OnNewColumn
+from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn
 
 SECONDS_FOR_MANY = 30.0
 """After how many seconds a call about many tables is cut: a table that somebody has locked must not hold up the others.
@@ -122,6 +123,26 @@ class ManyTables:
                 raise
             return None
         return None if made is None else made[None]
+
+    def index_plans(
+        self, tables: Sequence[AskedTable], source: ManyTables, originals: Sequence[AskedTable]
+    ) -> Sequence[IndexPlan]:
+        """How the secondary indexes of these tables of a backup differ from those of the `originals` in `source`. Costs
+        what `Dialect.indexes` costs, on both sides. Raises what a store raises."""
+        in_source, in_backup = source._indexes(originals), self._indexes(tables)
+        return [
+            index_plan(of_source, of_backup, shared_columns(original, copy), copy.key_names, copy.table.fullname)
+            for of_source, of_backup, (original, _), (copy, _) in zip(
+                in_source, in_backup, originals, tables, strict=True
+            )
+        ]
+
+    def _indexes(self, tables: Sequence[AskedTable]) -> Sequence[Sequence[Mapping[str, Any]]]:
+        names = [TableName(asked.shape.table.schema, asked.shape.table.name) for asked in tables]
+        for attempt in self._access.attempts("list the indexes", single=True):
+            with attempt as cx:
+                indexes = self.dialect.indexes(cx, names)
+        return indexes
 
     def newest(self, shape: Shape, groups: Groups, values: Sequence[str]) -> list[Group]:
         """The groups of the app's own table beside these tables whose field `by` has one of these values. Costs one

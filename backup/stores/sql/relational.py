@@ -21,7 +21,7 @@ from backup.stores.sql.catalog import SqlCatalog, catalog_of
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.engines.tables import spelled_name
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
-from backup.stores.sql.indexes import creation, index_plan
+from backup.stores.sql.indexes import creation, index_plan, shared_columns
 from backup.stores.sql.keys import spelled
 from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
@@ -110,24 +110,25 @@ class SqlRelational:
         original = catalog_of(source)
         in_source = self._indexes_of(original)
         columns, key = {column.name: column.name for column in original.shape.copied}, original.shape.key_names
-        in_backup: list[Mapping[str, Any]] = []
+        in_backup: Sequence[Mapping[str, Any]] = []
         with suppress(NotInitialized):
             shape = self._catalog.shape
-            columns = {name: copy.name for name in columns if (copy := shape.find(name)) is not None}
+            columns = dict(shared_columns(original.shape, shape))
             in_backup, key = self._indexes_of(self._catalog), shape.key_names
         return index_plan(in_source, in_backup, columns, key, self._catalog.qualified_name())
 
-    def _indexes_of(self, catalog: SqlCatalog) -> list[Mapping[str, Any]]:
+    def _indexes_of(self, catalog: SqlCatalog) -> Sequence[Mapping[str, Any]]:
         for attempt in catalog.access.attempts("list the indexes"):
             with attempt as cx:
-                indexes = catalog.access.dialect.indexes(cx, catalog.table_name)
-        return [*indexes]
+                [indexes] = catalog.access.dialect.indexes(cx, [catalog.table_name])
+        return indexes
 
     def make_index(self, index: SecondaryIndex) -> None:
         table = self._catalog.table_name
         for attempt in self._access.attempts(f"make the index {index.name}", writes=True):
             with attempt as cx:
-                if index.name not in {existing["name"] for existing in self._access.dialect.indexes(cx, table)}:
+                [indexes] = self._access.dialect.indexes(cx, [table])
+                if index.name not in {existing["name"] for existing in indexes}:
                     cx.execute(creation(table, index))
 
     def recognize_deleted(self) -> None:

@@ -293,9 +293,9 @@ class Dialect(Protocol):
     def add(self, table: sa.Table, column: Column) -> str:
         """The statement that adds a nullable column of this name and type."""
 
-    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
-        """The table's indexes beside its primary key, and its unique constraints, as SQLAlchemy describes them. An
-        expression has None among `column_names`."""
+    def indexes(self, cx: sa.Connection, tables: Sequence[TableName]) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """The indexes of each table beside its primary key, and its unique constraints, as SQLAlchemy describes them.
+        An expression has None among `column_names`. Costs a few statements for all; on SQL Server for each table."""
 
     def has_index_by(self, cx: sa.Connection, table: TableName, column: str) -> bool:
         """Whether an index, beside the primary key, has all rows of the table in the order of this column."""

@@ -12,7 +12,7 @@ from backup.stores.sql.engines.base import Described, Dialect, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
-from backup.stores.sql.engines.secondary_indexes import inspected_indexes
+from backup.stores.sql.engines.secondary_indexes import inspected_together
 from backup.stores.sql.engines.tables import TableName
 
 # ruff: noqa: ARG002 - a default needs less than the servers that have more to do
@@ -74,5 +74,5 @@ class DialectDefaults(Dialect):
     ) -> int | None:
         return None
 
-    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
-        return inspected_indexes(cx, table)
+    def indexes(self, cx: sa.Connection, tables: Sequence[TableName]) -> Sequence[Sequence[Mapping[str, Any]]]:
+        return inspected_together(cx, tables)

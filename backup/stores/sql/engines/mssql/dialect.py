@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from itertools import chain
 from typing import Any
 from uuid import uuid4
 
@@ -258,15 +259,15 @@ class SqlServerDialect(DialectDefaults):
     def add(self, table: sa.Table, column: Column) -> str:
         return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD {_spelled(table, column.name, column.type, True)}"
 
-    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
-        indexes = inspected_indexes(cx, table)
-        for index in indexes:
+    def indexes(self, cx: sa.Connection, tables: Sequence[TableName]) -> Sequence[Sequence[Mapping[str, Any]]]:
+        by_table = [inspected_indexes(cx, table) for table in tables]
+        for index in chain.from_iterable(by_table):
             if "mssql_clustered" not in (options := index["dialect_options"]):
                 options["mssql_using"] = "xml, spatial or hash"
-        return indexes
+        return by_table
 
     def has_index_by(self, cx: sa.Connection, table: TableName, column: str) -> bool:
-        return any_begins_with(self.indexes(cx, table), column)
+        return any_begins_with(self.indexes(cx, [table])[0], column)
 
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         if table.schema != new.schema:

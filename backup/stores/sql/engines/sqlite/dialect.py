@@ -243,11 +243,12 @@ class SqliteDialect(DialectDefaults):
         spelled = spelled_column(_SPELLING, table, column.name, column.type)
         return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD COLUMN {spelled}"
 
-    def indexes(self, cx: sa.Connection, table: TableName) -> Sequence[Mapping[str, Any]]:
-        return listing.indexes_of(cx, table.name)
+    def indexes(self, cx: sa.Connection, tables: Sequence[TableName]) -> Sequence[Sequence[Mapping[str, Any]]]:
+        by_table = listing.indexes_of(cx, [table.name for table in tables])
+        return [by_table[table.name] for table in tables]
 
     def has_index_by(self, cx: sa.Connection, table: TableName, column: str) -> bool:
-        return any_begins_with(self.indexes(cx, table), column)
+        return any_begins_with(self.indexes(cx, [table])[0], column)
 
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
         send_ddl(cx, f"ALTER TABLE {quoted_parts(_SPELLING, *table[:2])} RENAME TO {quoted_parts(_SPELLING, new.name)}")
