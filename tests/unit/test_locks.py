@@ -1,5 +1,6 @@
 """One sync of a service at a time: the file lock, and the lease in a storage account."""
 
+import fcntl
 import os
 import re
 import signal
@@ -157,6 +158,57 @@ def test_a_file_lock_that_was_given_back_is_free_though_a_forked_process_lives(f
         assert os.waitpid(child, 0)[1] == 0
         with pytest.raises(Locked), file_lock(service, "backup"):
             pass
+
+
+def test_a_forked_process_that_leaves_the_block_does_not_free_its_parents_lock(file_lock: Lock, service: str) -> None:
+    holder = file_lock(service, "backup")
+    with holder:
+        if not (child := os.fork()):
+            try:
+                holder.__exit__(None, None, None)
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(Locked), file_lock(service, "backup"):
+            pass
+
+
+def test_a_holder_that_died_leaves_its_lock_free_though_a_process_that_it_forked_lives(
+    file_lock: Lock, service: str
+) -> None:
+    (forked, has_forked), (ended, end) = os.pipe(), os.pipe()
+    if not (holder := os.fork()):
+        held_by_it = file_lock(service, "backup")
+        held_by_it.__enter__()
+        if os.fork():
+            os._exit(0)
+        os.close(end)
+        os.write(has_forked, b"x")
+        os.read(ended, 1)
+        os._exit(0)
+    assert os.waitpid(holder, 0)[1] == 0
+    assert os.read(forked, 1) == b"x"
+    with file_lock(service, "backup") as held:
+        held()
+    os.close(end)
+
+
+def test_a_lock_file_that_is_deleted_while_it_is_being_locked_is_not_locked(
+    file_lock: Lock, service: str, lock_files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def deleted_first(file: int, operation: int) -> None:
+        for path in lock_files.rglob(f"{service}-*"):
+            path.unlink()
+        flock(file, operation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", deleted_first)
+        with pytest.raises(Locked), file_lock(service, "backup"):
+            pass
+    with file_lock(service, "backup"), pytest.raises(Locked), file_lock(service, "backup"):
+        pass
 
 
 def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
