@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
+
+from backup.core.log import event
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 """How far the clocks of two machines may differ. A time that lies further ahead comes from a wrong clock."""
@@ -111,22 +114,45 @@ class Job:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Returns the job of a record. Ignores fields that this release does not have."""
+        """Returns the job of a record. Ignores fields that this release does not have. Raises ValueError, TypeError,
+        KeyError or AttributeError for a record that is none of a job; see `job_of`."""
         values = {item.name: record[item.name] for item in fields(cls) if item.name in record}
         for name in _TIMES & values.keys():
-            values[name] = datetime.fromisoformat(values[name])
+            values[name] = _moment(values[name])
         request = {
             item.name: record["request"][item.name] for item in fields(Request) if item.name in record["request"]
         }
         values["request"], values["state"] = Request(**request), State(values["state"])
         values["history"] = tuple(
-            StateChange(State(change["state"]), datetime.fromisoformat(change["at"]), change["reason"])
+            StateChange(State(change["state"]), _moment(change["at"]), change["reason"])
             for change in values.get("history", ())
         )
-        return cls(**values)
+        job = cls(**values)
+        if not all(isinstance(getattr(job, name), kind) for name, kind in _KINDS.items()):
+            raise TypeError
+        return job
 
 
+def job_of(record: Mapping[str, Any]) -> Job | None:
+    """The record's job. None, and a line in the log, for a record that cannot be read, such as one of a later release
+    that knows more states: it counts as missing, and stops no other job."""
+    try:
+        return Job.from_json(record)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        job_id = record.get("job_id") if isinstance(record, Mapping) else None
+        event("job.not_read", level=logging.WARNING, job_id=job_id, error=type(error).__name__)
+        return None
+
+
+_KINDS: Mapping[str, type] = {"job_id": str, "order": str, "trigger": str, "attempt": int, "retries": int}
 _TIMES = frozenset(item.name for item in fields(Job) if "datetime" in str(item.type))
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(text)
+    return moment
 
 
 def _plain(value: Any) -> Any:

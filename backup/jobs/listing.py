@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from backup.core.errors import BadRequest
-from backup.jobs.job import Job, State
+from backup.jobs.job import Job, State, job_of
 from backup.jobs.key_values import Item, KeyValues
 from backup.jobs.record_keys import hashed
 
@@ -60,11 +60,12 @@ def page_of_jobs(
 
 
 def jobs_at(keys: KeyValues, items: Sequence[Item]) -> list[Job | None]:
-    """Returns the jobs that these keys of one kind lead to; None for one that has been removed since."""
+    """Returns the jobs that these keys of one kind lead to; None for one that has been removed since, or
+    that cannot be read."""
     records: Sequence[Item | None] = items
     if items and not items[0].key.startswith("all:"):
         records = keys.get_all([f"all:{item.key.rpartition(':')[2]}" for item in items])
-    return [None if record is None else Job.from_json(record.value) for record in records]
+    return [None if record is None else job_of(record.value) for record in records]
 
 
 def _prefix(state: State | None, service: str | None) -> str:

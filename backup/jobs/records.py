@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from backup.core.errors import BadRequest, StoreUnavailable
 from backup.core.model import Now
-from backup.jobs.job import OPEN, Job, Request, State
+from backup.jobs.job import OPEN, Job, Request, State, job_of
 from backup.jobs.key_values import NEW, Change, Item, KeyValues
 from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST, jobs_at
 from backup.jobs.record_keys import once_key, order_of, pointer_keys, record_changes
@@ -80,7 +80,7 @@ class JobRecords:
         """Returns the job of this id, or of the only id that begins with it; None without one. Raises BadRequest when
         several ids begin with it."""
         item = self._item(job_id)
-        return None if item is None else Job.from_json(item.value)
+        return None if item is None else job_of(item.value)
 
     def claim(self, job_id: str, owner: str) -> Job | None:
         """Gives the job to `owner` to work on and returns it. Returns None for a job that has ended, is not due yet, or
@@ -168,7 +168,10 @@ class JobRecords:
         """Removes ended jobs that were made before that time, at most `limit`; returns how many it removed."""
         forgotten = 0
         for item in self._keys.scan("all:", after=f"all:{order_of(before, '')}", limit=limit):
-            job = Job.from_json(item.value)
+            job = job_of(item.value)
+            if job is None:  # what leads to it leads nowhere then, as to a job that was removed
+                forgotten += self._keys.commit([Change(item.key, None, item.etag)])
+                continue
             if not job.state.has_ended:
                 continue
             removals = [Change(item.key, None, item.etag), Change(f"job:{job.job_id}", None)]
@@ -204,7 +207,9 @@ class JobRecords:
             item = self._item(job_id)
             if item is None:
                 return None
-            before = Job.from_json(item.value)
+            before = job_of(item.value)
+            if before is None:
+                return None
             if done(before):
                 return before
             after = change(before)

@@ -120,7 +120,7 @@ class Checkpoint:
         """
         try:
             return cls._read(text or "")
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             event("checkpoint.not_read", level=logging.WARNING, error=type(error).__name__)
             return cls()
 

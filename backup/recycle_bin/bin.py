@@ -23,6 +23,7 @@ from backup.stores import Keep, Sibling, SideName, Store
 from backup.stores.exact_json import key_hash
 
 _AT_ONCE = 500
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _BYTES_AT_ONCE = 8 * 1024 * 1024
 _RUNS_AT_FIRST, _RUNS_AT_ONCE = 16, 256
 
@@ -111,7 +112,7 @@ class RecycleBin:
         page = self._entries.find(
             self._of_place(), order_by="RecycledAt", descending=True, below=below, limit=1, fields=("RecycledAt",)
         )
-        return page[0]["RecycledAt"] if page else None
+        return next((entry["RecycledAt"] for entry in page if isinstance(entry["RecycledAt"], datetime)), None)
 
     def oldest(self) -> datetime | None:
         """Returns when the oldest entry was made; None if there is none."""
@@ -218,8 +219,14 @@ class RecycleBin:
         return min(images, key=lambda kept: kept.at, default=None)
 
     def _moment(self, entry: Mapping[str, Any]) -> datetime:
+        """When the entry was made. One whose time cannot be read counts as the youngest that its run may have made."""
         # The id names the run. The SyncId may be missing: a part of an entry lacks some fields.
-        return self._timeline.moment(str(UUID(entry["EntryId"][:32])), entry["RecycledAt"])
+        try:
+            run = str(UUID(entry["EntryId"][:32]))
+        except ValueError:  # no run has written it
+            run = ""
+        at = entry["RecycledAt"]
+        return self._timeline.moment(run, at if isinstance(at, datetime) else _NEVER)
 
     def with_records(self, without_records: Iterable[Kept]) -> Iterator[list[Kept]]:
         """Yields the same entries with their records, in batches of about 8 MiB and in no particular order.
@@ -315,6 +322,8 @@ class RecycleBin:
             # over entries of the same time; the next purge deletes those.
             if not old:
                 above = page[-1]["RecycledAt"]
+                if not isinstance(above, datetime):
+                    return purged
 
 
 def _size(kept: Kept) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -12,6 +13,7 @@ from hashlib import sha256
 from itertools import groupby
 from typing import Any
 
+from backup.core.errors import StoreError
 from backup.core.model import Action, Image, Key
 from backup.stores import LongText, Shape, SideName
 from backup.stores.exact_json import (
@@ -211,21 +213,23 @@ def _ranges_to_text(keys: Sequence[int]) -> str:
 
 def kept(entry: Mapping[str, Any]) -> Iterator[Kept]:
     """Yields what the entry says about each of its keys. Keeps no reference to an entry of one key: it may be large."""
-    if _is_of_many(entry):
-        return (_kept(entry, key) for key in _keys(entry))
-    return iter([_kept(entry, key) for key in _keys(entry)])
+    kept_of_keys = kept_of(entry, {})
+    with _named(entry):
+        return kept_of_keys if _is_of_many(entry) else iter([*kept_of_keys])
 
 
 def number_of_keys(entry: Mapping[str, Any]) -> int:
     """Returns how many keys the entry has."""
-    text = entry["RecordKey"]
-    return sum(last - first + 1 for first, last in json.loads(text)) if text.startswith("[[") else 1
+    with _named(entry):
+        text = entry["RecordKey"]
+        return sum(last - first + 1 for first, last in json.loads(text)) if text.startswith("[[") else 1
 
 
 def kept_of(entry: Mapping[str, Any], keys_by_block: Mapping[str, set[Key]]) -> Iterator[Kept]:
     """Yields what the entry says about its keys. Of an entry of many keys, only those in `keys_by_block` count."""
-    in_block = keys_by_block.get(entry["KeyHash"])
-    return (_kept(entry, key) for key in _keys(entry) if in_block is None or key in in_block)
+    with _named(entry):
+        in_block = keys_by_block.get(entry["KeyHash"])
+        yield from (_kept(entry, key) for key in _keys(entry) if in_block is None or key in in_block)
 
 
 def hashes_of(keys: Iterable[Key]) -> tuple[list[str], dict[str, set[Key]]]:
@@ -237,6 +241,21 @@ def hashes_of(keys: Iterable[Key]) -> tuple[list[str], dict[str, set[Key]]]:
         if (block := _block_of(key)) is not None:
             blocks.setdefault(block, set()).add(key)
     return sorted(hashes | blocks.keys()), blocks
+
+
+@contextmanager
+def _named(entry: Mapping[str, Any]) -> Iterator[None]:
+    """Raises a StoreError that names the entry if it cannot be read: whoever would go on without it would undo or
+    restore less than was asked for."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise StoreError(
+            f"The entry {entry.get('EntryId')} of the recycle bin cannot be read ({type(error).__name__}). What was "
+            "written before stays.",
+            hint="Restore other records by their keys. Or give up the images of this entry: delete it from "
+            f"{RECYCLE_BIN.name}, and run it again.",
+        ) from None
 
 
 def _is_of_many(entry: Mapping[str, Any]) -> bool:
@@ -251,6 +270,8 @@ def _keys(entry: Mapping[str, Any]) -> Iterator[Key]:
 
 
 def _kept(entry: Mapping[str, Any], key: Key) -> Kept:
+    if not isinstance(entry["RecycledAt"], datetime):
+        raise TypeError("RecycledAt")
     return Kept(
         entry["EntryId"],
         entry["SyncId"],

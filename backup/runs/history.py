@@ -14,7 +14,7 @@ from backup.core.log import event
 from backup.core.run_values import Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
 from backup.runs.clock import ServerTime, elapsed
-from backup.runs.history_entries import HISTORY, VERSION, asked_for, entry_of, run_of
+from backup.runs.history_entries import HISTORY, VERSION, asked_for, entry_of, is_out_of_range, run_of
 from backup.runs.opening import NEWEST, NOTHING_KNOWN, Opening
 from backup.stores import Sibling, Store
 from backup.stores.sibling import Look
@@ -94,8 +94,7 @@ class History:
         entries = self.entries.find(
             self.about(service), order_by="RunNumber", descending=True, limit=_PAGE, fields=("RunNumber",)
         )
-        numbers = (entry["RunNumber"] for entry in entries)
-        return next((number for number in numbers if isinstance(number, int)), 0) + 1
+        return next(iter(_all(int, "RunNumber", entries)), 0) + 1
 
     def change(self, run: Run, owners: Sequence[str | None], attempts: Sequence[str | None]) -> bool:
         """Writes the run's entry as it stands, if the entry belongs to one of these owners and attempts, and its status
@@ -229,6 +228,7 @@ class History:
                 Run(service, Trigger.CLI, False, entry["StartedAt"], entry["SyncId"], number=entry["RunNumber"])
                 for entry in entries
                 if isinstance(entry["StartedAt"], datetime) and isinstance(entry["RunNumber"], int)
+                if not any(map(is_out_of_range, (entry["StartedAt"], entry["RunNumber"])))
             ),
             now,
         )
@@ -282,8 +282,8 @@ def is_synced(run: Run) -> bool:
 
 
 def _all(kind: type[T], name: str, entries: Sequence[Mapping[str, Any]]) -> list[T]:
-    """The values of one column, without those of another type: SQLite and Cosmos DB keep values of any type."""
-    return [entry[name] for entry in entries if isinstance(entry[name], kind)]
+    """The values of one column, without those that cannot be read: SQLite and Cosmos DB keep values of any type."""
+    return [entry[name] for entry in entries if isinstance(entry[name], kind) and not is_out_of_range(entry[name])]
 
 
 def _has_changed(run: Run) -> bool:

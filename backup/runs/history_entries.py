@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from decimal import Decimal
 from functools import cached_property
 from operator import attrgetter
@@ -174,7 +174,17 @@ _READ = [
 """For each column: its name, whether it is required, the types that its value may have, how it is read (None: as it
 is), the part of the run that the value goes to, and its name there."""
 
+_LARGEST_NUMBER = 2**62
+
 _SYNC_TRIGGERS = frozenset(trigger.value for trigger in Trigger)
+
+
+def is_out_of_range(value: Any) -> bool:
+    """Whether an entry's value is a time or a number that nobody can reckon with: days or one more would be too much
+    for its type. No run has written it."""
+    if isinstance(value, datetime):
+        return not MINYEAR < value.year < MAXYEAR
+    return isinstance(value, int) and abs(value) > _LARGEST_NUMBER
 
 
 def asked_for(*verbs: Verb) -> list[str]:
@@ -196,7 +206,7 @@ def run_of(entry: Mapping[str, Any]) -> Run | None:
     """The entry's run. None, and a line in the log, for an entry that cannot be read: it counts as missing."""
     try:
         return _read(entry)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         sync_id, kind = entry.get("SyncId"), type(error).__name__
         event("history.not_read", level=logging.WARNING, service=entry.get("ServiceName"), sync_id=sync_id, error=kind)
         return None
@@ -210,7 +220,7 @@ def _read(entry: Mapping[str, Any]) -> Run:
         value = entry[column]
         if value is None and not required:
             continue
-        if not isinstance(value, types):
+        if not isinstance(value, types) or is_out_of_range(value):
             raise TypeError(column)
         if part is not None:
             parts[part][name] = value if read is None else read(value)

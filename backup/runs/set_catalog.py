@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from backup.core.errors import NotInitialized
+from backup.core.log import event
 from backup.stores import ForeignKey, Shape, Store
 
 SET_CATALOG = Shape(
@@ -28,15 +30,29 @@ class KeptForeignKeys(NamedTuple):
 
 
 def kept_foreign_keys(backup: Store, set_name: str) -> KeptForeignKeys | None:
-    """Returns what was kept of the set; None if nothing was. Costs one query. Raises what a store raises."""
+    """Returns what was kept of the set; None if nothing was, or
+    what cannot be read. Costs one query. Raises what a store raises."""
     try:
         entries = backup.sibling(SET_CATALOG).find({"SetName": set_name}, order_by="SetName", limit=1)
     except NotInitialized:
         return None
     if not entries:
         return None
-    [entry] = entries
-    return KeptForeignKeys([ForeignKey(**fields) for fields in json.loads(entry["ForeignKeys"])], entry["SavedAt"])
+    return _read(entries[0])
+
+
+def _read(entry: Mapping[str, Any]) -> KeptForeignKeys | None:
+    """What the entry says. None, and a line in the log, for one that cannot be read: the next sync writes it anew."""
+    try:
+        foreign_keys = [ForeignKey(**fields) for fields in json.loads(entry["ForeignKeys"])]
+        names = [name for key in foreign_keys for name in (key.name, key.table, key.referred)]
+        if not isinstance(entry["SavedAt"], datetime) or not all(isinstance(name, str) for name in names):
+            raise TypeError
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        kind = type(error).__name__
+        event("set.foreign_keys_not_read", level=logging.WARNING, set=entry.get("SetName"), error=kind)
+        return None
+    return KeptForeignKeys(foreign_keys, entry["SavedAt"])
 
 
 def keep_foreign_keys(backup: Store, set_name: str, foreign_keys: Sequence[ForeignKey], now: datetime) -> None:

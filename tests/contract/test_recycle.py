@@ -783,6 +783,25 @@ def test_purge_passes_over_pages_of_a_run_whose_clock_was_behind(bench: Bench, m
     assert [len(it.of(n)) for n in (1, 2)] == [0, 4]
 
 
+@pytest.mark.parametrize(
+    "odd", [{"Action": "Odd"}, {"RecordKey": "{{"}, {"Version": "["}, {"Record": "no JSON"}, {"RecordKey": "[[1]]"}]
+)
+def test_an_entry_that_cannot_be_read_is_named_and_purged_when_it_is_old(
+    sqlite_bench: SqliteBench, odd: dict[str, str]
+) -> None:
+    sqlite_bench.create()
+    it = recycled(sqlite_bench)
+    it.add(["a"], 1)
+    it.add(["b"], 3)
+    sibling = it.backup.sibling(RECYCLE_BIN)
+    [entry, _] = sibling.find({}, order_by="RecycledAt", limit=9)
+    sibling.put([{**entry, **odd}, {**entry, "EntryId": "of nobody", "SyncId": "of nobody"}])
+    with pytest.raises(StoreError, match=entry["EntryId"]):
+        it.of(1)
+    assert it.bin.purge(moment(2)) == 2
+    assert [entry["RecycledAt"] for entry in sibling.find({}, order_by="RecycledAt", limit=9)] == [moment(3)]
+
+
 # --- an older release's table -----------------------------------------------------------------------------------------
 
 

@@ -184,3 +184,8 @@ def test_beyond_five_hundred_ranges_neighbours_are_merged() -> None:
         at = at.past(chunk, Counts(), 0, 0, None, must_return=number % 2 == 0)
     assert len(at.deleting) <= 500
     assert covered(at.deleting, 1002) >= {n + 1 for n in range(1, 1002, 2)}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"proof":[]}', "[" * 100_000, '{"proof":{"source":5}}'])
+def test_a_text_that_is_no_checkpoint_is_the_start_of_a_walk(text: str) -> None:
+    assert Checkpoint.from_text(text) == Checkpoint()

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -30,3 +31,17 @@ def test_an_entry_is_read_without_a_value_unless_nobody_could_tell_its_run(
     run = Run("customer", Trigger.CLI, False, AT).ended(Status.COMPLETED, AT, Counts(inserted=1))
     read = run_of({**entry_of(run), name: None})
     assert (read is None) == (name in NEEDED) == ("history.not_read" in caplog.text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("StartedAt", AT.replace(year=1)),
+        ("CompletedAt", AT.replace(year=9999)),
+        ("RunNumber", 2**63 - 1),
+        ("Failures", "[" * 100_000),
+    ],
+)
+def test_an_entry_that_nobody_can_reckon_with_counts_as_missing(name: str, value: Any) -> None:
+    run = Run("customer", Trigger.CLI, False, AT).ended(Status.COMPLETED, AT, Counts(inserted=1))
+    assert run_of({**entry_of(run), name: value}) is None

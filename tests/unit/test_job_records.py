@@ -11,6 +11,7 @@ import pytest
 
 from backup.core.errors import BadRequest
 from backup.jobs.job import HISTORY_AT_MOST, Job, Request, State
+from backup.jobs.key_values import Change
 from backup.jobs.listing import page_of_jobs
 from backup.jobs.record_keys import hashed
 from backup.jobs.records import SILENCE, JobRecords
@@ -260,3 +261,31 @@ def test_a_record_of_a_later_release_is_read(records: JobRecords, keys: SqliteKe
     given = {**job.to_json(), "unknown": 1, "request": {"service": "customer", "new": True}}
     assert Job.from_json(given) == job
     assert len(hashed("x" * 1000)) == 24
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"state": "Paused"},
+        {"request": None},
+        {"request": {}},
+        {"created_at": "soon"},
+        {"heartbeat_at": "2026-11-29T12:00:00"},
+        {"attempt": "first"},
+        {"history": [{}]},
+    ],
+)
+def test_a_record_that_cannot_be_read_hides_no_other_job(
+    records: JobRecords, keys: SqliteKeyValues, clock: Clock, odd: dict[str, Any]
+) -> None:
+    unreadable, job = enqueued(records, Request("order")), enqueued(records)
+    keys.commit([Change(f"all:{unreadable.order}", {**unreadable.to_json(), **odd})])
+    assert records.waiting() == [job]
+    assert records.services_at_work() == {"customer"}
+    assert page_of_jobs(keys).jobs == [job]
+    assert records.get(unreadable.job_id) is None
+    assert records.claim(unreadable.job_id, "worker") is None
+    assert records.cancel(unreadable.job_id, "It is of no use.") is None
+    clock.pass_by(days=1)
+    assert records.forget(clock.now) == 1
+    assert keys.get(f"all:{unreadable.order}") is None

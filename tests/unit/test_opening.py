@@ -140,3 +140,14 @@ def test_syncs_and_verifies_are_found_by_what_they_did(backup: Store) -> None:
     assert failed.completed_at is not None
     assert history.has_synced("customer", failed.completed_at - timedelta(seconds=1))
     assert not history.has_synced("customer", failed.completed_at)
+
+
+def test_an_entry_whose_number_or_time_is_out_of_reach_leaves_numbers_and_times_to_the_others(backup: Store) -> None:
+    history, _ = save(backup, ended(1))
+    odd = replace(ended(2), place=history.place)
+    history.entries.put([{**entry_of(odd), "RunNumber": 2**63 - 1, "SyncedAt": NOW.replace(year=9999)}])
+    history.entries.put([{**entry_of(replace(odd, sync_id="early")), "StartedAt": NOW.replace(year=1)}])
+    opening = history.opening("customer")
+    assert (opening.next_number, history.next_number("customer")) == (3, 3)
+    assert opening.clock(lambda: NOW, None)() == NOW
+    assert history.timeline("customer", NOW).since(ended(1).sync_id)
