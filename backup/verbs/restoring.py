@@ -59,6 +59,14 @@ class Restoring:
         self._wish, self._keys, self._runs_since = wish, keys, runs_since
         runs = runs_since if past is None else [past.run]
         self._filling = {run.sync_id for run in runs if run.added_columns}
+        session.note(
+            *(
+                f"The run {run.sync_id} added or widened the column {name}. A record that has changed since gets what "
+                "the column held before: nothing, if the run added it."
+                for run in runs
+                for name in run.added_columns
+            )
+        )
         self._into_exists = into_exists
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
         self._overwriting = Overwriting(session, into, self._is_newer, overwrite_newer=wish.overwrite_newer)

@@ -32,3 +32,19 @@ def test_values_rewritten_with_their_column_are_copied_or_found(postgres_place: 
         found = run("verify", "customer", depth)
         assert (found["Verified"], found["Content"]) == (False, 100)
         assert {name for one in found["Differences"] for name in one["Names"]} == {"Name", "City", "Email"}
+
+
+def test_a_restore_from_before_a_column_says_that_it_is_emptied(sqlite_place: Place, tmp_path: Path) -> None:
+    service = sqlite_place.customer
+
+    def run(*arguments: str) -> dict[str, Any]:
+        return command(tmp_path, service.settings, *arguments, "--json").json
+
+    assert run("sync", "customer")["Success"]
+    moment = service.backup.history()[-1]["CompletedAt"].replace(" ", "T") + "Z"
+    service.source.run('ALTER TABLE {table} ADD COLUMN "Rank" integer')
+    service.source.run('UPDATE {table} SET "Rank" = 1, "Version" = "Version" + 1 WHERE "Id" = 3')
+    assert run("sync", "customer")["Success"]
+    restored = run("restore", "customer", "--at", moment, "--yes")
+    assert service.source.contents()[3]["Rank"] is None
+    assert "the column Rank" in " ".join(restored["Notes"])
