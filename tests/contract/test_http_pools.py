@@ -13,6 +13,7 @@ import pytest
 import requests
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
+from requests import sessions
 
 from backup.config.settings import Settings, load_settings
 from backup.core.errors import SourceMissing, StoreUnavailable
@@ -182,6 +183,81 @@ def test_a_refused_login_is_not_valid_until_one_is_taken() -> None:
             seen.append(state_of(pool).login.is_valid)
         assert seen == [True, False, True, False, True]
         pool.close_idle(0)
+
+
+# --- what the environment says ----------------------------------------------------------------------------------------
+
+
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+@pytest.fixture
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No environment names proxies."""
+    for name in PROXIES:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_requests_go_by_the_proxy_that_the_environment_names_but_for_the_servers_that_it_excepts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with serving() as (proxy, of_proxy), serving() as (url, of_server):
+        monkeypatch.setenv("HTTP_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        pool = HttpPool(4)
+        get = getting(pool)
+        of_proxy += [201, 202]
+        of_server += [203, 204]
+        assert [get("http://account.invalid/"), get(url), get("http://account.invalid/a"), get(url)] == [
+            *(201, 203, 202, 204),
+        ]
+        pool.close_idle(0)
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_the_environment_is_asked_for_a_proxy_once_for_each_server_and_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def no_proxy_for(url: str, no_proxy: str | None) -> dict[str, str]:
+        asked.append(url)
+        return {}
+
+    monkeypatch.setattr(sessions, "get_environ_proxies", no_proxy_for)
+    with serving() as (url, _):
+        pool = HttpPool(4)
+        get = getting(pool)
+        localhost = url.replace("127.0.0.1", "localhost")
+        for address in (f"{url}a", f"{url}b?c=d", localhost, f"{localhost}a"):
+            get(address)
+        assert asked == [f"{url}a", localhost]
+        getting(pool)(url)
+        assert asked == [f"{url}a", localhost, url]
+        pool.close_idle(0)
+
+
+@pytest.mark.usefixtures("no_proxies")
+def test_a_callers_own_proxy_comes_before_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    pool = HttpPool(4)
+    session = pool.transport().session
+    assert session is not None
+    with serving() as (proxy, _):
+        assert session.get("http://account.invalid/", proxies={"http": proxy}, timeout=5).status_code == 200
+        with pytest.raises(requests.exceptions.ProxyError):
+            session.get("http://account.invalid/", timeout=5)
+        pool.close_idle(0)
+
+
+def test_what_stands_in_a_netrc_does_not_replace_the_login(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("default login someone password hidden")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    session = HttpPool(4).transport().session
+    assert session is not None
+    request = requests.Request("PUT", "http://account.invalid/", headers={"Authorization": "SharedKey"}, data=b"body")
+    headers = session.prepare_request(request).headers
+    assert (headers["Authorization"], headers["Content-Length"]) == ("SharedKey", "4")
 
 
 # --- whom a connection trusts -----------------------------------------------------------------------------------------
