@@ -6,8 +6,9 @@ import json
 from collections.abc import Sequence
 
 from backup.runs.upgrade import OWN_NAMES
+from backup.services.left_out import as_left_out, left_out_texts
 from backup.services.set_specs import unique_key
-from backup.stores import Limits, Listed, Side, list_places
+from backup.stores import LeftOut, Limits, Listed, Side, list_left_out, list_places
 
 _HEAD = """\
 # What is backed up, and how. docs/whole-databases.md says what else may stand here.
@@ -49,9 +50,10 @@ def first_file(
         why = ["without a key; name one below to back them up"] if keyless else []
         why += ["named like the app's own tables, which lie beside the copies"] if own else []
         lines.append(f"exclude = [{names}]  # {'; '.join(why)}")
+    left_out = _left_out(name, list_left_out(side, limits), [place for place in places if place.is_view])
     lines.append('on_new_table = "add"             # or "ignore", or "fail"')
     lines.append("# consistent = true              # read all tables as of one moment; see docs/whole-databases.md")
-    return "\n".join([head + lines[0], *lines[1:], "", *_sections(name, tables), *_views(name, places), ""])
+    return "\n".join([head + lines[0], *lines[1:], "", *_sections(name, tables), *left_out, ""])
 
 
 def _sections(name: str, tables: Sequence[Listed]) -> list[str]:
@@ -70,13 +72,9 @@ def _sections(name: str, tables: Sequence[Listed]) -> list[str]:
     return lines
 
 
-def _views(name: str, places: Sequence[Listed]) -> list[str]:
-    views = [place.name for place in places if place.is_view]
-    if not views:
-        return []
-    return [
-        f"# Views take part once their key is named. There are {', '.join(views)}.",
-        f"# [set.{name}.table.{json.dumps(views[0], ensure_ascii=False)}]",
-        '# key = ["…"]',
-        "",
-    ]
+def _left_out(name: str, things: Sequence[LeftOut], views: Sequence[Listed]) -> list[str]:
+    texts = [f"# {text[0].upper()}{text[1:]}" for text in left_out_texts([*map(as_left_out, views), *things])]
+    if views:
+        section = f"# [set.{name}.table.{json.dumps(views[0].name, ensure_ascii=False)}]"
+        texts += [section, '# key = ["…"]']
+    return [*texts, ""] if texts else []

@@ -20,10 +20,10 @@ from backup.stores import ForeignKey, Listed, list_places
 class Members:
     """What a set has now. `specs`: its services by table, big tables first. `listed`: what the catalogue says of them.
 
-    `errors`: why the set is not whole, such as a pattern that stands for nothing. `views`: what fits a pattern and is
-    left out all the same, for it is no table of the source's own. `ignored`: new tables that the file tells to ignore.
-    `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign keys that somebody has
-    given to the backup's tables; a sync makes none.
+    `errors`: why the set is not whole, such as a pattern that stands for nothing. `views`: what fits a pattern
+    and is left out all the same, for it is no table of the source's own. `ignored`: new tables that the file
+    tells to ignore. `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign keys that
+    somebody has given to the backup's tables; a sync makes none.
     """
 
     specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Members:
     ignored: Sequence[str] = ()
     gone: Sequence[str] = ()
     copy_keys: Sequence[ForeignKey] = ()
-    views: Sequence[str] = ()
+    views: Sequence[Listed] = ()
 
 
 def members_of(specs: SetSpecs) -> Members:
@@ -89,7 +89,7 @@ def _in_backup(specs: SetSpecs) -> list[Listed]:
 
 def chosen_tables(
     specs: SetSpecs, in_source: Sequence[Listed]
-) -> tuple[dict[str, Listed], list[BackupError], list[str]]:
+) -> tuple[dict[str, Listed], list[BackupError], list[Listed]]:
     """The tables that the patterns stand for, the patterns that stand for nothing, and the views that fit a pattern and
     are left out."""
     section, names = specs.section, NameIndex(listed.name for listed in in_source)
@@ -130,7 +130,7 @@ def chosen_tables(
                     hint="Correct it in backup.toml. All other services of the set were tried.",
                 )
             )
-    return chosen, errors, [name for name in views if name not in chosen]
+    return chosen, errors, [by_name[name] for name in views if name not in chosen]
 
 
 def _gone(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[Listed]) -> list[str]:

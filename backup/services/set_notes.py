@@ -1,32 +1,41 @@
-"""What a plan says of a set itself: which tables and views it leaves out, and the order of the others. Runs nothing."""
+"""What a plan says of a set itself: what it leaves out, and the order of the others. Writes nothing."""
 
 from __future__ import annotations
 
+from backup.core.errors import BackupError, StoreError
+from backup.core.patterns import PatternIndex
+from backup.services.left_out import as_left_out, left_out_texts
 from backup.services.sets import ServiceSet
 from backup.services.table_order import cycle_text, parents_first
+from backup.stores import list_left_out
 
 _NAMED_AT_MOST = 20
 
 
 def notes_of_set(own_set: ServiceSet) -> list[str]:
-    """Returns what is to say of the set beside its services: tables that are left out, and the order of the others."""
+    """Returns what is to say of the set beside its services: what is left out, and the order of the others. Asks the
+    source once. Raises no error of it."""
     return [
         *(f"{own_set.name}: {table} is gone from the source. Its copy stays." for table in own_set.members.gone),
         *(f"{own_set.name}: {table} is new, and on_new_table is ignore." for table in own_set.members.ignored),
-        *_view_notes(own_set),
+        *_left_out_notes(own_set),
         *_order_notes(own_set),
     ]
 
 
-def _view_notes(own_set: ServiceSet) -> list[str]:
-    """What fits a pattern of the set and is left out all the same."""
-    views = own_set.members.views
-    if not views:
-        return []
-    named = ", ".join(views[:_NAMED_AT_MOST]) + (" …" if len(views) > _NAMED_AT_MOST else "")
-    are = "is" if len(views) == 1 else "are"
-    why = "Views and tables of other servers take part once a section names their key."
-    return [f"{own_set.name}: {named} {are} left out. {why}"]
+def _left_out_notes(own_set: ServiceSet) -> list[str]:
+    """What fits a pattern of the set and is left out all the same. Asks the source."""
+    members, specs = own_set.members, own_set.specs
+    if any(isinstance(error, StoreError) for error in members.errors):
+        return []  # the source could not be asked, as the plan says elsewhere
+    try:
+        in_source = list_left_out(specs.side("source"), specs.limits)
+    except BackupError as error:
+        return [f"{own_set.name}: what is left out could not be listed: {error}"]
+    fitting = PatternIndex(specs.section.patterns)
+    excluded = PatternIndex(specs.section.exclude)
+    chosen = [each for each in in_source if fitting.first(each.name) and not excluded.first(each.name)]
+    return [f"{own_set.name}: {text}" for text in left_out_texts([*map(as_left_out, members.views), *chosen])]
 
 
 def _order_notes(own_set: ServiceSet) -> list[str]:

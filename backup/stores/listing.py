@@ -38,7 +38,8 @@ class ForeignKey:
 
 @dataclass(frozen=True)
 class Listed:
-    """A table, a view or a container. `name` is what settings write for it, with brackets where it needs them.
+    """A table, a view or a container. `name` is what settings write for it, with brackets where it needs them. `kind`
+    is `table`, also for a container, or what the server calls another thing that can be read like one.
 
     `unique_keys`: the columns of each unique index over columns that are never NULL, by the index's name. `row_version`
     is the column that the server changes with every write. `records` is about how many there are; None where the
@@ -46,13 +47,28 @@ class Listed:
     """
 
     name: str
-    is_view: bool = False
+    kind: str = "table"
     columns: Sequence[ListedColumn] = ()
     primary_key: Sequence[str] = ()
     unique_keys: Mapping[str, Sequence[str]] = field(default_factory=dict)
     row_version: str | None = None
     records: int | None = None
     foreign_keys: Sequence[ForeignKey] = ()
+
+    @property
+    def is_view(self) -> bool:
+        """Whether it has no key of its own: it is no table, or one of another server."""
+        return self.kind != "table"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What a set does not take though a pattern may fit its `name`, what it is (`kind`), and a sentence that says why.
+    Names with one reason belong together."""
+
+    name: str
+    kind: str
+    reason: str
 
 
 @dataclass(frozen=True)

@@ -925,7 +925,7 @@ def test_all_tables_of_a_database_are_listed_in_three_statements_that_need_no_pa
         records=7,
         foreign_keys=(ForeignKey("FK", "dbo.Line", ["B"], "[my.shop].Order", ["Id"], "SET NULL"),),
     )
-    assert view == Listed("dbo.Open", is_view=True, columns=[ListedColumn("Id", "", False)])
+    assert view == Listed("dbo.Open", "view", columns=[ListedColumn("Id", "", False)])
     assert order == Listed("[my.shop].Order", columns=[ListedColumn("Id", "int", False)])
     assert asked == LISTING
 

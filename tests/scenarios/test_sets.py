@@ -313,11 +313,48 @@ def test_a_view_and_a_table_without_a_key_take_part_once_the_file_names_their_ke
 
 
 def test_a_plan_names_the_views_that_fit_a_pattern_and_are_left_out(shop: Shop) -> None:
-    left_out = f"shop: {shop.prefix}German is left out. Views and tables of other servers take part once a section"
+    left_out = f"shop: the view {shop.prefix}German is left out. A view takes part once a section names its key."
     named = f'[set.shop.table."{shop.prefix}German"]', 'key = ["Id"]'
     for lines, is_told in ((["exclude = ['*tmp_*']"], True), (["exclude = ['*German']"], False), (named, False)):
         notes = plan_of(shop.registry(*lines), "shop").notes
-        assert any(note.startswith(left_out) for note in notes) is is_told
+        assert (left_out in notes) is is_told
+
+
+def test_a_plan_and_the_first_file_name_virtual_tables_and_the_tables_with_their_data(sqlite_shop: Shop) -> None:
+    sqlite_shop.run(
+        'CREATE VIRTUAL TABLE "Place Names" USING fts5 (body); CREATE VIRTUAL TABLE area USING rtree (id, a, b)'
+    )
+    virtual = "the virtual tables Place Names, area are left out. Nothing of a virtual table is copied."
+    data = "the tables area_node, area_parent, area_rowid are left out. The virtual table area has its data there."
+    notes = plan_of(sqlite_shop.registry(), "shop").notes
+    assert {f"shop: {virtual}", f"shop: {data}"} <= {*notes}
+    text = first_file(sqlite_shop.source, "shop", Limits())
+    assert f"\n# T{virtual[1:]}\n# T" in text
+    only = plan_of(sqlite_shop.registry(tables='"Place*"'), "shop")  # which stands for nothing
+    assert "shop: the virtual table Place Names is left out. Nothing of a virtual table is copied." in only.notes
+    notes = plan_of(sqlite_shop.registry('exclude = ["area*"]'), "shop").notes
+    assert any("the virtual table Place Names is left out" in note for note in notes)
+    assert not any("area" in note for note in notes)
+
+
+def test_a_plan_says_what_partitions_and_what_is_no_table_of_the_server_are(postgres_shop: Shop) -> None:
+    postgres_shop.run("""
+        CREATE TABLE sale (id int PRIMARY KEY) PARTITION BY RANGE (id);
+        CREATE TABLE sale_1 PARTITION OF sale FOR VALUES FROM (0) TO (9);
+        CREATE TABLE sale_2 PARTITION OF sale FOR VALUES FROM (9) TO (99);
+        CREATE MATERIALIZED VIEW total AS SELECT count(*) FROM sale;
+        CREATE FOREIGN DATA WRAPPER elsewhere; CREATE SERVER there FOREIGN DATA WRAPPER elsewhere;
+        CREATE FOREIGN TABLE far (id int) SERVER there
+    """)
+    plan = plan_of(postgres_shop.registry(EXCLUDE), "shop")
+    assert {
+        "shop: the partitions public.sale_1, public.sale_2 are left out. What is in a partition is copied with its "
+        "table, public.sale.",
+        "shop: the materialized view public.total is left out. A materialized view takes part once a section names "
+        "its key.",
+        "shop: the foreign table public.far is left out. A foreign table takes part once a section names its key.",
+    } <= {*plan.notes}
+    assert "shop/public.sale" in [service.service for service in plan.services]
 
 
 def test_a_key_beside_a_primary_key_is_refused_for_that_table_alone(shop: Shop) -> None:
@@ -630,7 +667,7 @@ def test_the_first_file_names_what_is_there_and_can_be_read(shop: Shop) -> None:
     text = first_file(shop.source, "shop", Limits(), variable="SHOP_SOURCE")
     assert f'# [set.shop.table."{shop.prefix}Keyless"]' in text
     assert f"{shop.prefix}Order Details has no primary key. Its key is Order, Line" in text
-    assert f"There are {shop.prefix}German." in text
+    assert f"\n# The view {shop.prefix}German is left out. A view takes part once" in text
     assert "\n# consistent = true " in text
     environment = {"SHOP_SOURCE": shop.source, "SHOP_BACKUP": shop.backup}
     registry = Registry(load_settings({"BACKUP_TOML": text, **environment}))

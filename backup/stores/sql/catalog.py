@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import BackupError, NotInitialized, SourceMissing
 from backup.stores.base import Store
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.declared import DELETED_AT, SYNCED_AT, declare, own_column, time_type
+from backup.stores.sql.declared import DELETED_AT, SYNCED_AT, declare, own_column, time_type, wanted_name
 from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import Described
@@ -39,12 +39,17 @@ class SqlCatalog:
         with suppress(self.access.missing):
             if self._existing is not None:
                 return self._existing.spelled
-        return TableName(self.schema or self.access.dialect.default_schema, self.name).spelled
+        return self.wanted_name.spelled
 
     @property
     def table_name(self) -> TableName:
         """The table as the server knows it; where there is none, as it would be made."""
-        return self._existing or TableName(self.schema or self.access.dialect.default_schema, self.name)
+        return self._existing or self.wanted_name
+
+    @property
+    def wanted_name(self) -> TableName:
+        """The table as the settings name it. Asks nobody."""
+        return wanted_name(self.access.dialect, self.schema, self.name)
 
     @property
     def withheld(self) -> Collection[str]:

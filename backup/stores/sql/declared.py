@@ -36,6 +36,11 @@ def split_name(table: str) -> tuple[str | None, str]:
     return (parts[0], parts[1]) if len(parts) == 2 else (None, parts[0])
 
 
+def wanted_name(dialect: Dialect, schema: str | None, name: str) -> TableName:
+    """The table of this name, in the schema where the server looks for a table without one if there is none."""
+    return TableName(schema or dialect.default_schema, name)
+
+
 def declare(
     table: TableName, columns: Sequence[Column], key_names: Sequence[str], *own_columns: sa.Column[Any]
 ) -> sa.Table:

@@ -60,8 +60,7 @@ class ManyTables:
 
     def name_of(self, store: Store) -> TableName:
         """The name by which the catalogue may know the store's table. Asks nobody."""
-        catalog = catalog_of(store)
-        return TableName(catalog.schema or self.dialect.default_schema, catalog.name)
+        return catalog_of(store).wanted_name
 
     def describe(self, names: Sequence[TableName]) -> Sequence[Described | None]:
         """What the catalogue says now of the tables with these names; None of those that it leaves out. Costs a

@@ -7,9 +7,8 @@ from datetime import datetime
 
 from backup.core.errors import BackupError, StoreError
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.declared import split_name
+from backup.stores.sql.declared import split_name, wanted_name
 from backup.stores.sql.engines.snapshot import Snapshot, SnapshotReads
-from backup.stores.sql.engines.tables import TableName
 
 
 class SourceSnapshot:
@@ -30,7 +29,7 @@ class SourceSnapshot:
 
     def refusal(self, table: str) -> BackupError | None:
         """Why the table cannot be read in the snapshot; None if it can."""
-        reason = self._snapshot.unreadable.get(_table_name(self._access, table))
+        reason = self._snapshot.unreadable.get(wanted_name(self._access.dialect, *split_name(table)))
         if reason is None:
             return None
         return StoreError(
@@ -48,11 +47,5 @@ class SourceSnapshot:
 
 def begun(access: SqlAccess, tables: Sequence[str]) -> SourceSnapshot:
     """Begins a snapshot in which these tables can be read. Raises what `SqlAccess.begin_snapshot` raises."""
-    names = [_table_name(access, table) for table in tables]
+    names = [wanted_name(access.dialect, *split_name(table)) for table in tables]
     return SourceSnapshot(access, access.begin_snapshot(names))
-
-
-def _table_name(access: SqlAccess, table: str) -> TableName:
-    """The table that a service names, as its server's statements name it."""
-    schema, name = split_name(table)
-    return TableName(schema or access.dialect.default_schema, name)

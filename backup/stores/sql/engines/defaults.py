@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backup.stores.listing import LeftOut
 from backup.stores.sql.engines.base import Described, Dialect, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.images_to_make import ImagesToMake
@@ -73,6 +74,9 @@ class DialectDefaults(Dialect):
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
     ) -> int | None:
         return None
+
+    def list_left_out(self, cx: sa.Connection) -> Sequence[LeftOut]:
+        return ()
 
     def indexes(self, cx: sa.Connection, tables: Sequence[TableName]) -> Sequence[Sequence[Mapping[str, Any]]]:
         return inspected_together(cx, tables)

@@ -69,7 +69,7 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
         tables.append(
             Listed(
                 spelled_name(schema, name),
-                kind.strip() == "V",
+                "view" if kind.strip() == "V" else "table",
                 columns,
                 row_version=next((column.name for column in columns if column.type in _VERSIONS), None),
                 records=None if rows is None or rows < 0 else int(rows),  # Babelfish has -1 before ANALYZE

@@ -6,8 +6,10 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from backup.stores.listing import ForeignKey, Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.listing import ForeignKey, LeftOut, Listed, ListedColumn, UniqueIndex, with_keys
 from backup.stores.sql.engines.tables import spelled_name
+
+_KINDS = {"v": "view", "m": "materialized view", "f": "foreign table"}
 
 # A partition shows in its parent.
 _COLUMNS = sa.text(
@@ -37,6 +39,17 @@ _INDEXES = sa.text(
     ORDER BY n.nspname, c.relname, x.relname
     """
 )
+_PARTITIONS = sa.text(
+    """
+    SELECT n.nspname, c.relname, s.nspname, p.relname
+    FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition AND c.relkind IN ('r', 'p', 'f')
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    JOIN pg_class p ON p.oid = i.inhparent
+    JOIN pg_namespace s ON s.oid = p.relnamespace
+    ORDER BY n.nspname, c.relname
+    """
+)
 
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 _FOREIGN_KEYS = sa.text(
@@ -60,6 +73,18 @@ _FOREIGN_KEYS = sa.text(
 )
 
 
+def list_left_out(cx: sa.Connection) -> list[LeftOut]:
+    """The partitions. Costs one statement."""
+    return [
+        LeftOut(
+            spelled_name(schema, name),
+            "partition",
+            f"What is in a partition is copied with its table, {spelled_name(table_schema, table)}.",
+        )
+        for schema, name, table_schema, table in cx.execute(_PARTITIONS)
+    ]
+
+
 def list_tables(cx: sa.Connection) -> list[Listed]:
     """The tables and views that the database has, with their columns and keys."""
     tables = []
@@ -67,7 +92,7 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
         tables.append(
             Listed(
                 spelled_name(schema, name),
-                kind not in ("r", "p"),
+                _KINDS.get(kind, "table"),
                 [ListedColumn(column, declared, nullable) for *_, column, declared, nullable in columns],
                 records=round(rows) if rows >= 0 and kind == "r" else None,  # -1: nobody has counted yet
             )

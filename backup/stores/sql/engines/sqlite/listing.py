@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.listing import ForeignKey, Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.listing import ForeignKey, LeftOut, Listed, ListedColumn, UniqueIndex, with_keys
 from backup.stores.sql.engines.tables import spelled_name
 
 _TABLES = sa.text(
@@ -23,6 +23,7 @@ _TABLES = sa.text(
     """
 )
 _VIRTUAL = sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'table' AND sql LIKE 'CREATE VIRTUAL%'")
+_NAMES = sa.text("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
 _MODULE = re.compile(r"\bUSING\s+[\"'`\[]?(fts[345]|rtree|rtree_i32|geopoly)\b", re.I)
 # In which tables SQLite's own modules keep the data of a virtual table; older releases of SQLite cannot tell.
 _DATA_OF = {
@@ -66,10 +67,10 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
     of SQLite keep their data in, and views that the server cannot read."""
     of_virtual = _data_of_virtual_tables(cx)
     rows = [row for row in cx.execute(_TABLES) if row[0].lower() not in of_virtual]
-    tables = _grouped(rows, is_view=False)
+    tables = _grouped(rows, "table")
     for (view,) in cx.execute(_VIEWS).all():
         with suppress(sa.exc.DBAPIError):  # such as a view of a table that was dropped
-            tables += _grouped(list(cx.execute(_COLUMNS, {"table": view})), is_view=True)
+            tables += _grouped(list(cx.execute(_COLUMNS, {"table": view})), "view")
     indexes = []
     for (table, name), group in groupby(cx.execute(_INDEXES).all(), key=lambda row: (row[0], row[1])):
         parts = [(column, is_plain) for *_, column, is_plain in group]
@@ -97,6 +98,23 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
     return with_keys(tables, indexes, foreign_keys)
 
 
+def list_left_out(cx: sa.Connection) -> list[LeftOut]:
+    """The virtual tables, and the tables with their data. Costs three statements."""
+    of_virtual = _data_of_virtual_tables(cx)
+    virtual = sorted(spelled_name(None, name) for name, _ in cx.execute(_VIRTUAL))
+    holding = ((name, of_virtual.get(name.lower())) for name in cx.scalars(_NAMES))
+    return [
+        *(LeftOut(name, "virtual table", "Nothing of a virtual table is copied.") for name in virtual),
+        *(
+            LeftOut(
+                spelled_name(None, name), "table", f"The virtual table {spelled_name(None, table)} has its data there."
+            )
+            for name, table in holding
+            if table is not None
+        ),
+    ]
+
+
 def indexes_of(cx: sa.Connection, tables: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
     """The indexes of these tables beside their primary keys, as SQLAlchemy describes them, which leaves out some. Costs
     one statement."""
@@ -113,17 +131,18 @@ def indexes_of(cx: sa.Connection, tables: Sequence[str]) -> dict[str, list[Mappi
     return indexes
 
 
-def _data_of_virtual_tables(cx: sa.Connection) -> set[str]:
-    """The tables that hold the data of virtual tables, in small letters. Others may have names that begin alike."""
-    names = set[str]()
+def _data_of_virtual_tables(cx: sa.Connection) -> dict[str, str]:
+    """The tables that hold the data of virtual tables, in small letters, each with its virtual table. Others may have
+    names that begin alike."""
+    names = dict[str, str]()
     for name, statement in cx.execute(_VIRTUAL):
         if module := _MODULE.search(statement):
             kind = re.match("fts|rtree|geopoly", module[1].lower())
-            names |= {f"{name}_{part}".lower() for part in _DATA_OF[kind[0]]} if kind else set()
+            names |= dict.fromkeys([f"{name}_{part}".lower() for part in _DATA_OF[kind[0]]] if kind else [], name)
     return names
 
 
-def _grouped(rows: list[Any], *, is_view: bool) -> list[Listed]:
+def _grouped(rows: list[Any], kind: str) -> list[Listed]:
     tables = []
     for name, group in groupby(rows, key=lambda row: row[0]):
         columns = list(group)
@@ -131,7 +150,7 @@ def _grouped(rows: list[Any], *, is_view: bool) -> list[Listed]:
         tables.append(
             Listed(
                 spelled_name(None, name),
-                is_view,
+                kind,
                 [ListedColumn(column, declared, bool(nullable)) for _, column, declared, nullable, _ in columns],
                 [column for _, column in key],
             )
