@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.left_out import as_left_out, left_out_texts
 from backup.services.set_specs import unique_key
-from backup.stores import LeftOut, Limits, Listed, Side, list_left_out, list_places
+from backup.stores import Limits, Listed, PassedOver, Side, list_passed_over, list_places
 
 _HEAD = """\
 # What is backed up, and how. docs/whole-databases.md says what else may stand here.
@@ -50,7 +50,7 @@ def first_file(
         why = ["without a key; name one below to back them up"] if keyless else []
         why += ["named like the app's own tables, which lie beside the copies"] if own else []
         lines.append(f"exclude = [{names}]  # {'; '.join(why)}")
-    left_out = _left_out(name, list_left_out(side, limits), [place for place in places if place.is_view])
+    left_out = _left_out(name, list_passed_over(side, limits), [place for place in places if place.is_view])
     lines.append('on_new_table = "add"             # or "ignore", or "fail"')
     lines.append("# consistent = true              # read all tables as of one moment; see docs/whole-databases.md")
     return "\n".join([head + lines[0], *lines[1:], "", *_sections(name, tables), *left_out, ""])
@@ -72,7 +72,7 @@ def _sections(name: str, tables: Sequence[Listed]) -> list[str]:
     return lines
 
 
-def _left_out(name: str, things: Sequence[LeftOut], views: Sequence[Listed]) -> list[str]:
+def _left_out(name: str, things: Sequence[PassedOver], views: Sequence[Listed]) -> list[str]:
     texts = [f"# {text[0].upper()}{text[1:]}" for text in left_out_texts([*map(as_left_out, views), *things])]
     if views:
         section = f"# [set.{name}.table.{json.dumps(views[0].name, ensure_ascii=False)}]"

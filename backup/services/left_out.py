@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from backup.stores import LeftOut, Listed
+from backup.stores import Listed, PassedOver
 
 _NAMED_AT_MOST = 20
 
 
-def as_left_out(view: Listed) -> LeftOut:
+def as_left_out(view: Listed) -> PassedOver:
     """Returns why a view, or a table of another server, is left out."""
-    return LeftOut(view.name, view.kind, f"A {view.kind} takes part once a section names its key.")
+    return PassedOver(view.name, view.kind, f"A {view.kind} takes part once a section names its key.")
 
 
-def left_out_texts(things: Iterable[LeftOut]) -> list[str]:
+def left_out_texts(things: Iterable[PassedOver]) -> list[str]:
     """Returns two sentences for each kind and reason: which things are left out, and why."""
     names: dict[tuple[str, str], list[str]] = {}
     for thing in things:

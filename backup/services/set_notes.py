@@ -7,7 +7,7 @@ from backup.core.patterns import PatternIndex
 from backup.services.left_out import as_left_out, left_out_texts
 from backup.services.sets import ServiceSet
 from backup.services.table_order import cycle_text, parents_first
-from backup.stores import list_left_out
+from backup.stores import list_passed_over
 
 _NAMED_AT_MOST = 20
 
@@ -29,7 +29,7 @@ def _left_out_notes(own_set: ServiceSet) -> list[str]:
     if any(isinstance(error, StoreError) for error in members.errors):
         return []  # the source could not be asked, as the plan says elsewhere
     try:
-        in_source = list_left_out(specs.side("source"), specs.limits)
+        in_source = list_passed_over(specs.side("source"), specs.limits)
     except BackupError as error:
         return [f"{own_set.name}: what is left out could not be listed: {error}"]
     fitting = PatternIndex(specs.section.patterns)

@@ -13,7 +13,7 @@ from backup.core.retry import Retry
 from backup.core.suggestions import subject
 from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
 from backup.stores.codecs import CopyNote
-from backup.stores.listing import ForeignKey, LeftOut, Listed
+from backup.stores.listing import ForeignKey, Listed, PassedOver
 from backup.stores.sibling import EntriesToMake, Groups, LongText, Shape, Sibling
 from backup.stores.values import ChangesNotRelayed, Drift, IndexPlan, Limits, NotRelayed, OnNewColumn, Rules, Written
 
@@ -36,13 +36,13 @@ __all__ = [
     "Groups",
     "IndexPlan",
     "Keep",
-    "LeftOut",
     "Limits",
     "Listed",
     "LongText",
     "ManyTables",
     "NotRelayed",
     "OnNewColumn",
+    "PassedOver",
     "Rules",
     "Shape",
     "Sibling",
@@ -57,7 +57,7 @@ __all__ = [
     "cosmos_access",
     "dialect_of",
     "kept_open",
-    "list_left_out",
+    "list_passed_over",
     "list_places",
     "open_database",
     "open_store",
@@ -184,7 +184,7 @@ def list_places(side: Side, limits: Limits) -> list[Listed]:
     return sorted(tables, key=lambda table: table.name)
 
 
-def list_left_out(side: Side, limits: Limits) -> list[LeftOut]:
+def list_passed_over(side: Side, limits: Limits) -> list[PassedOver]:
     """What `list_places` leaves out of the side's database that people may take for tables. Costs a handful of
     statements; nothing for Cosmos DB. Raises what a store raises."""
     if "accountendpoint" in side.connection_string.lower():

@@ -62,7 +62,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class PassedOver:
     """What a set does not take though a pattern may fit its `name`, what it is (`kind`), and a sentence that says why.
     Names with one reason belong together."""
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import BackupError
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
-from backup.stores.listing import LeftOut, Listed
+from backup.stores.listing import Listed, PassedOver
 from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
@@ -141,7 +141,7 @@ class Dialect(Protocol):
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         """The tables and views of the database, with their columns and keys, in a handful of statements for all."""
 
-    def list_left_out(self, cx: sa.Connection) -> Sequence[LeftOut]:
+    def list_left_out(self, cx: sa.Connection) -> Sequence[PassedOver]:
         """What `list_tables` leaves out of what people may take for tables, in a handful of statements."""
 
     def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.listing import LeftOut
+from backup.stores.listing import PassedOver
 from backup.stores.sql.engines.base import Described, Dialect, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.images_to_make import ImagesToMake
@@ -75,7 +75,7 @@ class DialectDefaults(Dialect):
     ) -> int | None:
         return None
 
-    def list_left_out(self, cx: sa.Connection) -> Sequence[LeftOut]:
+    def list_left_out(self, cx: sa.Connection) -> Sequence[PassedOver]:
         return ()
 
     def indexes(self, cx: sa.Connection, tables: Sequence[TableName]) -> Sequence[Sequence[Mapping[str, Any]]]:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
-from backup.stores.listing import LeftOut, Listed
+from backup.stores.listing import Listed, PassedOver
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
@@ -198,7 +198,7 @@ class PostgresqlDialect(DialectDefaults):
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         return listing.list_tables(cx)
 
-    def list_left_out(self, cx: sa.Connection) -> Sequence[LeftOut]:
+    def list_left_out(self, cx: sa.Connection) -> Sequence[PassedOver]:
         return listing.list_left_out(cx)
 
     def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:

@@ -6,7 +6,7 @@ from itertools import groupby
 
 import sqlalchemy as sa
 
-from backup.stores.listing import ForeignKey, LeftOut, Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.listing import ForeignKey, Listed, ListedColumn, PassedOver, UniqueIndex, with_keys
 from backup.stores.sql.engines.tables import spelled_name
 
 _KINDS = {"v": "view", "m": "materialized view", "f": "foreign table"}
@@ -73,10 +73,10 @@ _FOREIGN_KEYS = sa.text(
 )
 
 
-def list_left_out(cx: sa.Connection) -> list[LeftOut]:
+def list_left_out(cx: sa.Connection) -> list[PassedOver]:
     """The partitions. Costs one statement."""
     return [
-        LeftOut(
+        PassedOver(
             spelled_name(schema, name),
             "partition",
             f"What is in a partition is copied with its table, {spelled_name(table_schema, table)}.",

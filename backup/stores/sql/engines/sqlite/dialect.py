@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
-from backup.stores.listing import LeftOut, Listed
+from backup.stores.listing import Listed, PassedOver
 from backup.stores.sql.engines.base import CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.defaults import DialectDefaults
@@ -188,7 +188,7 @@ class SqliteDialect(DialectDefaults):
     def list_tables(self, cx: sa.Connection) -> Sequence[Listed]:
         return list(system_tables.remembered(cx, listing.list_tables))
 
-    def list_left_out(self, cx: sa.Connection) -> Sequence[LeftOut]:
+    def list_left_out(self, cx: sa.Connection) -> Sequence[PassedOver]:
         return listing.list_left_out(cx)
 
     def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.listing import ForeignKey, LeftOut, Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.listing import ForeignKey, Listed, ListedColumn, PassedOver, UniqueIndex, with_keys
 from backup.stores.sql.engines.tables import spelled_name
 
 _TABLES = sa.text(
@@ -98,15 +98,15 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
     return with_keys(tables, indexes, foreign_keys)
 
 
-def list_left_out(cx: sa.Connection) -> list[LeftOut]:
+def list_left_out(cx: sa.Connection) -> list[PassedOver]:
     """The virtual tables, and the tables with their data. Costs three statements."""
     of_virtual = _data_of_virtual_tables(cx)
     virtual = sorted(spelled_name(None, name) for name, _ in cx.execute(_VIRTUAL))
     holding = ((name, of_virtual.get(name.lower())) for name in cx.scalars(_NAMES))
     return [
-        *(LeftOut(name, "virtual table", "Nothing of a virtual table is copied.") for name in virtual),
+        *(PassedOver(name, "virtual table", "Nothing of a virtual table is copied.") for name in virtual),
         *(
-            LeftOut(
+            PassedOver(
                 spelled_name(None, name), "table", f"The virtual table {spelled_name(None, table)} has its data there."
             )
             for name, table in holding
