@@ -17,7 +17,6 @@ from backup.core.errors import ConfigError, Locked
 from backup.core.model import CheckLock
 from backup.core.retry import Retry
 from backup.core.safe_names import safe_name
-from backup.runs.lock_files import locked
 
 Lock = Callable[[str, str], AbstractContextManager[CheckLock]]
 """Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when it is taken."""
@@ -56,18 +55,24 @@ _SECONDS_BETWEEN_TRIES = 1.0
 
 @contextmanager
 def _file(service: str, backup: str) -> Iterator[CheckLock]:
-    # One file for each backup, in whatever folder this user's processes run.
+    from filelock import FileLock, Timeout
+
+    # One file for each backup, in whatever folder this user's processes run. The system frees the lock when its process
+    # dies.
     name = f"{safe_name(service)}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
-    with ExitStack() as stack:
-        try:
-            is_free = stack.enter_context(locked(_folder() / name))
-        except OSError as error:
-            raise ConfigError(
-                f"The lock file of {service} cannot be locked: {error.strerror}. Nothing was changed.", hint=_ELSEWHERE
-            ) from None
-        if not is_free:
-            raise Locked(f"A sync of {service} is already running on this machine.")
+    try:
+        lock = FileLock(_folder() / name)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise Locked(f"A sync of {service} is already running on this machine.") from None
+    except OSError as error:
+        raise ConfigError(
+            f"The lock file of {service} cannot be created: {error.strerror}. Nothing was changed.", hint=_ELSEWHERE
+        ) from None
+    try:
         yield lambda: None
+    finally:
+        lock.release()
 
 
 _ELSEWHERE = "Set TMPDIR to a folder that is yours, the same for all processes of the app; or set AzureWebJobsStorage."

@@ -5,7 +5,6 @@ To put a new kind of store under the suite, add a bench here and name it in the 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import threading
@@ -22,6 +21,7 @@ from typing import Any, Literal
 import azure.cosmos
 import sqlalchemy as sa
 from azure.cosmos.exceptions import CosmosHttpResponseError
+from filelock import FileLock
 
 from backup.core.model import Key, utc_now
 from backup.core.retry import Retry
@@ -417,24 +417,19 @@ def drop_database(connection_string: str) -> None:
 @contextmanager
 def made_databases(servers: Mapping[Role, str]) -> Iterator[Mapping[Role, str]]:
     """A database on each of these servers, made for the block."""
+    one_at_a_time = FileLock(
+        Path(gettempdir()) / "contract-databases.lock"
+    )  # servers dislike CREATE DATABASE side by side
     made = {role: named(text, f"contract_{role}_{uuid.uuid4().hex[:8]}") for role, text in servers.items()}
-    with _one_at_a_time():
+    with one_at_a_time:
         for text in made.values():
             dialect = open_dialect(text, "TEST")
             dialect.ensure_database()
             dialect.engine.dispose()
     yield made
-    with _one_at_a_time():
+    with one_at_a_time:
         for text in made.values():
             drop_database(text)
-
-
-@contextmanager
-def _one_at_a_time() -> Iterator[None]:
-    """Keeps the other workers waiting: servers dislike CREATE DATABASE side by side."""
-    with (Path(gettempdir()) / "contract-databases.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def wait_for_the_sdk() -> None:

@@ -1,6 +1,5 @@
 """One sync of a service at a time: the file lock, and the lease in a storage account."""
 
-import fcntl
 import os
 import re
 import signal
@@ -191,24 +190,6 @@ def test_a_holder_that_died_leaves_its_lock_free_though_a_process_that_it_forked
     with file_lock(service, "backup") as held:
         held()
     os.close(end)
-
-
-def test_a_lock_file_that_is_deleted_while_it_is_being_locked_is_not_locked(
-    file_lock: Lock, service: str, lock_files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flock = fcntl.flock
-
-    def deleted_first(file: int, operation: int) -> None:
-        for path in lock_files.rglob(f"{service}-*"):
-            path.unlink()
-        flock(file, operation)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(fcntl, "flock", deleted_first)
-        with pytest.raises(Locked), file_lock(service, "backup"):
-            pass
-    with file_lock(service, "backup"), pytest.raises(Locked), file_lock(service, "backup"):
-        pass
 
 
 def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
