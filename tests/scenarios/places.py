@@ -17,6 +17,7 @@ from backup.config.settings import load_settings
 from backup.dev import sample
 from backup.services.registry import Registry
 from backup.stores.sql.engines import open_dialect
+from tests.emulators.servers import database_engine
 
 Contents = dict[Any, dict[str, Any]]
 _ADDED_BY_THE_BACKUP = {"SyncedAt", "_backup"}
@@ -214,11 +215,12 @@ def on_postgres(source: str, backup: str) -> Place:
 
 @cache
 def engine(url: str) -> sa.Engine:
-    """Keeps no connection open, and asks a server once what an engine asks at first. SQL Server's is the product's own,
-    with a limit of time that no store has: so no session of a store is one of these."""
+    """Keeps no connection to a file open, and one to a PostgreSQL database. Asks a server once what an engine asks at
+    first. SQL Server's is the product's own, with a limit of time that no store has: so no session of a store is one of
+    these."""
     if url.startswith("Server="):
         return open_dialect(url, "TEST", call_seconds=599).engine
-    return sa.create_engine(url, poolclass=sa.NullPool)
+    return sa.create_engine(url, poolclass=sa.NullPool) if url.startswith("sqlite") else database_engine(url)
 
 
 @cache
