@@ -9,10 +9,15 @@ import signal
 def main() -> None:
     """Runs the command line."""
     # The next import takes a moment. A Ctrl-C in it may end the process at once: no run has begun.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    signal.signal(signal.SIGINT, lambda *_: _end())
     from backup.entry.command_line.app import run
 
     run()
+
+
+def _end() -> None:
+    os.write(2, b"Interrupted before a run began; run it again.\n")
+    os._exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

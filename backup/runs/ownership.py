@@ -224,6 +224,21 @@ class Ownership:
         except BackupError as error:
             event("run.not_left", level=logging.WARNING, service=self._run.service, error=error)
 
+    def explained(self, error: LockLost) -> LockLost:
+        """The error that ended the run. Another one where no other process has the run: its entry is not there."""
+        run = self._run
+        try:
+            if run is None or self._history.get(run.service, run.sync_id) is not None:
+                return error
+        except BackupError:
+            return error
+        return LockLost(
+            f"The entry of the run {run.sync_id} is not in SyncHistory, so no run of {run.service} can go on. What "
+            "this run has written stays.",
+            hint="Look for a trigger, a rule or a policy that keeps entries out of SyncHistory, or for whoever deletes "
+            "them.",
+        )
+
     def _any_attempt(self, has: Callable[[Sequence[str]], bool]) -> bool:
         """Whether the entry `has` an attempt of this call. It asks again if another thread added an attempt while the
         server answered."""

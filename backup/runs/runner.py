@@ -194,6 +194,8 @@ class Runner:
         except Interrupted:
             percent = session.run.percent
             return Interrupted(f"Interrupted{'' if percent is None else f' at {percent} %'}; run it again to continue.")
+        except LockLost as error:
+            return error if session.ownership is None else session.ownership.explained(error)
         except Exception as error:
             return foreseen(error)
         return None if session.unfinished else session.tally.failure()

@@ -15,6 +15,8 @@ from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
 from backup.stores import ForeignKey, Listed, list_places
 
+_TYPED_AT_MOST = 60
+
 
 @dataclass(frozen=True)
 class Members:
@@ -48,6 +50,7 @@ def members_of(specs: SetSpecs) -> Members:
     chosen, errors, views = chosen_tables(specs, in_source)
     copied = {name for listed in in_backup if (name := same_name(listed.name, chosen))}
     services, ignored, renamed = {}, [], set[str]()
+    kind = "container" if specs.section.is_cosmos else "table"
     source_names = [listed.name for listed in in_source]
     for name, listed in sorted(chosen.items(), key=lambda item: (-(item[1].records or 0), item[0])):
         is_new = name not in copied
@@ -59,7 +62,8 @@ def members_of(specs: SetSpecs) -> Members:
         try:
             spec = specs.spec(name, listed, is_new=is_new)
         except ConfigError as error:  # such as a name that nobody can type
-            errors.append(error)
+            hint = f"{error.hint} Or leave the {kind} out by exclude in backup.toml: {quoted(_typeable(name))}.".strip()
+            errors.append(ConfigError(str(error), hint=hint))
             continue
         if is_late and specs.section.on_new_table == "fail":
             spec = replace(spec, refused=_new_table(spec.name))
@@ -131,6 +135,13 @@ def chosen_tables(
                 )
             )
     return chosen, errors, [by_name[name] for name in views if name not in chosen]
+
+
+def _typeable(name: str) -> str:
+    """A pattern for the name that can be typed: `?` for each bracket and each character that cannot, `*` for the end of
+    a long one."""
+    text = "".join(character if character.isprintable() and character not in "[]" else "?" for character in name)
+    return text if len(text) <= _TYPED_AT_MOST else f"{text[:_TYPED_AT_MOST]}*"
 
 
 def _gone(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[Listed]) -> list[str]:

@@ -157,7 +157,16 @@ def _refuse_unknown(session: Session, moment: datetime) -> None:
     service = session.run.service
     session.history.refuse_unplaced(service, moment)
     first = session.history.first_synced(service)
-    if first is None or moment < session.history.timeline(service, session.steps.now()).ended(first):
+    if first is None:
+        last = next(iter(session.history.newest_syncs(service, 1, ended=True)), None)
+        why = "" if last is None or last.error is None else f" The last one failed: {last.error}"
+        raise BadRequest(
+            f"The state as of {written} is not known: no sync of {service} has completed yet. Nothing was "
+            f"changed.{why}",
+            hint="Mend what the syncs say; times after a sync that completes are known. Or leave the time out: that "
+            "restores the newest copies.",
+        )
+    if moment < session.history.timeline(service, session.steps.now()).ended(first):
         raise BadRequest(
             f"The state as of {written} is not known: it lies before the end of the first sync that completed. "
             "Nothing was changed.",

@@ -72,9 +72,12 @@ def without_reader(folder: Path) -> Ended:
         return Ended(process.wait(DEADLINE_SECONDS), "", process.stderr.read())
 
 
-@pytest.mark.parametrize(("ended", "code"), [(at_start, 130), (without_reader, 0)])
+@pytest.mark.parametrize(
+    ("ended", "code", "told"),
+    [(at_start, 130, "Interrupted before a run began; run it again.\n"), (without_reader, 0, "")],
+)
 def test_no_traceback_is_shown_when_somebody_has_had_enough(
-    ended: Callable[[Path], Ended], code: int, tmp_path: Path
+    ended: Callable[[Path], Ended], code: int, told: str, tmp_path: Path
 ) -> None:
     shown = ended(tmp_path)
-    assert (shown.code, shown.err) == (code, "")
+    assert (shown.code, shown.err) == (code, told)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from backup.entry import http
 from backup.jobs.job import State
 from tests.scenarios.inside import command, done
@@ -51,3 +53,15 @@ def test_a_table_is_named_alone_by_every_way_in(sqlite_shop: Shop, tmp_path: Pat
     assert run is not None
     assert (job.state, run["service"]) == (State.SUCCEEDED, "shop/[2*3]")
     assert sqlite_shop.registry().directory.chosen("shop/2*3") == ["shop/2x3", "shop/[2*3]"]
+
+
+@pytest.mark.parametrize("name", ["a\tb", "a\n", " [x\t]", "x" * 300])
+def test_the_error_of_a_name_that_nobody_can_type_has_the_pattern_that_leaves_it_out(
+    sqlite_shop: Shop,  # noqa: F811 - the fixture
+    name: str,
+) -> None:
+    sqlite_shop.run(f'CREATE TABLE "{name}" ("Id" INTEGER PRIMARY KEY); CREATE TABLE good ("Id" INTEGER PRIMARY KEY)')
+    [error] = sqlite_shop.registry().directory.sets["shop"].members.errors
+    pattern = error.hint.rpartition("backup.toml: ")[2].removesuffix(".").strip("'\"")
+    members = sqlite_shop.registry(f"exclude = {json.dumps([pattern])}").directory.sets["shop"].members
+    assert (members.errors, [*members.specs]) == ([], ["good"])

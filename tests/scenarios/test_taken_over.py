@@ -26,7 +26,7 @@ from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores import Store
 from tests.programs import Program
-from tests.scenarios.places import Place, Service
+from tests.scenarios.places import Place, Service, Sql
 from tests.scenarios.product import start
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -273,3 +273,19 @@ def test_what_a_run_writes_into_either_side_is_committed_only_while_the_run_is_i
         with pytest.raises(LockLost):
             store.write([{**records[1], "Version": 77}])
     assert all(row["Version"] != 77 for row in getattr(service, side).contents().values())
+
+
+@pytest.mark.parametrize("place", ["sqlite_place", "postgres_place"])
+def test_a_history_that_swallows_entries_is_told_as_what_it_is(place: str, request: pytest.FixtureRequest) -> None:
+    filled: Place = request.getfixturevalue(place)
+    service = filled.customer
+    assert isinstance(service.backup, Sql)
+    history = replace(service.backup, table=service.backup.table.replace("Customers", "SyncHistory"))
+    if place == "sqlite_place":
+        history.run("CREATE TRIGGER no BEFORE INSERT ON {table} BEGIN SELECT raise(IGNORE); END")
+    else:
+        history.run("CREATE RULE no AS ON INSERT TO {table} DO INSTEAD NOTHING")
+    [outcome] = filled.registry.sync("customer", Trigger.CLI)
+    assert "is not in SyncHistory" in str(outcome.error)
+    assert "trigger" in outcome.error.hint if outcome.error else False
+    assert not service.backup.contents()

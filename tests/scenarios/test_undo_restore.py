@@ -569,6 +569,21 @@ def test_a_time_before_the_first_sync_is_no_empty_state(customers: Place, tmp_pa
     assert len(place.customer.source.contents()) == 100
 
 
+def test_without_a_completed_sync_a_time_is_refused_with_the_last_error(customers: Place, tmp_path: Path) -> None:
+    place = customers
+    run_sql(place.customer.backup, "DELETE FROM {table}")
+    when = "BEFORE INSERT ON {table} WHEN NEW.Id = 3"
+    run_sql(place.customer.backup, f"CREATE TRIGGER no {when} BEGIN SELECT raise(ABORT, 'no'); END")
+    assert command(tmp_path, place.settings, "sync", "customer").code == 1
+    moment = place.customer.backup.history()[-1]["CompletedAt"].replace(" ", "T") + "Z"
+    error, message = refused(
+        command(tmp_path, place.settings, "restore", "customer", "--yes", "--at", moment, "--json")
+    )
+    assert error == "BadRequest"
+    assert "no sync of customer has completed yet" in message
+    assert "could not be read or written" in message
+
+
 # --- restore some records ---------------------------------------------------------------------------------------------
 
 
