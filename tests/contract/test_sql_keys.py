@@ -163,3 +163,22 @@ def test_databases_of_other_default_collations_hold_the_same_keys(postgresql_ben
             bench.sql("backup", statement)
         bench.open("backup").catalog.initialize(bench.open("source"))
         assert run_sync(bench.open("source"), bench.open("backup", chunk_size=2)) == (3, 0, 0, 0)
+
+
+@pytest.mark.parametrize("deterministic", ["true", "false"])
+def test_a_value_keeps_its_copy_where_the_backup_lacks_its_collation(
+    postgresql_bench: PostgresBench, deterministic: str
+) -> None:
+    bench = postgresql_bench
+    bench.sql(
+        "source",
+        f"CREATE COLLATION {bench.quoted('own')}"
+        f" (provider = icu, locale = 'und-u-ks-level2', deterministic = {deterministic});"
+        f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version text COLLATE {bench.quoted('own')});"
+        "INSERT INTO {table} VALUES (1, 'a'), (2, 'b')",
+    )
+    source, backup = bench.pair()
+    assert run_sync(source, backup) == (2, 0, 0, 0)
+    bench.sql("source", "UPDATE {table} SET version = 'A' WHERE id = 1")
+    assert run_sync(bench.open("source"), bench.open("backup")) == (0, 1, 0, 1)
+    assert sorted(row[:2] for row in bench.rows("backup", "SELECT id, version FROM {table}")) == [(1, "A"), (2, "b")]

@@ -116,7 +116,7 @@ class _Planning:
             self._problems.append(f"column {copy.name} is an identity column, which cannot be overwritten")
         elif relation == "other":
             self._refuse(f"column {copy.name} is {copy.type.declared}, in the source {declared}", copy, wanted)
-        elif _sorts_otherwise(column, copy, in_key):
+        elif _sorts_otherwise(column if in_key else fitted, copy, in_key):
             key = "key " if in_key else ""
             text = f"{key}column {copy.name} has collation {copy.collation}, in the source {column.collation}"
             self._refuse(text, copy, wanted)
