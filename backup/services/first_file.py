@@ -73,8 +73,8 @@ def _sections(name: str, tables: Sequence[Listed]) -> list[str]:
 
 
 def _left_out(name: str, things: Sequence[PassedOver], views: Sequence[Listed]) -> list[str]:
-    texts = [f"# {text[0].upper()}{text[1:]}" for text in left_out_texts([*map(as_left_out, views), *things])]
+    texts = [f"# {text[0].upper()}{text[1:]}" for text in left_out_texts([*things, *map(as_left_out, views)])]
     if views:
-        section = f"# [set.{name}.table.{json.dumps(views[0].name, ensure_ascii=False)}]"
+        section = f"# [set.{name}.table.{json.dumps(views[-1].name, ensure_ascii=False)}]"
         texts += [section, '# key = ["…"]']
     return [*texts, ""] if texts else []
