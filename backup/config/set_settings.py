@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from backup.config.schedule import CronText, ZoneName
 from backup.config.set_products import Misplaced, misplaced, names_its_database
@@ -196,8 +195,8 @@ def names_at(path: tuple[str | int, ...]) -> list[str]:
 
 def _refuse(section: Section, options: Iterable[Misplaced]) -> None:
     """Raises ValidationError with the place of each of these options, if there are any."""
-    faults: list[InitErrorDetails] = [
-        {"type": PydanticCustomError("misplaced", "{reason}", {"reason": reason}), "loc": path, "input": None}
+    faults: list[Any] = [
+        {"type": "value_error", "loc": path, "input": None, "ctx": {"error": ValueError(reason)}}
         for path, reason in options
     ]
     if faults:

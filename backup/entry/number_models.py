@@ -61,6 +61,7 @@ class LastRun(CamelAnswer):
     """A service's last run of a kind."""
 
     at: str
+    started_at: str | None = None
     sync_id: str
     verb: Verb | None = None
     error: str | None

@@ -427,7 +427,7 @@ def test_a_key_or_token_of_cosmos_goes_to_a_verified_server_or_a_named_emulator(
 @pytest.mark.parametrize(("role", "named"), [("target place", "--to "), ("source", "--to__ConnectionString ")])
 def test_the_option_of_a_restore_is_called_as_it_is_written(role: Any, named: str) -> None:
     side = Side("customer", role, "--to", "postgresql://u:Sec@ret9@h/d")
-    with pytest.raises(ConfigError, match=f"Setting {named}is a URL"):
+    with pytest.raises(ConfigError, match=f"The option {named}is a URL"):
         open_store(side, Rules(version=("Version",)), Limits())
 
 
