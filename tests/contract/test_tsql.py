@@ -366,7 +366,16 @@ class Context:
         self.dialect = dialect()
         self.dialect.dbapi = Driver
         self.compiled = statement.compile(dialect=self.dialect)
+        self._expanded_parameters = self.compiled.construct_expanded_state(self.compiled.params).parameter_expansion
         self.execution_options = statement.get_execution_options()
+
+
+def test_a_null_beside_several_lists_is_sent_with_its_type() -> None:
+    # For a NULL without one pyodbc asks the server: an entry of SyncHistory has many.
+    cursor, table = Cursor(), shape().table
+    lists = (table.c.Id.in_([1, 2]), table.c.Name.in_(["a"]))
+    assert send_one(cursor, "", (None, 1, 2, "a"), Context(table.update().values(Notes=None).where(*lists)))
+    assert cursor.sizes == [("text", 16, 0), ("int", 0, 0), ("int", 0, 0), ("text", 16, 0)]
 
 
 def test_every_parameter_is_sent_with_its_type_and_the_size_of_its_values() -> None:

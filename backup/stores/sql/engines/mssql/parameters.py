@@ -91,10 +91,11 @@ def _columns(context: Any, values: int) -> list[Any] | None:
     names = getattr(context.compiled, "positiontup", None)
     if not names or not values:
         return None
-    parameters = [context.compiled.binds[name] for name in names]
-    parameters = [p for p in parameters if not p.literal_execute and p not in context.compiled.literal_execute_params]
-    expanded = values - len(parameters) + 1  # a statement has at most one list for IN
-    types = [p.type for p in parameters for _ in range(expanded if p.expanding else 1)]
+    lists, types = context._expanded_parameters, list[Any]()  # the values of each list for IN, by its name
+    for name in names:
+        parameter = context.compiled.binds[name]
+        if not (parameter.literal_execute or parameter in context.compiled.literal_execute_params):
+            types += [parameter.type] * (len(lists[name]) if parameter.expanding else 1)
     return types if len(types) == values else None
 
 
