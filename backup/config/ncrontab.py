@@ -36,8 +36,10 @@ def next_due(schedule: str, now: datetime, zone: tzinfo = UTC) -> datetime:
 
 
 def last_due(schedule: str, now: datetime, zone: tzinfo = UTC) -> datetime:
-    """Returns the last time, `now` included, at which the schedule was due; the first one if it was due twice."""
+    """Returns the last time, `now` included, at which the schedule was due: one of those that `next_due` returns."""
     now = now.astimezone(zone)
+    if _is_hourly(schedule):
+        return _last_hourly(schedule, now)
     local = _without_zone(now)
     local += max(timedelta(), _offset(local, zone, 0) - _offset(local, zone, 1)) + _SECOND
     while True:
@@ -130,6 +132,18 @@ def _next_hourly(schedule: str, now: datetime) -> datetime:
         # The clock is set before `due`: the time that it shows right then counts too.
         change = _change_between(start, due, zone)
         start, offset = change - _SECOND, change.astimezone(zone).utcoffset() or timedelta()
+
+
+def _last_hourly(schedule: str, now: datetime) -> datetime:
+    """Returns the last time of an hourly schedule, `now` included: what `_next_hourly` returns of the time before."""
+    zone, start = now.tzinfo or UTC, now.astimezone(UTC).replace(microsecond=0)
+    while True:
+        offset = start.astimezone(zone).utcoffset() or timedelta()
+        local: datetime = _times(schedule, start + offset + _SECOND).get_prev(datetime)
+        due = local - offset
+        if due.astimezone(zone).utcoffset() == offset:
+            return due.astimezone(zone)
+        start = _change_between(due, start, zone) - _SECOND  # the clock was set after `due`
 
 
 def _without_zone(moment: datetime) -> datetime:

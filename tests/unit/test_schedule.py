@@ -231,3 +231,19 @@ def test_a_schedule_that_is_none_says_which_field_is_wrong_and_what_it_takes(sch
     assert [part for part in told if part not in str(raised.value)] == []
     assert len(str(raised.value)) < 400
     assert ("takes six" in str(raised.value)) == (len(schedule.split()) != 6)
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("schedule", ["0 0 * * * *", "0 */30 * * * *"])
+def test_the_last_occurrence_of_an_hourly_schedule_is_the_next_one_of_before(schedule: str, zone: str) -> None:
+    clock = ZoneInfo(zone)
+    for start in (datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 4, 4, 13, tzinfo=UTC), *_SET_BACK):
+        due = next_due(schedule, start, clock).astimezone(UTC)
+        for _ in range(12):
+            following = next_due(schedule, due, clock).astimezone(UTC)
+            for moment in (due, due + (following - due) / 2):
+                assert last_due(schedule, moment, clock).astimezone(UTC) == due
+            due = following
+
+
+_SET_BACK = (datetime(2026, 10, 24, 23, tzinfo=UTC), datetime(2026, 11, 1, 3, tzinfo=UTC))
