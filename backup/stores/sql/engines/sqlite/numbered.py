@@ -104,20 +104,27 @@ def _made(records: int, digest: Any) -> Fingerprint:
 
 
 def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys: int) -> _List | None:
-    """The list of a whole table in one statement, if the table begins where it began the last time, and has no gaps and
-    no more numbers than these; else None. What is remembered decides what is asked, not what comes out."""
+    """The list of a whole table in one statement, if the table begins where it began the last time, or at 1 the first
+    time; else in two. None if it has gaps, or more numbers than these. What is remembered decides what is asked, not
+    what comes out."""
     info = key.table.info
-    remembered = info.get(_FIRST)
-    if remembered is not None and not info.get(_GAPS, False):
-        end = min(remembered + keys, _GREATEST)
+    for _ in range(2):
+        if info.get(_GAPS, False):
+            return None
+        expected = info.get(_FIRST, 1)
+        end = min(expected + keys, _GREATEST)
         text, _ = _spelled(cx.dialect, _versions_between, key, version)
-        cursor: Any = cx.exec_driver_sql(text, (remembered, end)).cursor
+        cursor: Any = cx.exec_driver_sql(text, (expected, end)).cursor
         [(first, last, versions)] = cursor.fetchall()
-        if first == remembered and last < end:
+        if first is None:
+            return _List(None, None, 0, b"")
+        if first == expected:
+            if last >= end:
+                return None
             versions = in_utf_8(versions)
             rows = _List(first, last, _values(versions) or 0, versions)
             return None if rows.has_gaps else rows
-    info[_FIRST], _ = _row(cx, _ends, key, None, ())
+        info[_FIRST] = first
     return None
 
 
