@@ -11,7 +11,8 @@ from backup.core.errors import BackupError
 from backup.core.foreseen import foreseen
 from backup.core.log import redact
 from backup.services.turns import side_by_side
-from backup.stores.calls import CallEnded, left_in_time
+from backup.stores.calls import CallEnded
+from backup.stores.left_calls import left_in_time
 
 CHECK_SECONDS = 15.0
 """When a check ends, whatever does not answer."""

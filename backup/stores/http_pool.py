@@ -26,7 +26,8 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from backup.core.model import Now, utc_now
 from backup.stores import pools
-from backup.stores.calls import end_this_with, made_in_time
+from backup.stores.calls import end_this_with
+from backup.stores.left_calls import made_in_time
 from backup.stores.logins import ConnectionLogin, Login
 from backup.stores.pools import PoolState
 

@@ -12,8 +12,9 @@ from sqlalchemy.engine import URL
 
 from backup.core.errors import SourceMissing, StoreUnavailable, TransientStoreError
 from backup.core.retry import Retry
-from backup.stores import calls
-from backup.stores.calls import CallEnded, LeavableCalls, TimedCall, cut_in_time, left_in_time
+from backup.stores import left_calls
+from backup.stores.calls import CallEnded, TimedCall, cut_in_time
+from backup.stores.left_calls import LeavableCalls, left_in_time
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines.base import CONNECTIONS
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
@@ -55,7 +56,7 @@ def test_a_call_that_ends_in_time_gives_its_answer_and_its_own_error() -> None:
 def test_threads_are_left_behind_up_to_a_number_and_do_no_more_when_they_come_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(calls, "LEFT_BEHIND_AT_MOST", 2)
+    monkeypatch.setattr(left_calls, "LEFT_BEHIND_AT_MOST", 2)
     answer, done, came_back = threading.Event(), [], threading.Semaphore(0)
 
     def wait(call: TimedCall) -> None:
@@ -162,7 +163,7 @@ def test_whoever_waits_for_a_connection_waits_no_longer_than_its_call_may_take(
 
 
 def test_a_connection_that_was_left_makes_no_more_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "LEFT_BEHIND_AT_MOST", 1)
+    monkeypatch.setattr(left_calls, "LEFT_BEHIND_AT_MOST", 1)
     answer, asked, made, ended = threading.Event(), threading.Event(), [], threading.Semaphore(0)
 
     def ask() -> None:

@@ -24,7 +24,8 @@ from backup.core.errors import (
     Undecoded,
 )
 from backup.core.retry import Attempt, Retry
-from backup.stores.calls import CallEnded, cut_in_time, left_in_time
+from backup.stores.calls import CallEnded, cut_in_time
+from backup.stores.left_calls import left_in_time
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import CALL_SECONDS
 from backup.stores.sql.engines.snapshot import Snapshot, SnapshotLost, SnapshotReads

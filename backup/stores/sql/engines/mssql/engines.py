@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.calls import made_in_time
 from backup.stores.connection import SqlServer
 from backup.stores.identity import SQL_SERVER_SCOPE, IdentityLogin
+from backup.stores.left_calls import made_in_time
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.failures import missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine

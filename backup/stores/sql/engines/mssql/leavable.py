@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from backup.stores.calls import CallEnded, LeavableCalls
+from backup.stores.calls import CallEnded
+from backup.stores.left_calls import LeavableCalls
 
 T = TypeVar("T")
 _NO_TRANSACTION = "(3903)"

@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.core.addresses import is_loopback
-from backup.stores.calls import made_in_time
 from backup.stores.identity import POSTGRESQL_SCOPE, IdentityLogin
+from backup.stores.left_calls import made_in_time
 from backup.stores.secure import logs_in_with_token
 from backup.stores.sql.engines import base
 from backup.stores.sql.engines.postgresql.errors import is_session_lost
