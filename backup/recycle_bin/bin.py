@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from uuid import UUID
 
 from backup.core.model import Action, Key, Now
 from backup.core.run_values import Counts, Run
 from backup.core.timeline import Timeline
-from backup.recycle_bin import entries, entry_pages
+from backup.recycle_bin import entries
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.recycle_bin.entry_pages import pages_of, pages_of_hashes
+from backup.recycle_bin.purging import delete_older
 from backup.recycle_bin.recorder import KeptBefore, Recorder
+from backup.recycle_bin.spellings import first_by_spelling
 from backup.stores import Keep, Sibling, SideName, Store
 from backup.stores.exact_json import key_hash
 
@@ -266,20 +268,9 @@ class RecycleBin:
             keys_by_hash.setdefault(key_hash(key), set()).add(key)
         first: dict[Key, Kept] = {}
         for hashed, group in groups.items():
-            # From every spelling of a record's key to the spelling that stands for all of them. The key in an entry's
-            # record is the spelling before the change.
-            main_spelling: dict[Key, Key] = {}
             is_respelled = len({kept.key for kept in group} | keys_by_hash.get(hashed, set())) > 1
-            for kept in group:
-                spellings = {kept.key, self._own_key(kept) if records or is_respelled else kept.key}
-                earlier = {main_spelling[key] for key in spellings if key in main_spelling}
-                chosen = next(iter(earlier), kept.key)
-                main_spelling |= dict.fromkeys(spellings, chosen)
-                main_spelling |= {key: chosen for key, spelling in main_spelling.items() if spelling in earlier}
-            oldest: dict[Key, Kept] = {}
-            for kept in group:
-                oldest.setdefault(main_spelling[kept.key], kept)
-            first |= {key: oldest[main_spelling[key]] for key in main_spelling}
+            own_keys = [self._own_key(kept) if records or is_respelled else kept.key for kept in group]
+            first |= first_by_spelling(group, own_keys)
         return first
 
     def _own_key(self, kept: Kept) -> Key:
@@ -294,36 +285,11 @@ class RecycleBin:
         It deletes at least one batch, and stops when no time is left. An entry with a time in the future is as old as
         its run.
         """
-        purged = self._purge(before, seconds_left, below=before)
+        purge = partial(delete_older, self._entries, self._of_place(), before, self._moment, seconds_left)
+        purged = purge(below=before)
         if seconds_left() > 0:
-            purged += self._purge(before, seconds_left, above=self._timeline.now)
+            purged += purge(above=self._timeline.now)
         return purged
-
-    def _purge(
-        self,
-        before: datetime,
-        seconds_left: Callable[[], float],
-        above: datetime | None = None,
-        below: datetime | None = None,
-    ) -> int:
-        purged = 0
-        fields = ("EntryId", "RecycledAt")
-        while True:
-            page = self._entries.find(
-                self._of_place(), order_by="RecycledAt", above=above, below=below, limit=entry_pages.PAGE, fields=fields
-            )
-            # All parts of an entry have the same id.
-            old = list(dict.fromkeys(entry["EntryId"] for entry in page if self._moment(entry) < before))
-            self._entries.delete(old)
-            purged += len(old)
-            if len(page) < entry_pages.PAGE or seconds_left() <= 0:
-                return purged
-            # All entries of the page are younger than their times say, so the next page begins behind them. It may pass
-            # over entries of the same time; the next purge deletes those.
-            if not old:
-                above = page[-1]["RecycledAt"]
-                if not isinstance(above, datetime):
-                    return purged
 
 
 def _size(kept: Kept) -> int:
