@@ -23,7 +23,7 @@ from backup.services.spec import ServiceSpec
 from backup.services.turns import side_by_side
 from backup.stores import Drift, IndexPlan, Listed, kept_open
 from backup.verbs.lately import deleted_lately
-from backup.verbs.sync import RULES
+from backup.verbs.schema import RULES
 
 _VERSION_NAMES = re.compile(
     r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I

@@ -14,7 +14,7 @@ from backup.services.service import SyncService
 from backup.services.spec import ServiceSpec
 from backup.stores import Limits, OnNewColumn, Store, open_store
 from backup.stores.values import Place
-from backup.verbs.sync import notes_of
+from backup.verbs.schema import notes_of
 
 if TYPE_CHECKING:
     from backup.stores.sql.engines.base import Described

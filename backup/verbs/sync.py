@@ -2,92 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import replace
 from datetime import timedelta
 from math import inf
-from typing import Any
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
-from backup.core.log import event
 from backup.core.run_values import Verb
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.walk import refuse_early, sync_stores
-from backup.runs.columns_to_fill import columns_to_fill
+from backup.mirror.walk import sync_stores
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
-from backup.stores import Drift, Store
+from backup.stores import Store
 from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
+from backup.verbs.schema import MASKS_CHANGED, follow_schema
 from backup.verbs.watermarks import from_watermark, tell_what_was_compared
 
 _SECONDS_BETWEEN_SAVES = 1.0
-RULES = "Filter, columns, version, masks, transform or deletes"
-MASKS_CHANGED = "The masks are others than when the sync began; it compares every record again, and cannot be undone."
-"""What a person may change between two syncs, for sentences about it."""
-
 _SOON = timedelta(seconds=1)  # what was kept up to now is older than this
 
 
 def sync_with_schema(session: Session) -> None:
-    """Asks the guard, adapts the backup's columns, syncs, and looks at the proof.
+    """Brings the backup's columns in line, syncs, and looks at the proof.
 
-    To fill new columns it copies every record again, as with force. It does the same for widened columns, because
-    whoever widened them may have rewritten their values under the same versions. If the run dies, SyncHistory tells the
-    next run which columns to fill. When its time is up, it leaves the session unfinished, with a checkpoint. Raises
-    SchemaMismatch before anything is changed, NotVerified after the sync, and what `sync_stores` raises.
+    When its time is up, it leaves the session unfinished, with a checkpoint. Raises what `follow_schema` raises before
+    the first record is written, then what `sync_stores` raises, and NotVerified after the sync.
     """
-    run, backup, relational = session.run, session.backup, session.backup.relational
-    refuse_expiring(backup, session.policy)
-    try:
-        if relational is None:
-            drift = backup.catalog.match(session.source)
-        else:
-            drift = relational.drift(session.source, session.policy.on_new_column)
-    except SchemaMismatch as error:
-        if not run.dry_run:  # once somebody alters the columns, nothing else shows that their values are old
-            session.become(added_columns=tuple(sorted({*run.added_columns, *error.columns})))
-        raise
-    unfilled = columns_to_fill(session.history, run.service, session.opening, drift.shared)
-    to_fill = tuple(sorted({*drift.added, *drift.widened, *unfilled}))
-    notes = [
-        *(
-            f"Column {name} is {'widened as in the source' if name in drift.widened else 'new'}; "
-            "every record is copied again to fill it."
-            for name in to_fill
-        ),
-        *notes_of(drift),
-        *(f"Column {name} is not copied any more; it stays in the backup." for name in drift.removed),
-        *(f"Column {name} is not copied, since OnNewColumn is ignore." for name in drift.ignored),
-    ]
-    masks, selection = session.source.traits.masks, session.policy.selection
-    rules_changed = (run.masks, run.selection) != (masks, selection)
-    if session.resumed and run.masks != masks:
-        notes.append(MASKS_CHANGED)
-    elif session.resumed and rules_changed and run.selection is not None:  # an earlier release wrote none
-        notes.append(f"{RULES} are others than when the sync began; it compares every record again.")
-    start, changed = session.start, dict[str, Any]()
-    if notes:
-        event("sync.schema", level=logging.WARNING, service=run.service, sync_id=run.sync_id, notes=" ".join(notes))
-        changed |= {"forced": run.forced or bool(to_fill), "added_columns": to_fill}
-        changed |= {"removed_columns": drift.removed, "notes": (*run.notes, *notes)}
-    if rules_changed:
-        changed |= {"masks": masks, "selection": selection}
-    if session.resumed and (rules_changed or not {*to_fill} <= {*run.added_columns}):
-        # The chunks before the checkpoint are as the rules were then, or lack values.
-        start = start.begun_anew() if run.limit is None else Checkpoint()
-        changed |= {"checkpoint": start.to_text(), "watermark": None if rules_changed else run.watermark}
-    if changed:
-        # In a single write, and before it adds the columns: the run may die right after.
-        session.become(**changed)
-    refuse_early(session.source, backup, session.run, session.policy.guard)
-    if relational is not None and not run.dry_run:
-        relational.adapt(drift)
-        if session.kept_deleted:
-            relational.recognize_deleted()
-    if not all(backup.keys.may_hold(key) for key in (start.begin, start.after) if key is not None):
-        start = Checkpoint()  # the key has another type now
+    refuse_expiring(session.backup, session.policy)
+    start = follow_schema(session)
     try:
         left = _sync(session, start)
     finally:
@@ -95,32 +38,39 @@ def sync_with_schema(session: Session) -> None:
     if left is not None:
         session.unfinished = True
         return
-    proof, failed = session.tally.proof, session.tally.counts.failed
-    if proof is not None and proof.source.records == 0 and session.policy.where:
-        session.note(f"The source has no record for which {session.policy.where}: see whether Where is what was meant.")
-    if proof is not None and proof.differing > failed:  # records that were set aside differ, and have their own error
-        set_aside = f", beside {failed} that were set aside" if failed else ""
-        raise NotVerified(
-            f"The sync ended, but {proof.differing - failed} records of the {backup.place.label} differ from the source"
-            f"{set_aside}."
-        )
+    _refuse_unproven(session)
     tell_what_was_compared(session)
     if session.tally.counts.remaining:
         _leave_the_rest(session)
-    elif masks is not None and not session.run.dry_run:
-        _purge_what_is_clear(session, masks)
-    complete = not (failed or session.tally.counts.remaining or session.run.dry_run)
-    if complete and relational is not None and session.kept_deleted:
+    elif session.source.traits.masks is not None and not session.run.dry_run:
+        _purge_what_is_clear(session, session.source.traits.masks)
+    if not (session.tally.counts.failed or session.tally.counts.remaining or session.run.dry_run):
+        _complete(session)
+
+
+def _refuse_unproven(session: Session) -> None:
+    """Raises NotVerified if other records differ than those that were set aside, which have their own error."""
+    proof, failed = session.tally.proof, session.tally.counts.failed
+    if proof is None:
+        return
+    if proof.source.records == 0 and session.policy.where:
+        session.note(f"The source has no record for which {session.policy.where}: see whether Where is what was meant.")
+    if proof.differing > failed:
+        set_aside = f", beside {failed} that were set aside" if failed else ""
+        raise NotVerified(
+            f"The sync ended, but {proof.differing - failed} records of the {session.backup.place.label} differ from "
+            f"the source{set_aside}."
+        )
+
+
+def _complete(session: Session) -> None:
+    """Does what needs a backup that has every record of its source."""
+    relational = session.backup.relational
+    if relational is not None and session.kept_deleted:
         # Every row is in the source now, so a mark that is left is of a record that has come back.
         session.steps.check_lock()
         relational.forget_deleted()
-    if complete:
-        follow_indexes(session)
-
-
-def notes_of(drift: Drift) -> list[str]:
-    """What to note about columns that need no change."""
-    return ["The source has no version column; every record is compared by its content."] * drift.unversioned
+    follow_indexes(session)
 
 
 def _purge_what_is_clear(session: Session, masks: str) -> None:

@@ -13,7 +13,7 @@ from backup.runs.outcome import Unchanged
 from backup.runs.policy import Policy
 from backup.runs.unchanged_runs import may_build_on
 from backup.stores import Store
-from backup.verbs.sync import notes_of
+from backup.verbs.schema import notes_of
 
 SMALL_RECORDS = 10_000
 """A table with more records at its last sync is walked in chunks: its fingerprint is what costs there."""
