@@ -71,8 +71,8 @@ class Deleting:
         deleted, waiting = list[Key](), list[Key]()
 
         def delete(part: Sequence[Key]) -> None:
-            if self._backup.traits.keeps_deleted:
-                self._backup.mark_deleted(part, self._steps.keep, self._steps.now())
+            if self._backup.kept_deletes is not None:
+                self._backup.kept_deletes.mark(part, self._steps.keep, self._steps.now())
             else:
                 self._backup.delete(part, self._steps.keep)
 

@@ -76,7 +76,7 @@ class Session:
     @property
     def kept_deleted(self) -> bool:
         """Whether the copies of deleted records stayed in the backup up to the last sync, and do so no more."""
-        if self.backup.traits.keeps_deleted or (last := self.last_synced()) is None:
+        if self.backup.kept_deletes is not None or (last := self.last_synced()) is None:
             return False
         return (last.selection or "").endswith(KEEPS_DELETED)
 

@@ -11,8 +11,9 @@ from backup.core.errors import BackupError, ConfigError, NotInitialized, SourceM
 from backup.core.model import SideName
 from backup.core.retry import Retry
 from backup.core.suggestions import subject
-from backup.stores.base import Accept, Fence, Keep, Store, stamps_in
+from backup.stores.base import Fence, Store, stamps_in
 from backup.stores.codecs import CopyNote
+from backup.stores.keeping import Accept, Keep
 from backup.stores.listing import ForeignKey, Listed, PassedOver
 from backup.stores.sibling import EntriesToMake, Groups, LongText, Shape, Sibling
 from backup.stores.values import ChangesNotRelayed, Drift, IndexPlan, Limits, NotRelayed, OnNewColumn, Rules, Written

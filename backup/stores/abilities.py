@@ -1,11 +1,13 @@
-"""What a store may be able to do besides: parts of chunks, what was written lately, a transform of its records."""
+"""What only some stores can do: parts of chunks, what was written lately, a transform, copies of deleted records."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Protocol
 
 from backup.core.model import Chunk, Fingerprint, Key, StampRow
+from backup.stores.keeping import Keep
 from backup.stores.values import LeftOut
 
 
@@ -68,3 +70,16 @@ class Transforming(Protocol):
     def left_out(self, keys: Sequence[Key]) -> LeftOut:
         """Which records of these keys the transform leaves out, or fails on. Cost: reads the whole records, unless the
         transform gives every record."""
+
+
+class KeptDeletes(Protocol):
+    """The copies of deleted records that stay in a backup, marked with a time. For any number of threads."""
+
+    def mark(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
+        """Marks the copies of these keys as deleted `at` this time. `keep` gets an image of each, as of a delete.
+
+        A write of the same key takes the mark away. May be repeated. Raises what `Store.delete` raises.
+        """
+
+    def count(self) -> int:
+        """The number of copies that are marked. Cost: reads the table or container from end to end."""

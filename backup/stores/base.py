@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
-from backup.stores.abilities import Buckets, Incremental, Transforming
+from backup.stores.abilities import Buckets, Incremental, KeptDeletes, Transforming
 from backup.stores.codecs import Copies, CopyNote, Keys
-from backup.stores.sibling import EntriesToMake, Entry, Groups, Shape, Sibling
+from backup.stores.keeping import Accept, Keep
+from backup.stores.sibling import Entry, Groups, Shape, Sibling
 from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, SecondaryIndex, Traits, Written
 
 
@@ -32,33 +33,6 @@ class Fence(Protocol):
         `transaction` is the store's, if the entry is in the same database; else None. `again`: an earlier try may still
         be running on the server. After this call, that try cannot commit any more.
         """
-
-
-class Keep(Protocol):
-    """What keeps images in the recycle bin."""
-
-    def __call__(self, images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
-        """Keeps the images, and the keys of the inserted records. Keeps each only once, however often it is called.
-
-        Empties a list of images, so that memory does not hold them beside what is kept. `transaction` is the one that
-        makes the change, or None where the store has none.
-        """
-
-
-@runtime_checkable
-class KeepByServer(Protocol):
-    """A `Keep` that can also say how the entries of images look, so that the store's server makes them of its rows."""
-
-    def entries_to_make(self, keys: Sequence[Key], action: Action, transaction: Any) -> EntriesToMake | None:
-        """How the entries of the records with these keys look, before this change of them in this transaction.
-
-        None where the images have to be handed over: other keys than single integers of 64 bits, another side than the
-        backup, or a record that is in an entry of this run already, which only this process can tell.
-        """
-
-
-Accept = Callable[[Image], bool]
-"""Decides about each existing record whether it may be overwritten or deleted. Nobody else can change it meanwhile."""
 
 
 class Catalog(Protocol):
@@ -258,6 +232,10 @@ class Store(Protocol):
         """What only a table of a SQL server has; None for any other store."""
 
     @property
+    def kept_deletes(self) -> KeptDeletes | None:
+        """The copies of deleted records, where the rules say that these stay; None everywhere else."""
+
+    @property
     def request_charge(self) -> float | None:
         """Request units that all requests have cost since the store was opened; None where requests cost none."""
 
@@ -327,13 +305,6 @@ class Store(Protocol):
         decides as in `write`. Raises ConstraintRefused if other rows refer to one of these, whatever the delete would
         do to them; then nothing of the batch is deleted.
         """
-
-    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
-        """Marks the copies of these keys as deleted `at` this time, where the rules say that they stay. `keep` gets an
-        image of each, as of a delete. A write of the same key takes the mark away. May be repeated."""
-
-    def count_deleted(self) -> int:
-        """The number of copies that are marked as deleted. Cost: reads the table or container from end to end."""
 
     def fence_by(self, fence: Fence) -> None:
         """Makes every later write pass the fence."""

@@ -42,8 +42,8 @@ class Traits:
     values that the store has of it. `fingerprint_is_enough`: equal fingerprints alone mean equal stamps; else recent
     changes have to be compared first. `batch_size`: how many records to write at once. A run checks its lock only
     between batches, so a batch must not take long.
-    `masks`: the mark of the service's masks; None without masks. `keeps_deleted`: a backup in which the copies of
-    records that the source deleted stay. `follows_indexes`: a backup that gets the source's secondary indexes.
+    `masks`: the mark of the service's masks; None without masks. `follows_indexes`: a backup that gets the source's
+    secondary indexes.
     """
 
     keys_are_exact: bool
@@ -52,7 +52,6 @@ class Traits:
     fingerprint_is_enough: bool
     batch_size: int
     masks: str | None = None
-    keeps_deleted: bool = False
     follows_indexes: bool = False
 
 

@@ -192,7 +192,8 @@ def _refuse_referred(into: Store, extra: PendingDeletes, beside: Collection[str]
 
 
 def _note_deleted(session: Session) -> None:
-    if deleted := session.backup.count_deleted():
+    kept = session.backup.kept_deletes
+    if kept is not None and (deleted := kept.count()):
         session.note(f"{deleted} records that the source has deleted stay in the backup; they are not restored.")
 
 

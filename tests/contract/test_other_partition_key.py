@@ -189,7 +189,9 @@ def test_what_is_kept_and_what_an_undo_writes_lies_where_it_belongs(bench: Cosmo
     source, backup = pair(bench)
     run_sync(source, backup)
     kept = RecycleBin(backup, RUN.service).recorder(replace(RUN, sync_id="2"), lambda: NOW)
-    backup.mark_deleted([('"a"', "001")], kept, NOW)
+    kept_deletes = bench.open("backup", rules=replace(RULES, keeps_deleted=True)).kept_deletes
+    assert kept_deletes is not None
+    kept_deletes.mark([('"a"', "001")], kept, NOW)
     marked = {document["id"]: "deletedAt" in document["_backup"] for document in bench.documents("backup")}
     assert marked == {"001": True, "002": False}
     records = [{**order(n, "ab"[n - 1], "other", 5), "_backup": {"etag": "x"}} for n in (1, 2)]

@@ -25,7 +25,7 @@ class MemoryStore:
     `server` None: the store makes its own server, with its table on it.
     """
 
-    buckets = incremental = relational = request_charge = transforming = None
+    buckets = incremental = kept_deletes = relational = request_charge = transforming = None
 
     def __init__(
         self,
@@ -165,12 +165,6 @@ class MemoryStore:
             for key in gone:
                 self.records.pop(self.fold(key[0]), None)
         return Written(deleted=frozenset(gone), left=frozenset(left))
-
-    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
-        raise NotImplementedError("no test asks it to keep what was deleted")
-
-    def count_deleted(self) -> int:
-        return 0
 
     def fence_by(self, fence: Fence) -> None:
         self._fence = fence

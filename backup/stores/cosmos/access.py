@@ -169,7 +169,9 @@ class CosmosAccess:
             if "during iteration" not in str(error):
                 raise
             # The accident that `_WRITTEN_LATER` of the connection prevents, while the SDK makes an error.
-            raise TransientStoreError(f"Could not {operation} in the {self.label}: the SDK's threads met.") from None
+            raise TransientStoreError(
+                f"Could not {operation} in the {self.label}: two threads of the SDK disturbed each other."
+            ) from None
 
     def side_by_side(
         self, operation: str, items: Sequence[Item], work: Callable[[Item], T], *, fenced: bool = False

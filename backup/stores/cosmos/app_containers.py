@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import islice
 from typing import Any
@@ -22,40 +21,34 @@ from backup.core.errors import StoreError, TransientStoreError
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.document_parts import PART_FIELD, PARTS_FIELD, join_entry, part_ids, split_entry
 from backup.stores.cosmos.documents import own
+from backup.stores.cosmos.entry_documents import EntryDocuments
 from backup.stores.cosmos.errors import UnlessMissing, is_missing
 from backup.stores.cosmos.queries import path_of, select
-from backup.stores.sibling import Entry, LongText, Look, OneOf, Seen, Shape
+from backup.stores.sibling import Entry, Look, OneOf, Seen, Shape
 
 _PAGE = 1_000
-_KEPT = 1_000
+_PARTITIONS_KEPT = 1_000
 _KEYS_AT_ONCE = 100
 _CHANGE_ATTEMPTS = 10
 
 
-def utc_text(value: datetime) -> str:
-    """The time as ISO 8601 in UTC with microseconds and Z: sorts as the time. Raises ValueError for a naive time."""
-    if value.tzinfo is None:
-        raise ValueError("a time without a time zone")
-    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 class CosmosSibling:
-    """One of the app's own containers. Its documents have the shape's fields in camelCase, and `id`."""
+    """One of the app's own containers."""
 
     def __init__(self, access: CosmosAccess, shape: Shape) -> None:
         self._access, self._shape = access, shape
-        self._properties = {name: name[0].lower() + name[1:] for name in shape.fields}
+        self._documents = EntryDocuments(shape)
         self._partitions = dict[str, str]()  # of entries that were written or read here, by key
 
     def create(self) -> None:
-        self._access.create_container(self._shape.container, [f"/{self._properties[self._shape.partition]}"])
+        self._access.create_container(self._shape.container, [self._documents.partition_path])
 
     def put(self, entries: Sequence[Entry], *, new: bool = False) -> None:  # noqa: ARG002 - an upsert asks nothing
         for entry in entries:
             self._note(entry[self._shape.key], entry.get(self._shape.partition))
         self._access.side_by_side(
             f"write {self._shape.container}",
-            [self._document(entry) for entry in entries],
+            [self._documents.document(entry) for entry in entries],
             lambda document: self._container.upsert_item(document, no_response=True),
         )
 
@@ -64,7 +57,7 @@ class CosmosSibling:
             with suppress(CosmosResourceExistsError):
                 self._container.create_item({**document}, no_response=True)
 
-        split = [self._split(self._document(entry)) for entry in entries]
+        split = [self._split(self._documents.document(entry)) for entry in entries]
         operation = f"write {self._shape.container}"
         self._access.side_by_side(operation, [part for _, parts in split for part in parts], create, fenced=True)
         self._access.side_by_side(operation, [document for document, _ in split], create, fenced=True)
@@ -90,9 +83,9 @@ class CosmosSibling:
     def _change(self, key: str, only_if: OneOf, fields: Entry) -> bool:
         for _ in range(_CHANGE_ATTEMPTS):
             document = self._document_of(key)
-            if document is None or not self._is(document, only_if):
+            if document is None or not self._documents.fulfils(document, only_if):
                 return False
-            changed = own(document) | {self._properties[name]: _to_json(value) for name, value in fields.items()}
+            changed = own(document) | self._documents.properties(fields)
             with suppress(CosmosAccessConditionFailedError):
                 self._container.replace_item(
                     document["id"],
@@ -110,30 +103,27 @@ class CosmosSibling:
         for attempt in self._access.attempts(f"read {self._shape.container}"):
             with attempt:
                 document = self._document_of(key)
-        return document is not None and self._is(document, only_if)
+        return document is not None and self._documents.fulfils(document, only_if)
 
     def _document_of(self, key: str) -> dict[str, Any] | None:
         """The entry's document: one read where its partition is known, else a query of them all."""
         if key in self._partitions and self._has_own_partitions:
             with UnlessMissing():
                 return dict(self._container.read_item(key, partition_key=self._partitions[key]))
-        query = select("*", f"{self._path(self._shape.key)} = @key")
+        query = select("*", f"{self._documents.path(self._shape.key)} = @key")
         documents = self._container.query_items(
             query, parameters=[{"name": "@key", "value": key}], enable_cross_partition_query=True
         )
         document = next(iter(documents), None)
         if document is not None:
-            self._note(key, document.get(self._properties[self._shape.partition]))
+            self._note(key, self._documents.partition_of(document))
         return document
 
     def _note(self, key: str, partition: Any) -> None:
-        if len(self._partitions) >= _KEPT:
+        if len(self._partitions) >= _PARTITIONS_KEPT:
             self._partitions.clear()
         if isinstance(partition, str):
             self._partitions[key] = partition
-
-    def _is(self, document: Mapping[str, Any], only_if: OneOf) -> bool:
-        return all(document.get(self._properties[name]) in map(_to_json, values) for name, values in only_if.items())
 
     def find(
         self,
@@ -148,11 +138,10 @@ class CosmosSibling:
         transaction: Any = None,  # noqa: ARG002 - Cosmos DB has none
         max_bytes: int | None = None,  # noqa: ARG002 - no document is large
     ) -> list[dict[str, Any]]:
-        parameters: list[dict[str, Any]] = []
-        conditions = self._conditions(where, order_by, above, below, parameters)
-        by = self._path(order_by)
+        conditions, parameters = self._documents.conditions(where, order_by, above, below)
+        by = self._documents.path(order_by)
         with_parts = bool(self._shape.parts_with) and (not fields or not set(fields) <= self._short)
-        columns = [f"{self._path(name)} AS {self._properties[name]}" for name in fields]
+        columns = [self._documents.column(name) for name in fields]
         columns += [f"c.id, {path_of([PARTS_FIELD])} AS {PARTS_FIELD}"] if fields and with_parts else []
         what = ", ".join(columns) or "*"
         query = f"{select(what, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
@@ -163,7 +152,7 @@ class CosmosSibling:
                 )
                 documents = list(islice(items, limit))
         whole = self._join(documents) if with_parts else documents
-        return [self._entry(document, fields) for document in whole]
+        return [self._documents.entry(document, fields) for document in whole]
 
     def look(self, looks: Sequence[Look]) -> Seen:
         return Seen(
@@ -174,36 +163,13 @@ class CosmosSibling:
         )
 
     def count(self, where: Mapping[str, Any], by: str, above: Any, below: Any) -> int:
-        parameters: list[dict[str, Any]] = []
-        query = select("VALUE COUNT(1)", *self._conditions(where, by, above, below, parameters))
+        conditions, parameters = self._documents.conditions(where, by, above, below)
+        query = select("VALUE COUNT(1)", *conditions)
         for attempt in self._access.attempts(f"count {self._shape.container}"):
             with attempt:
                 counts = self._container.query_items(query, parameters=parameters, enable_cross_partition_query=True)
                 counted: Any = next(iter(counts))
         return int(counted)
-
-    def _conditions(
-        self, where: Mapping[str, Any], by: str, above: Any, below: Any, parameters: list[dict[str, Any]]
-    ) -> list[str]:
-        """The conditions of a query. Adds their values to `parameters`."""
-
-        def parameter(value: Any) -> str:
-            name = f"@v{len(parameters)}"
-            parameters.append({"name": name, "value": _to_json(value)})
-            return name
-
-        conditions = []
-        for name, value in where.items():
-            path, values = self._path(name), value if isinstance(value, list) else [value]
-            plain = [value for value in values if value is not None]
-            choices = [f"{path} IN ({', '.join(map(parameter, plain))})"] if len(plain) > 1 else []
-            choices += [f"{path} = {parameter(plain[0])}"] if len(plain) == 1 else []
-            # An entry of an earlier release does not have the property at all.
-            choices += [f"NOT IS_DEFINED({path}) OR IS_NULL({path})"] if None in values else []
-            conditions.append(f"({' OR '.join(choices) or 'false'})")
-        conditions += [f"{self._path(by)} > {parameter(above)}"] if above is not None else []
-        conditions += [f"{self._path(by)} < {parameter(below)}"] if below is not None else []
-        return conditions
 
     def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
         def delete(names: tuple[str, str]) -> None:
@@ -227,8 +193,7 @@ class CosmosSibling:
     def _split(self, document: dict[str, Any]) -> tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]:
         if not self._shape.parts_with:
             return document, ()
-        names = {self._properties[name] for name in (self._shape.partition, *self._shape.parts_with)}
-        return split_entry(document, {name: value for name, value in document.items() if name in names})
+        return split_entry(document, self._documents.of_parts(document))
 
     def _join(self, documents: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         def read_piece(names: tuple[str, str]) -> str:
@@ -251,7 +216,7 @@ class CosmosSibling:
         """The entry's key and the id of every document that belongs to these entries."""
         if not self._shape.parts_with:
             return [(key, key) for key in keys]
-        key = self._path(self._shape.key)
+        key = self._documents.path(self._shape.key)
         names = [f"@k{n}" for n in range(len(keys))]
         query = select(f"{key} AS entry, c.id", f"{key} IN ({', '.join(names)})")
         parameters: list[dict[str, Any]] = [{"name": name, "value": key} for name, key in zip(names, keys, strict=True)]
@@ -296,33 +261,4 @@ class CosmosSibling:
     def _has_own_partitions(self) -> bool:
         """Whether the container is partitioned as `create` makes it. One made by hand may not be."""
         paths: list[str] = self._access.properties_of(self._shape.container)["partitionKey"]["paths"]
-        return paths == [f"/{self._properties[self._shape.partition]}"]
-
-    def _path(self, name: str) -> str:
-        return path_of([self._properties[name]])
-
-    def _document(self, entry: Entry) -> dict[str, Any]:
-        document = {self._properties[name]: _to_json(value) for name, value in entry.items()}
-        return {**document, "id": entry[self._shape.key]}
-
-    def _entry(self, document: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-        entry = {}
-        for name in fields or self._shape.fields:
-            kind = self._shape.fields[name]
-            value = document.get(self._properties[name])
-            entry[name] = _time(value) if kind == "time" else value
-        return entry
-
-
-def _time(value: Any) -> Any:
-    """The time in a text; any other value as it is."""
-    try:
-        return datetime.fromisoformat(value)
-    except (ValueError, TypeError):
-        return value
-
-
-def _to_json(value: Any) -> Any:
-    if isinstance(value, LongText):
-        return "".join(value)
-    return utc_text(value) if isinstance(value, datetime) else value
+        return paths == [self._documents.partition_path]

@@ -11,13 +11,13 @@ from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpRespons
 from backup.core.batched import batched
 from backup.core.errors import TransientStoreError
 from backup.core.model import Image, Key, Record
-from backup.stores.base import Accept, Keep
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.addresses import moves_of
 from backup.stores.cosmos.container import Address, CosmosContainer
 from backup.stores.cosmos.documents import is_nameable, is_read_alike, partition_value
 from backup.stores.cosmos.errors import http_status_of, is_missing, is_refusal, reason_of
 from backup.stores.cosmos.writes import batch_of_one
+from backup.stores.keeping import Accept, Keep
 from backup.stores.values import Written
 
 _READS = 20  # of a document that others keep changing

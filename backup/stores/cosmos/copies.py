@@ -8,8 +8,8 @@ from typing import Any
 from backup.core.errors import StoreError
 from backup.core.model import Record
 from backup.stores.codecs import CopyNote
-from backup.stores.cosmos.app_containers import utc_text
 from backup.stores.cosmos.documents import MARK, json_text, own
+from backup.stores.cosmos.entry_documents import utc_text
 
 
 class CosmosCopies:

@@ -22,16 +22,16 @@ from backup.core.model import (
     StampRow,
     utc_now,
 )
-from backup.stores.base import Accept, Fence, Keep, Store
+from backup.stores.base import Fence, Store
 from backup.stores.cosmos.access import CosmosAccess
-from backup.stores.cosmos.app_containers import CosmosSibling, utc_text
+from backup.stores.cosmos.app_containers import CosmosSibling
 from backup.stores.cosmos.catalog import CosmosCatalog
 from backup.stores.cosmos.chunks import CosmosChunks
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.copies import CosmosCopies
-from backup.stores.cosmos.documents import marked
 from backup.stores.cosmos.incremental import CosmosIncremental
+from backup.stores.cosmos.kept_deletes import CosmosKeptDeletes
 from backup.stores.cosmos.keys import CosmosKeys
 from backup.stores.cosmos.masked import merged, properties_of
 from backup.stores.cosmos.queries import Queries
@@ -39,6 +39,7 @@ from backup.stores.cosmos.service_documents import ServiceDocuments, raise_refus
 from backup.stores.cosmos.throttle import Throttle
 from backup.stores.cosmos.transformed import touched_by
 from backup.stores.cosmos.writes import CosmosWrites
+from backup.stores.keeping import Accept, Keep
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.values import Limits, Place, Rules, Traits, Written
 
@@ -63,9 +64,8 @@ class CosmosStore:
             fingerprint_is_enough=False,  # a document written twice in one second has the same `_ts`
             batch_size=min(limits.batch_size, _DOCUMENTS_AT_ONCE),
             masks=rules.masking.mark if rules.masking else None,
-            keeps_deleted=rules.keeps_deleted,
         )
-        self._access, self._rules = access, rules
+        self._access = access
         self._limits = replace(limits, batch_size=self.traits.batch_size)
         self._side, self._queries = side, Queries(rules, side)
         paths = rules.partition_paths if side == "backup" else None
@@ -88,6 +88,13 @@ class CosmosStore:
         documents = ServiceDocuments(self._container, self.keys, rules, side, access.label, self.traits.batch_size)
         self._documents = documents
         self.transforming = None if rules.transform is None or side != "source" else documents
+        self.kept_deletes = (
+            CosmosKeptDeletes(
+                self._container, self._queries, documents, self._writes, self.traits.batch_size, access.label
+            )
+            if rules.keeps_deleted
+            else None
+        )
         self.incremental = CosmosIncremental(self._container, self._queries)
         self.catalog = CosmosCatalog(access, self._container, self.place, self._siblings, open_at, rules, paths)
 
@@ -124,11 +131,6 @@ class CosmosStore:
 
     def count(self) -> int:
         return self._chunks.count(WHOLE)
-
-    def count_deleted(self) -> int:
-        """As `Store.count_deleted`; one query."""
-        [count] = self._container.numbers([self._queries.deleted()]) if self.traits.keeps_deleted else [0]
-        return int(count or 0)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         """Chunks that are ranges of the document id alone. A container that fits into one chunk costs one count."""
@@ -209,14 +211,6 @@ class CosmosStore:
             refused |= self._writes.delete(part)
         raise_refused("delete", refused, self.place.label)
         return Written(deleted=frozenset(keys))
-
-    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
-        refused: dict[Key, str] = {}
-        for part in batched(keys, self._limits.batch_size):
-            for documents in self._container.documents(part, of_service=True):
-                keep([self._documents.image(document, Action.DELETED) for document in documents], None)
-                refused |= self._writes.upsert([marked(document, utc_text(at)) for document in documents])
-        raise_refused("mark", refused, self.place.label)
 
     def fence_by(self, fence: Fence) -> None:
         self._access.connection.check_young = fence.check_young

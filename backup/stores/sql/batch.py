@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from backup.core.batched import batched
 from backup.core.errors import StoreError
 from backup.core.model import Action, Image, Key, Record, Stamps
-from backup.stores.base import Accept, Keep
+from backup.stores.keeping import Accept, Keep
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.prepared import Prepared, Row, values_at
 from backup.stores.sql.foreign_keys import refuse_replacing, refuse_to_touch_others, unique_columns

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record
-from backup.stores.base import Accept, Keep, Store
+from backup.stores.base import Store
 from backup.stores.codecs import CopyNote
+from backup.stores.keeping import Accept, Keep
 from backup.stores.sibling import Entry, Groups, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.model import Chunk, Key
-from backup.stores.base import Keep
 from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
+from backup.stores.keeping import Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.copies import mark_of, milliseconds
@@ -111,7 +111,7 @@ def _keep_keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int, 
         keep([], cx, keys)
         kept += len(keys)
     if kept != relayed:
-        raise StoreError(f"The {shape.label} has got {kept - relayed} other records in a part that was empty.")
+        raise StoreError(f"Others wrote {kept - relayed} records into a part of the {shape.label} that was empty.")
 
 
 def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int) -> Iterator[Sequence[Key]]:

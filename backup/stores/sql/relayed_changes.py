@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.model import Action, Key
-from backup.stores.base import Keep
 from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
+from backup.stores.keeping import Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch
 from backup.stores.sql.catalog import SqlCatalog

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 
 from backup.core.model import Action, Key
-from backup.stores.base import Keep, KeepByServer
 from backup.stores.exact_json import ordered_digits
+from backup.stores.keeping import Keep, KeepByServer
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.images_to_make import ImagesToMake

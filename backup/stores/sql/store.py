@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from backup.core.errors import BackupError, NotInitialized
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow
-from backup.stores.base import Accept, Fence, Keep, Store
+from backup.stores.base import Fence, Store
+from backup.stores.keeping import Accept, Keep
 from backup.stores.sibling import Shape, Sibling
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
@@ -53,7 +54,6 @@ class SqlStore:
             fingerprint_is_enough=True,
             batch_size=limits.batch_size,
             masks=rules.masking.mark if rules.masking else None,
-            keeps_deleted=rules.keeps_deleted,
             follows_indexes=rules.follows_indexes,
         )
         self.access = SqlAccess(dialect, limits.retry, missing, label, limits.max_call_seconds)
@@ -72,6 +72,7 @@ class SqlStore:
         self._writes = SqlWrites(self.access, self.catalog, limits)
         self.buckets = SqlBuckets(self.access, self.catalog, self._chunks)
         self.transforming = SqlTransforming(self) if rules.transform is not None and rules.is_source else None
+        self.kept_deletes = SqlKeptDeletes(self, self._writes) if rules.keeps_deleted else None
         self._latest = SqlIncremental(self.access, self.catalog, limits, rules.modified_by) if rules.is_source else None
         self.relational = SqlRelational(self.access, self.catalog, self._writes, limits, self._own_table, self._chunks)
 
@@ -113,13 +114,10 @@ class SqlStore:
         return row is not None
 
     def count(self) -> int:
-        return self._count(self.shape.filters)
+        return self.count_where(self.shape.filters)
 
-    def count_deleted(self) -> int:
-        deleted = self.shape.own_deleted
-        return 0 if deleted is None else self._count([self.shape.table.c[deleted.name].is_not(None)])
-
-    def _count(self, conditions: Sequence[sa.ColumnElement[bool]]) -> int:
+    def count_where(self, conditions: Sequence[sa.ColumnElement[bool]]) -> int:
+        """The number of the table's rows that fulfil these conditions."""
         query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*conditions)
         for attempt in self.access.attempts("count", single=True):
             with attempt as cx:
@@ -166,9 +164,6 @@ class SqlStore:
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         return self._writes.delete(keys, keep, accept)
 
-    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
-        self._writes.mark_deleted(keys, keep, at)
-
     def fence_by(self, fence: Fence) -> None:
         own, entry = self.access.dialect, catalog_of(fence.beside).access.dialect
         shares_database = own.is_one_file(entry) or (own.kind, own.location) == (entry.kind, entry.location)
@@ -201,3 +196,18 @@ class SqlTransforming:
 
     def left_out(self, keys: Sequence[Key]) -> LeftOut:
         return self._store.left_out(keys)
+
+
+class SqlKeptDeletes:
+    """The rows of one backup that are marked as deleted."""
+
+    def __init__(self, store: SqlStore, writes: SqlWrites) -> None:
+        self._store, self._writes = store, writes
+
+    def mark(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
+        self._writes.mark_deleted(keys, keep, at)
+
+    def count(self) -> int:
+        shape = self._store.shape
+        deleted = shape.own_deleted
+        return 0 if deleted is None else self._store.count_where([shape.table.c[deleted.name].is_not(None)])

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from backup.core.errors import ConstraintRefused, StoreError, StoreUnavailable
 from backup.core.model import Key, Record
-from backup.stores.base import Accept, Keep
+from backup.stores.keeping import Accept, Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import Replacing, SqlBatch
 from backup.stores.sql.catalog import SqlCatalog
@@ -81,7 +81,7 @@ class SqlWrites:
         return written
 
     def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
-        """As `Store.mark_deleted`."""
+        """As `KeptDeletes.mark`."""
         shape = self._catalog.shape
         for attempt in self._access.attempts("mark records as deleted", writes=True) if keys else ():
             with attempt as cx:

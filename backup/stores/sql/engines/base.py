@@ -89,11 +89,11 @@ class Dialect(Protocol):
     """
 
     delete_triggers: sa.TextClause
+    """Selects, by :table and :schema, the names of the triggers that a delete from a table fires."""
+
     kin: sa.TextClause | None
     """Selects a row if one of two tables of a database is a partition of the other, or inherits from it: such tables
     have rows or columns in common. By :table and :schema, :other_table and :other_schema. None where there are none."""
-
-    """Selects, by :table and :schema, the names of the triggers that a delete from a table fires."""
 
     row_count: sa.ColumnElement[int]
     """Counts rows; never overflows."""

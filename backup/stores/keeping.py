@@ -1,0 +1,36 @@
+"""What a store hands to its caller before it changes a record: its image, to be kept, and a question about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from backup.core.model import Action, Image, Key
+from backup.stores.sibling import EntriesToMake
+
+
+class Keep(Protocol):
+    """What keeps images in the recycle bin."""
+
+    def __call__(self, images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
+        """Keeps the images, and the keys of the inserted records. Keeps each only once, however often it is called.
+
+        Empties a list of images, so that memory does not hold them beside what is kept. `transaction` is the one that
+        makes the change, or None where the store has none.
+        """
+
+
+@runtime_checkable
+class KeepByServer(Protocol):
+    """A `Keep` that can also say how the entries of images look, so that the store's server makes them of its rows."""
+
+    def entries_to_make(self, keys: Sequence[Key], action: Action, transaction: Any) -> EntriesToMake | None:
+        """How the entries of the records with these keys look, before this change of them in this transaction.
+
+        None where the images have to be handed over: other keys than single integers of 64 bits, another side than the
+        backup, or a record that is in an entry of this run already, which only this process can tell.
+        """
+
+
+Accept = Callable[[Image], bool]
+"""Decides about each existing record whether it may be overwritten or deleted. Nobody else can change it meanwhile."""
