@@ -51,7 +51,8 @@ def use_local_settings(path: Path) -> None:
         if reference is not None and not os.environ.get(reference[1]):
             raise ConfigError(
                 f"{file.name} takes {name} from the variable {reference[1]}, which has no value.",
-                hint=f"Set {reference[1]} in the environment. `backup export-config` leaves secrets out in this way.",
+                hint=f"Set {reference[1]} in the environment. `python -m backup export-config` leaves secrets out in "
+                "this way.",
             )
         os.environ[name] = text if reference is None else os.environ[reference[1]]
 

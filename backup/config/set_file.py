@@ -78,7 +78,7 @@ def read_sets(source: SetText, environment: Mapping[str, str]) -> Mapping[str, S
             reason = "the value of its variable cannot stand here" if is_secret else fault["msg"]
             mistakes[place, _sentence(fault["type"], reason, place)] = None
     except RecursionError:
-        raise ConfigError(f"{source.name} has lists or tables in too many others.", hint=_HINT) from None
+        raise ConfigError(f"{source.name} nests lists or tables too deep.", hint=_HINT) from None
     except ValueError:
         raise ConfigError(f"{source.name} has a number with too many digits.", hint=_HINT) from None
     if not mistakes:

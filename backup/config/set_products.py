@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 _FOR_TABLES = {
     "indexes": "A container that the app makes is indexed like its source's",
-    "consistent": "Cosmos DB has no state of several containers as of one moment that a reader could hold",
+    "consistent": "Cosmos DB cannot give a state of several containers as of one moment",
     "modified_by": "Cosmos DB knows by itself what was written lately",
     "on_new_column": "A document is copied with all its properties",
     "where_sql": "Write conditions for documents in where",

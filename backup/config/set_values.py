@@ -42,7 +42,7 @@ def _value(value: Any) -> Value:
 def _condition(value: Any) -> Condition:
     if isinstance(value, list):
         if not value:
-            raise ValueError("no record has one of no values; name a value, or leave the condition out")
+            raise ValueError("the list is empty, so no record would fit; name a value, or leave the condition out")
         return tuple(map(_value, value))
     if not isinstance(value, dict):
         return _value(value)
@@ -64,7 +64,7 @@ def _whole_condition(value: Any) -> str:
         if character in "([":
             opened.append(character)
         elif character in _BRACKETS and (not opened or opened.pop() != _BRACKETS[character]):
-            raise ValueError(f"its bracket {character} closes none")
+            raise ValueError(f"its bracket {character} has no opening one before it")
     if opened:
         raise ValueError(f"its bracket {opened[-1]} is not closed")
     for mark, name in (("'", "text"), ('"', "name"), ("`", "name")):

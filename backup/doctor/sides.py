@@ -28,9 +28,10 @@ CLOCK_WARNS, CLOCK_FAILS = timedelta(seconds=5), timedelta(minutes=5)
 _INITIALIZE = "`python -m backup initialize`, or POST /api/backup/initialize."
 _TOO_WIDE: dict[SideName, str] = {
     "source": (
-        "Take the rights back: a login that cannot write to the source cannot spoil it. `backup grant` has the least."
+        "Take the rights back: a login that cannot write to the source cannot spoil it. "
+        "`python -m backup grant` has the least."
     ),
-    "backup": "Use a login of the app's own; `backup grant` has the least rights.",
+    "backup": "Use a login of the app's own; `python -m backup grant` has the least rights.",
 }
 
 
@@ -198,11 +199,13 @@ def _cosmos_rights(side: Side, subject: str) -> Finding:
     if "accountkey" in side.connection_string.lower():
         if side.role == "backup":
             return fine(subject, "rights", "an account key may do everything")
-        hint = "Use an identity with the role Cosmos DB Built-in Data Reader: `backup grant` prints the command."
+        hint = (
+            "Use an identity with the role Cosmos DB Built-in Data Reader: `python -m backup grant` prints the command."
+        )
         return Finding(Grade.WARNING, subject, "rights", "an account key may also write to the source", hint)
     text = "the identity may read"
     if side.role == "backup":
-        text += "; whether it may write, nobody can tell without a write: it needs Cosmos DB Built-in Data Contributor"
+        text += "; only a write would show whether it may write: it needs Cosmos DB Built-in Data Contributor"
     return fine(subject, "rights", text)
 
 

@@ -34,7 +34,7 @@ def answer_test(settings: Settings, now: Now = utc_now) -> Answer:
     """Sends a test event to each sink, side by side, past the outbox. 200 when all took it; 207 when some did; else
     503. Raises ConfigError without a sink."""
     sinks = _sinks(settings)
-    message = {"message": "This is a test. Whoever reads it hears of backups."}
+    message = {"message": "This is a test. Whoever gets it is told about backups, too."}
     test = Event(TEST, str(uuid4()), now(), None, message).to_json(settings.notify_source)
     errors = side_by_side(lambda sink: send_now(sink, test), sinks, _AT_ONCE)
     rows = [_row(sink, error) for sink, error in zip(sinks, errors, strict=True)]

@@ -48,7 +48,7 @@ RETRIES = 5
 """How often a job is tried again after an error that may pass: after 2, 4, 8, 16 and 32 minutes."""
 
 _BEATS_SECONDS = (2.0, 5.0, 15.0)  # between two heartbeats: soon at first, for people who watch
-_LINE_SECONDS = 30.0  # how long a job waits when another run of its service is at work
+_IN_LINE_SECONDS = 30.0  # how long a job waits when another run of its service is at work
 _MAY_PASS = (StoreUnavailable, LockLost, Unexpected)
 
 
@@ -155,10 +155,10 @@ class JobWorker:
             attempt = job.attempt if is_interrupted else job.attempt - 1  # another slice of a run is no new attempt
             return self._ring(self._records.leave(job, State.ENQUEUED, reason, **fields, attempt=attempt))
         if isinstance(error, Locked):
-            due = now + timedelta(seconds=_LINE_SECONDS)
+            due = now + timedelta(seconds=_IN_LINE_SECONDS)
             reason = "Another run of the service is at work; it waits in line."
             scheduled = self._records.leave(job, State.SCHEDULED, reason, due_at=due, attempt=job.attempt - 1)
-            return self._ring(scheduled, _LINE_SECONDS)
+            return self._ring(scheduled, _IN_LINE_SECONDS)
         if error is None:
             return self._records.leave(job, State.SUCCEEDED, **run_fields, error=None, error_kind=None, hint=None)
         if may_pass(error) and job.retries < RETRIES:

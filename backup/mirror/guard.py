@@ -9,7 +9,8 @@ from backup.core.errors import BadRequest, ConfigError, GuardTripped
 from backup.stores import Store
 
 _HINT = (
-    "Check that this is the right database, and that the records were deleted, or the filter was changed, on purpose. "
+    "Check that this is the right database, and that the records were deleted, or the filter was changed, on purpose: "
+    "a dry run (--dry-run) names the records. "
     'If so, run once with {"allowMassDelete": true} or --allow-mass-delete.'
 )
 _STANDS = "Nothing was deleted. Inserts and updates that the run made before stay."

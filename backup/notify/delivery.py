@@ -208,7 +208,7 @@ def ended_in_time(name: str, call: Callable[[], Any]) -> Any:
     """
     left = _left_behind.get(name)
     if left is not None and not left.done():
-        raise NotDelivered(f"An earlier event was not answered within {SEND_SECONDS:g} seconds, nor since.")
+        raise NotDelivered(f"It has not answered an earlier event for more than {SEND_SECONDS:g} seconds.")
     future: Future[Any] = Future()
 
     def work() -> None:

@@ -66,7 +66,7 @@ def concerns_of(
                 *("The last sync that ended has failed.", service, None, ended.sync_id, ended.error_kind),
                 since=ended.completed_at,
                 detail=ended.error or "",
-                detail_hint=hint_of(ended.error_kind) or "The next sync that completes puts an end to this.",
+                detail_hint=hint_of(ended.error_kind) or "The next sync that completes clears this.",
             )
         )
     if begun is not None and next_due is not None:

@@ -80,7 +80,7 @@ def test_a_source_in_wal_mode_is_read_for_its_owner_and_refused_to_whoever_would
 ) -> None:
     settled(file)
     monkeypatch.setattr(os, "geteuid", lambda: file.stat().st_uid + 1)
-    assert "in WAL mode and another user's" in refusal(service(file))
+    assert "in WAL mode and belongs to another user" in refusal(service(file))
     assert service(file, "?immutable=1").count() == 3
     assert [path.name for path in file.parent.glob("customers.db*")] == ["customers.db"]
     with sqlite3.connect(file) as program:

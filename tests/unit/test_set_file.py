@@ -274,9 +274,9 @@ PLAIN = '[set.a]\nsource = "sqlite:///a"\nbackup = "sqlite:///b"\ntables = ["*"]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("a = " + "[" * 100_000, "in too many others", id="brackets"),
-        pytest.param("a = " + "{a=" * 100_000, "in too many others", id="braces"),
-        pytest.param("a" + ".a" * 900 + " = 1", "in too many others", id="dots"),
+        pytest.param("a = " + "[" * 100_000, "nests lists or tables too deep", id="brackets"),
+        pytest.param("a = " + "{a=" * 100_000, "nests lists or tables too deep", id="braces"),
+        pytest.param("a" + ".a" * 900 + " = 1", "nests lists or tables too deep", id="dots"),
         pytest.param(f"{PLAIN}recycle_days = {'9' * 5000}", "too many digits", id="digits"),
     ],
 )

@@ -186,7 +186,10 @@ class SqliteFile:
         exist = all(Path(f"{self.path}-{end}").exists() for end in ("wal", "shm"))
         # Files that SQLite creates for root belong to the file's owner.
         if reader not in (0, owner) and not exist and _is_wal(self.path):
-            raise NotOpened(0, "it is in WAL mode and another user's, who could not use the -wal and -shm of this one")
+            raise NotOpened(
+                0,
+                "it is in WAL mode and belongs to another user, who could not use -wal and -shm of this one",
+            )
 
 
 _FOREIGN_HINT = (
