@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 
@@ -130,10 +130,17 @@ class ColumnMissing(StoreError):
 class RecordRefused(StoreError):
     """The database refused single records; the others were written."""
 
-    def __init__(self, message: str | None = None, *, refused: Mapping[tuple[Any, ...], str]) -> None:
-        """`refused` maps the key of each record that was not written to the reason."""
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        refused: Mapping[tuple[Any, ...], str],
+        in_the_way: Collection[tuple[Any, ...]] = (),
+    ) -> None:
+        """`refused` maps the key of each record that was not written to the reason. `in_the_way`: those of these keys
+        whose place another record has, which may fit once others are written or deleted."""
         super().__init__(message)
-        self.refused = refused
+        self.refused, self.in_the_way = refused, in_the_way
 
 
 class ConstraintRefused(StoreError):

@@ -98,7 +98,9 @@ class Settling:
         return all(side is not None and side.may_look_at_once(records, seconds) for side in sides)
 
     def skip(self, chunk: Chunk) -> Settled | None:
-        """Returns the settled chunk if its fingerprints are equal, else None."""
+        """Returns the settled chunk if its fingerprints are equal, else None; also if no fingerprint may settle one."""
+        if not self._may_skip:
+            return None
         of_source, of_backup = self._sides.fingerprints(chunk)
         return self._skip(chunk, of_source) if proof.are_equal(of_source, of_backup) else None
 
@@ -129,6 +131,10 @@ class Settling:
             of_part = self._writing.write(WHOLE, changes)
             written, left = written + of_part.counts, left + of_part.left  # the chunks write what is left
         self._tally.add(skipped=-written.skipped)  # the chunks count them: they are equal there
+        if left and not self.fingerprint_is_enough:
+            # What waits for the place of a record that the source has deleted may be of the same second. Then both
+            # sides have equal numbers and sums.
+            self._may_skip = False
         self._has_caught_up = incremental is not None and incremental.named_all and not (left or written.failed)
         return written.processed
 

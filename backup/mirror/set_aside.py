@@ -121,7 +121,10 @@ def until_refused(batches: Iterator[Sequence[Record]]) -> Iterator[Sequence[Reco
 
 
 def _each(error: RecordRefused) -> Iterator[Refusal]:
-    return (Refusal([key], StoreError(reason, hint=error.hint)) for key, reason in error.refused.items())
+    return (
+        Refusal([key], ConstraintRefused(reason, unique=True) if key in error.in_the_way else StoreError(reason))
+        for key, reason in error.refused.items()
+    )
 
 
 def _raise_if_of_all(error: Exception) -> None:

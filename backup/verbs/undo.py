@@ -12,7 +12,6 @@ from backup.mirror.set_aside import Refusal, apart
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Session
-from backup.stores import Written
 from backup.verbs.effects import Effects
 
 _NAMED_AT_MOST = 10
@@ -172,12 +171,11 @@ class _TakingBack:
             return
         for kept in entries:  # the image of an older run replaces that of a newer one
             self._waiting.pop(kept.key, None)
+        records = {kept.key: kept.record for kept in entries if kept.record is not None}
+        # What was marked as deleted before gets its mark back, and counts as deleted.
+        self._write(records, dict.fromkeys(records, counted))
         if action is Action.INSERTED:
-            # What was marked as deleted before gets its mark back.
-            self._write([(kept.key, kept.record) for kept in entries if kept.record is not None], counted)
             self._delete([kept.key for kept in entries if kept.record is None and kept.key in existing_keys])
-        else:
-            self._write([(kept.key, kept.record) for kept in entries if kept.record is not None], counted)
 
     def finish(self) -> None:
         """Tries again what constraints refused, as long as each try leaves less; then writes the rest together. Raises
@@ -203,11 +201,7 @@ class _TakingBack:
         self._delete([key for key, (record, _) in waiting.items() if record is None])
         records = {key: record for key, (record, _) in waiting.items() if record is not None}
         existing_keys = self._backup.matching([*records])
-        for counted, keys in (("updated", existing_keys), ("inserted", records.keys() - existing_keys)):
-            if not replace:
-                self._write([(key, records[key]) for key in keys], counted)
-        if replace:
-            self._write([*records.items()], "updated", replace=True)
+        self._write(records, {key: "updated" if key in existing_keys else "inserted" for key in records}, replace)
 
     def _delete(self, keys: Sequence[Key]) -> None:
         def work(part: Sequence[Key]) -> None:
@@ -220,28 +214,24 @@ class _TakingBack:
         for refusal in apart(keys, lambda key: key, work, done):
             self._wait(refusal, {})
 
-    def _write(self, records: Sequence[tuple[Key, Record]], counted: str, *, replace: bool = False) -> None:
-        written, wanted = Written(), dict[Key, Record]()
+    def _write(self, records: Mapping[Key, Record], counted: Mapping[Key, str], replace: bool = False) -> None:
+        """Writes the records. `counted` says what each counts as. With `replace` they may exchange unique values."""
+        wanted = dict[Key, Record]()
 
-        def work(part: Sequence[tuple[Key, Record]]) -> None:
+        def work(part: Sequence[Key]) -> None:
             self._session.steps.check_lock()
-            whole = [self._backup.copies.as_it_was(record) for _, record in part]
-            nonlocal written, wanted
-            wanted = dict(zip((key for key, _ in part), whole, strict=True))
+            nonlocal wanted
+            wanted = {key: self._backup.copies.as_it_was(records[key]) for key in part}
             relational = self._backup.relational if replace else None
             write = self._backup.write if relational is None else relational.exchange
-            written = write(whole, self._session.steps.keep)
+            write([*wanted.values()], self._session.steps.keep)
 
-        def done(part: Sequence[tuple[Key, Record]]) -> None:
-            without_effect = self._effects.look_for_written(wanted, {})
-            if replace:
-                inserted, updated = written.inserted - without_effect, written.updated - without_effect
-                self._tally.add(inserted=len(inserted), updated=len(updated))
-            else:
-                self._tally.add(**{counted: len(part) - len(without_effect)})
+        def done(part: Sequence[Key]) -> None:
+            without_effect = self._effects.look_for_written({key: wanted[key] for key in part}, {})
+            self._tally.add(**Counter(counted[key] for key in part if key not in without_effect))
 
-        for refusal in apart(records, lambda keyed: keyed[0], work, done):
-            self._wait(refusal, dict(records))
+        for refusal in apart([*records], lambda key: key, work, done):
+            self._wait(refusal, records)
 
     def _wait(self, refusal: Refusal, records: Mapping[Key, Record]) -> None:
         if not refusal.may_pass or len(self._waiting) >= _WAITING_AT_MOST:

@@ -125,6 +125,22 @@ def _free(keys: Any) -> Any:
     return Moves([], {}, frozenset(keys))
 
 
+def test_a_copy_that_leaves_its_place_never_takes_the_next_one_with_it(bench: CosmosBench) -> None:
+    _, backup = pair(bench)
+    assert isinstance(backup, CosmosStore)
+    copies = [{**order(1, customer, "t"), "_etag": "e", "_ts": 1} for customer in "ab"]
+    backup.write(backup.copies.of(copies[:1], NOTE))
+    writes, container = backup._writes, backup._container
+    [lying] = container.lying([('"a"', "001")])
+    backup.delete([lying.key])
+    backup.write(backup.copies.of(copies[1:], NOTE))  # by another thread, after a delete whose answer was lost
+    writes.upsert([], Moves([lying], {}, frozenset()))
+    assert plain(bench, "backup") == {("b", "001"): order(1, "b", "t")}
+    [lying] = container.lying([('"b"', "001")])
+    writes.upsert([], Moves([lying._replace(etag="older")], {}, frozenset()))  # somebody has changed it since
+    assert bench.documents("backup") == []
+
+
 def test_a_run_that_ends_while_a_copy_moves_loses_nothing(bench: CosmosBench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.put_documents("source", order(1, "a", "t"))
     source, backup = pair(bench)
@@ -172,16 +188,51 @@ def test_a_set_syncs_verifies_undoes_and_drills_under_another_key(bench: CosmosB
     assert done(service.verify(Depth(full=True), drilled=True)).run.verified
     done(service.undo(second.run.sync_id))
     assert plain(bench, "backup") == first
+    done(registry.sync("shop", Trigger.CLI)[0])
     bench.put_documents("source", order(9, "c9", "t9"), {**order(9, "d9", "t9")})
     outcome = registry.sync("shop", Trigger.CLI)[0]
     assert (outcome.run.counts.inserted, outcome.run.counts.failed) == (1, 1)
     assert "lies" in str(outcome.error)
+    before = plain(bench, "backup")
+    # As if both were of the same second: then both sides have equal numbers and sums after the delete.
+    [copy] = (document for document in bench.documents("backup") if document["id"] == "009")
+    [waiting] = (document for document in bench.documents("source") if document.get("customer") == "d9")
+    bench.put_documents("backup", {**copy, "_backup": {**copy["_backup"], "ts": waiting["_ts"]}})
     bench.container("source").delete_item("009", partition_key="c9")
-    for failed in (1, 0):  # deletes come last, so the place is free for the next run
-        assert registry.sync("shop", Trigger.CLI)[0].run.counts.failed == failed
+    freed = done(registry.sync("shop", Trigger.CLI)[0])  # deletes come last, and then its place is free
+    assert (freed.run.counts.inserted, freed.run.counts.deleted, freed.run.counts.failed) == (1, 1, 0)
     assert plain(bench, "backup") == plain(bench, "source")
+    done(service.undo(freed.run.sync_id))
+    assert plain(bench, "backup") == before
     [planned] = plan_of(registry, "shop").services
     assert planned.key == "/customer, id; copies by /tenant/id"
+
+
+def test_a_document_gets_the_place_that_another_one_leaves_in_the_same_run(bench: CosmosBench) -> None:
+    """By a delete, in an exchange of three, and in a chain; each batch has three documents, each chunk four."""
+    first = [order(1, "a", "gone"), *(order(2, f"x{n}", f"p{n}") for n in range(3)), order(3, "y0", "q0")]
+    bench.put_documents("source", *first, order(3, "y1", "q1"), *(order(n, "z", "t") for n in range(10, 20)))
+    source, backup = pair(bench)
+    run_sync(source, backup)
+    kept = plain(bench, "backup")
+    bench.container("source").delete_item("001", partition_key="a")
+    bench.put_documents("source", order(1, "b", "gone", 2))
+    bench.put_documents("source", *(order(2, f"x{n}", f"p{(n + 1) % 3}", 2) for n in range(3)))
+    bench.put_documents("source", order(3, "y0", "q1", 2), order(3, "y1", "q2", 2), order(3, "y2", "q0", 2))
+    # Whoever asks for these sees them in batches of one: else one batch would have all that exchange.
+    backup = bench.open("backup", chunk_size=4, batch_size=1)
+    assert run_sync(bench.open("source", batch_size=1), backup, replace(RUN, sync_id="2")) == (2, 5, 1, 10)
+    assert plain(bench, "backup") == plain(bench, "source")
+    changes = dict(image_keys(backup, "2"))
+    assert [changes[f'"{customer}"', name] for customer, name in [("a", "001"), ("b", "001"), ("y2", "003")]] == [
+        Action.DELETED,
+        Action.INSERTED,
+        Action.INSERTED,
+    ]
+    images = [image for images in RecycleBin(backup, RUN.service).of_run("2") for image in images]
+    backup.delete([image.key for image in images if image.record is None])
+    backup.write([image.record for image in images if image.record])
+    assert plain(bench, "backup") == kept
 
 
 def test_what_is_kept_and_what_an_undo_writes_lies_where_it_belongs(bench: CosmosBench) -> None:
@@ -194,6 +245,8 @@ def test_what_is_kept_and_what_an_undo_writes_lies_where_it_belongs(bench: Cosmo
     kept_deletes.mark([('"a"', "001")], kept, NOW)
     marked = {document["id"]: "deletedAt" in document["_backup"] for document in bench.documents("backup")}
     assert marked == {"001": True, "002": False}
+    with pytest.raises(RecordRefused, match="which the source has deleted and the backup keeps: both"):
+        backup.write([{**order(1, "c", "t"), "_backup": {"etag": "x"}}])
     records = [{**order(n, "ab"[n - 1], "other", 5), "_backup": {"etag": "x"}} for n in (1, 2)]
     written = backup.write(records, accept=lambda _: True)
     assert written.updated == {('"a"', "001"), ('"b"', "002")}

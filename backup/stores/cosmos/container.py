@@ -8,7 +8,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from azure.cosmos import ContainerProxy
 
@@ -23,6 +23,16 @@ from backup.stores.values import Limits
 Item = TypeVar("Item")
 Address = tuple[str, ...]
 """The partition key under which a container has a document: the values of its own paths, as JSON texts."""
+
+
+class Lying(NamedTuple):
+    """A document in a container: its key, its address, its etag there, and whether it is marked as deleted."""
+
+    key: Key
+    address: Address
+    etag: str
+    is_deleted: bool
+
 
 _IDS_AT_ONCE = 100
 _STAMPS_AT_ONCE = 5_000
@@ -72,16 +82,19 @@ class CosmosContainer:
             return key[:-1]
         return tuple(partition_part(record, path) for path in self.own_paths)
 
-    def addresses(self, keys: Collection[Key]) -> list[tuple[Key, Address]]:
-        """The keys and addresses of all documents with the ids of these keys, also of other services."""
+    def lying(self, keys: Collection[Key]) -> list[Lying]:
+        """All documents with the ids of these keys, also those of other services."""
         paths, width = [*self.partition_paths, *self.own_paths], len(self.partition_paths)
         queries = [
-            self._queries.by_ids(part, self._queries.key(paths), of_service=False)
+            self._queries.by_ids(part, self._queries.lying(paths), of_service=False)
             for part in batched(list(keys), _IDS_AT_ONCE)
         ]
         parts = self._access.side_by_side("look up addresses", queries, lambda query: list(self.items(query)))
-        keys_and_addresses = (key_in(item, len(paths)) for items in parts for item in items)
-        return [((*parts[:width], parts[-1]), parts[width:-1]) for parts in keys_and_addresses]
+        keys_and_items = [(key_in(item, len(paths)), item) for items in parts for item in items]
+        return [
+            Lying((*parts[:width], parts[-1]), parts[width:-1], item["etag"], item.get("deleted") is not None)
+            for parts, item in keys_and_items
+        ]
 
     @property
     def indexing_policy(self) -> Mapping[str, Any] | None:

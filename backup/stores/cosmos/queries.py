@@ -135,6 +135,11 @@ class Queries:
         """The columns to select for `key_in`; `paths` are the paths of the partition key."""
         return ", ".join(["c.id", *(f"{path_of(path)} AS p{i}" for i, path in enumerate(paths))])
 
+    def lying(self, paths: Sequence[Sequence[str]]) -> str:
+        """The columns to select for a key or an address, with the etag of the document itself and the time of its mark,
+        if it is marked as deleted."""
+        return f"{self.key(paths)}, c._etag AS etag, {_DELETED} AS deleted"
+
     def stamp(self, paths: Sequence[Sequence[str]]) -> str:
         """The columns to select for `row_in`."""
         fields = (f"{path_of([name])} AS v{i}" for i, name in enumerate(self._rules.version))

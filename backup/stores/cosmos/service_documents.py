@@ -9,6 +9,7 @@ from functools import cached_property
 from backup.core.batched import batched
 from backup.core.errors import RecordRefused
 from backup.core.model import WHOLE, Action, Chunk, Image, Key, Record, SideName, Version
+from backup.stores.cosmos.addresses import Taken
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, own, texts
 from backup.stores.cosmos.keys import CosmosKeys
@@ -113,7 +114,8 @@ class ServiceDocuments:
 
 
 def raise_refused(operation: str, refused: Mapping[Key, str], label: str) -> None:
-    """Raises RecordRefused for these documents of the place that is called `label`, if there are any."""
+    """Raises RecordRefused for these documents of the place that is called `label`, if there are any. A reason that is
+    `Taken` says that another document is in the way."""
     if not refused:
         return
     key, reason = next(iter(refused.items()))
@@ -121,4 +123,5 @@ def raise_refused(operation: str, refused: Mapping[Key, str], label: str) -> Non
         f"Could not {operation} {len(refused)} documents in the {label}; all others of the batch were "
         f"done. {json.dumps(key_to_json(key))}: {reason}",
         refused=refused,
+        in_the_way=[key for key, reason in refused.items() if isinstance(reason, Taken)],
     )

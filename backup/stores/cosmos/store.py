@@ -167,14 +167,20 @@ class CosmosStore:
             )
         written = Written()
         refused = {key: _EXPIRES for key, record in wanted.items() if self._would_expire(record)}
-        for part in batched([key for key in wanted if key not in refused], self._limits.batch_size):
+        fitting = [key for key in wanted if key not in refused]
+        # Copies that exchange their addresses must be written together.
+        at_once = max(1, len(fitting)) if self._container.has_other_addresses else self._limits.batch_size
+        for asked in batched(fitting, at_once):
+            documents = {key: wanted[key] for key in asked}
+            moves = self._writes.moves(documents)
+            part = [key for key in asked if key not in moves.refused]
             existing_keys: set[Key] = set()
             if keep is not None:
                 for images in self.images(part, Action.UPDATED):
                     existing_keys.update(image.key for image in images)
                     keep(images, None)
                 keep((), None, [key for key in part if key not in existing_keys])
-            refused |= self._writes.upsert([wanted[key] for key in part])
+            refused |= self._writes.upsert(documents.values(), moves)
             written += Written(frozenset(part) - existing_keys, frozenset(existing_keys))
         raise_refused("write", refused, self.place.label)
         return written

@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from threading import Lock
 from typing import Any, NamedTuple
 
+from azure.core import MatchConditions
 from azure.cosmos import ContainerProxy
 from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpResponseError, CosmosResourceNotFoundError
 
 from backup.core.model import Key, Record
 from backup.stores.cosmos.access import CosmosAccess
-from backup.stores.cosmos.addresses import moves_of, taken_by
-from backup.stores.cosmos.container import Address, CosmosContainer
+from backup.stores.cosmos.addresses import Moves, moves_of, taken_by
+from backup.stores.cosmos.container import Address, CosmosContainer, Lying
 from backup.stores.cosmos.documents import is_nameable, is_read_alike, partition_value, size_of, with_least_mark
 from backup.stores.cosmos.errors import http_status_of, is_missing, is_refusal, is_transient, reason_of
 
 # The server takes 100 operations and 2 MiB at once.
 _AT_ONCE = 100
 _BYTES_AT_ONCE = 1 << 20
-_TOO_LARGE, _CONFLICT = 413, 409
+_TOO_LARGE, _CONFLICT, _CHANGED = 413, 409, 412
+_IF_UNCHANGED = "if_match_etag"
 _UNKNOWN_BATCH = {400, 404, 405, 500, 501}  # how a server without batches may answer; another status does not say that
 
 
 class _Write(NamedTuple):
-    """A key, where its document lies or will lie, and the operation on it as the SDK names it in a batch."""
+    """A key, where its document lies or will lie, and the operation on it as the SDK names it in a batch: its kind, its
+    arguments, and maybe its options."""
 
     key: Key
     address: Address
-    operation: tuple[str, tuple[Any, ...]]
+    operation: tuple[Any, ...]
 
 
 class CosmosWrites:
@@ -48,14 +51,18 @@ class CosmosWrites:
         self._lock = Lock()
         self._knows_batches: bool | None = None  # None: no batch was sent yet
 
-    def upsert(self, documents: Sequence[Record]) -> dict[Key, str]:
-        """Writes the documents, over those that exist."""
+    def moves(self, documents: Mapping[Key, Record]) -> Moves:
+        """As `moves_of`, of this container."""
+        return moves_of(self._container, documents)
+
+    def upsert(self, documents: Iterable[Record], moves: Moves | None = None) -> dict[Key, str]:
+        """Writes the documents, over those that exist, but for those that the `moves` refuse, which are else asked
+        for here."""
         by_key = {self._container.key_of(document): document for document in documents}
-        moves = moves_of(self._container, by_key)
+        moves = self.moves(by_key) if moves is None else moves
         # A copy that has to move leaves its old address first. If the run ends there, the next one finds it missing and
         # writes it; the other way round there would be two.
-        leaving = (_Write(key, address, ("delete", (key[-1],))) for key, address in moves.old)
-        refused = moves.refused | self._carry_out("move documents", leaving)
+        refused = moves.refused | self._carry_out("move documents", map(_leave, moves.old))
         writes = (
             _Write(
                 key,
@@ -73,7 +80,7 @@ class CosmosWrites:
         addresses: Iterable[tuple[Key, Address]] = ((key, key[:-1]) for key in keys)
         if self._container.has_other_addresses:
             wanted = set(keys)
-            addresses = [(key, address) for key, address in self._container.addresses(wanted) if key in wanted]
+            addresses = [(copy.key, copy.address) for copy in self._container.lying(wanted) if copy.key in wanted]
         writes = (_Write(key, address, ("delete", (key[-1],))) for key, address in addresses)
         return self._carry_out("delete documents", writes)
 
@@ -122,12 +129,17 @@ class CosmosWrites:
         try:
             return carry_out(write)
         except (CosmosHttpResponseError, CosmosBatchOperationError) as error:
-            if write.operation[0] == "create" and http_status_of(error)[0] == _CONFLICT:
+            kind, (document,), *_ = write.operation
+            if kind == "create" and http_status_of(error)[0] == _CONFLICT:
                 reason = taken_by(self._container, write.key, write.address)  # None: by an earlier try of this write
                 return reason or self._alone(write._replace(operation=("upsert", write.operation[1])))
+            if kind == "delete" and http_status_of(error)[0] == _CHANGED:
+                # Another document is there since an earlier try; or the same one, which somebody has changed.
+                copies = self._container.lying([write.key])
+                still = [copy for copy in copies if (copy.key, copy.address) == (write.key, write.address)]
+                return self._alone(_leave(still[0])) if still else None
             if not is_refusal(error):
                 raise
-            kind, (document,) = write.operation
             is_too_large = kind != "delete" and http_status_of(error)[0] == _TOO_LARGE
             smaller = with_least_mark(document) if is_too_large else None
             if smaller is not None:
@@ -136,12 +148,15 @@ class CosmosWrites:
 
     def _by_address(self, write: _Write) -> None:
         container = self._container.proxy
-        kind, (item,) = write.operation
+        kind, (item,), *options = write.operation
         if kind != "delete":
             (container.create_item if kind == "create" else container.upsert_item)(item, no_response=True)
             return
+        unchanged: dict[str, Any] = {}
+        if options:
+            unchanged = {"etag": options[0][_IF_UNCHANGED], "match_condition": MatchConditions.IfNotModified}
         try:
-            container.delete_item(item, partition_key=partition_value(write.address))
+            container.delete_item(item, partition_key=partition_value(write.address), **unchanged)
         except CosmosResourceNotFoundError as error:  # an earlier attempt may have deleted it …
             if not is_missing(error):
                 raise
@@ -159,6 +174,11 @@ class CosmosWrites:
         if reason is None:
             self._note_batches(known=True)
         return reason
+
+
+def _leave(copy: Lying) -> _Write:
+    """Deletes the copy, if it is still as it was. A try that is repeated must not meet the copy that came after it."""
+    return _Write(copy.key, copy.address, ("delete", (copy.key[-1],), {_IF_UNCHANGED: copy.etag}))
 
 
 def batch_of_one(proxy: ContainerProxy, operation: Any, partition: Any, *, known: bool = False) -> str | None:
