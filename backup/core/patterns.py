@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 _BRACKETED = re.compile(r"(?<![^./])\[((?:[^]]|\]\])+)\](?![^./])")
@@ -73,11 +73,15 @@ class PatternIndex:
 
     def first(self, name: str) -> str | None:
         """The first of the patterns that stands for the name; None without one."""
+        return next(self.standing_for(name), None)
+
+    def standing_for(self, name: str) -> Iterator[str]:
+        """The patterns that stand for the name, in their order."""
         places: Iterable[int] = range(len(self._patterns))
         if name.isascii():
             texts = ("", *(text.lower() for text in _texts(name, False)))
             places = sorted({place for text in texts for place in self._alike.get(text, ())})
-        return next((self._patterns[place] for place in places if matching(self._patterns[place], [name])), None)
+        return (self._patterns[place] for place in places if matching(self._patterns[place], [name]))
 
 
 def _spells_one(pattern: str) -> bool:

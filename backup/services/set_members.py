@@ -46,8 +46,10 @@ def members_of(specs: SetSpecs) -> Members:
         # Each table that has a copy fails with an entry of its own, and its past can be seen.
         event("set.not_listed", level=logging.WARNING, set=specs.name, error=error, hint=error.hint)
         copies = _gone(specs, (), in_backup)
+        specs = specs.among(copies)
         return Members({name: specs.spec(name, None) for name in copies}, errors=[error])
     chosen, errors, views = chosen_tables(specs, in_source)
+    specs = specs.among(listed.name for listed in in_source)
     copied = {name for listed in in_backup if (name := same_name(listed.name, chosen))}
     services, ignored, renamed = {}, [], set[str]()
     kind = "container" if specs.section.is_cosmos else "table"
@@ -159,8 +161,8 @@ def _gone(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[List
 
 def _old_name(specs: SetSpecs, table: str, in_backup: Sequence[Listed]) -> str:
     """The name in the backup of the table from which the file says that this one was renamed; empty without one."""
-    _, options = specs.options(table)
-    return same_name(options.renamed_from, [listed.name for listed in in_backup]) if options.renamed_from else ""
+    renamed_from = specs.own_options(table).options.renamed_from
+    return same_name(renamed_from, [listed.name for listed in in_backup]) if renamed_from else ""
 
 
 def _renamed(specs: SetSpecs, spec: ServiceSpec, old_name: str, *, is_new: bool, in_source: bool) -> ServiceSpec:

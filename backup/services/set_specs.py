@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -12,11 +12,12 @@ from backup.config.set_settings import SetSection, TableSection, options_of
 from backup.config.settings import Settings
 from backup.core.errors import ConfigError
 from backup.core.masks import Masking
-from backup.core.patterns import PatternIndex, matching
+from backup.core.patterns import matching
 from backup.core.transforms import Transform
 from backup.mirror.guard import Guard
 from backup.services.places import TARGET
 from backup.services.spec import ServiceSpec
+from backup.services.table_sections import TableSections
 from backup.stores import Limits, Listed, Rules, Side, SideName, Store, open_store
 
 _GUARD = (
@@ -31,21 +32,31 @@ _GUARD = (
 class SetSpecs:
     """The sides and the services of one set, by the names of tables. Asks no database. For any thread."""
 
-    def __init__(self, name: str, section: SetSection, settings: Settings, limits: Limits) -> None:
+    def __init__(
+        self, name: str, section: SetSection, settings: Settings, limits: Limits, tables: Iterable[str] = ()
+    ) -> None:
+        """`tables` are those that the set may have, as far as anybody knows."""
         self.name, self.section, self.limits, self._settings = name, section, limits, settings
-        self._sections = PatternIndex(section.sections)
-        self.options = lru_cache(maxsize=4_096)(self._options)
-        """Takes a table; returns what messages call its section, and what counts for it."""
+        self._sections = TableSections(section, tables)
+        self.own_options = lru_cache(maxsize=4_096)(self._sections.of)
+        """Takes a table; returns what its sections say."""
+
+    def among(self, tables: Iterable[str]) -> SetSpecs:
+        """The same set, which is now known to have no other tables than these."""
+        return SetSpecs(self.name, self.section, self._settings, self.limits, tables)
 
     def spec(self, table: str, listed: Listed | None, *, is_new: bool = False) -> ServiceSpec:
         """Returns the service of the table, of which the catalogue says `listed`. Raises ConfigError for a service that
         the file cannot make, such as one with a name that nobody can type."""
-        section, options = self.options(table)
-        rules = rules_of(options, section, listed)
+        own, told_by = self.own_options(table)
+        options = options_of(self.section, own)
+        kind = "container" if self.section.is_cosmos else "table"
+        named = {option: f'set.{self.name}.{kind}."{name}".{option}' for option, name in told_by.items()}
+        rules = rules_of(options, named, listed)
         if (units := self.section.throughput) is not None and units.shared:
             rules = replace(rules, database_throughput=units)
         modified_by = options.modified_by or ""
-        if self._own(table)[1].modified_by or _may_have(listed, modified_by):
+        if own.modified_by or _may_have(listed, modified_by):
             rules = replace(rules, modified_by=modified_by)
         if options.mask:
             try:
@@ -66,12 +77,10 @@ class SetSpecs:
             is_consistent=self.section.consistent,
             full_every_days=options.full_every_days,
         )
-        if listed is not None and listed.primary_key and options.key:
-            key, named = [name.lower() for name in listed.primary_key], [name.lower() for name in options.key]
-            if key != named:
-                primary = ", ".join(listed.primary_key)
-                text = f"{name} has the primary key {primary}, and {section}.key names other columns."
-                return replace(spec, refused=ConfigError(text, hint="Remove key there: a primary key is its key."))
+        primary = [] if listed is None else listed.primary_key
+        if primary and options.key and {*map(str.lower, primary)} != {*map(str.lower, options.key)}:
+            text = f"{name} has the primary key {', '.join(primary)}, and {named['key']} names other columns."
+            return replace(spec, refused=ConfigError(text, hint="Remove key there: a primary key is its key."))
         return spec
 
     def rival_of(self, table: str) -> ServiceSpec | None:
@@ -81,16 +90,6 @@ class SetSpecs:
         if any(matching(pattern, [table]) for pattern in section.exclude):
             return None
         return self.spec(table, None) if any(matching(pattern, [table]) for pattern in section.patterns) else None
-
-    def _options(self, table: str) -> tuple[str, TableSection]:
-        named, own = self._own(table)
-        kind = "container" if self.section.is_cosmos else "table"
-        return f'set.{self.name}.{kind}."{named or table}"', options_of(self.section, own)
-
-    def _own(self, table: str) -> tuple[str | None, TableSection]:
-        """The name of the table's own section, and the section; None and an empty one if it has none."""
-        named = self._sections.first(table)
-        return named, TableSection() if named is None else self.section.sections[named]
 
     def side(self, role: SideName, table: str = "") -> Side:
         """Returns the side of the service of this table; without one, the side of all services."""
@@ -128,17 +127,18 @@ def _may_have(listed: Listed | None, column: str) -> bool:
     return listed is None or column.lower() in (existing.name.lower() for existing in listed.columns)
 
 
-def rules_of(options: TableSection, section: str, listed: Listed | None) -> Rules:
-    """Returns the rules of a table: the key and the version that the file names, else those that the catalogue has."""
+def rules_of(options: TableSection, named: Mapping[str, str], listed: Listed | None) -> Rules:
+    """Returns the rules of a table: the key and the version that the file names, else those that the catalogue has.
+    `named`: what messages call the options that its sections say."""
     version = options.version or (() if listed is None or listed.row_version is None else (listed.row_version,))
     key: Sequence[str] = ()
     if listed is None or not listed.primary_key:
         key = options.key or unique_key(listed)[1]
     required = {
-        **dict.fromkeys(options.where, f"{section}.where"),
-        **dict.fromkeys(options.version, f"{section}.version"),
-        **dict.fromkeys(options.key, f"{section}.key"),
-        **dict.fromkeys((*options.columns.include, *options.columns.exclude), f"{section}.columns"),
+        **dict.fromkeys(options.where, named.get("where", "")),
+        **dict.fromkeys(options.version, named.get("version", "")),
+        **dict.fromkeys(options.key, named.get("key", "")),
+        **dict.fromkeys((*options.columns.include, *options.columns.exclude), named.get("columns", "")),
     }
     return Rules(
         tuple(version),

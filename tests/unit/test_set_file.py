@@ -10,6 +10,7 @@ from backup.config.settings import load_settings
 from backup.core.conditions import Range
 from backup.core.errors import ConfigError
 from backup.core.patterns import matching
+from backup.services.table_sections import TableSections
 
 WHOLE = """
 [defaults]
@@ -47,6 +48,37 @@ def test_a_table_has_its_own_value_else_that_of_its_set_else_the_default() -> No
     own = options_of(chinook, chinook.sections["dbo.Customer"])
     other = options_of(chinook, chinook.sections["dbo.Customer"].model_copy(update={"recycle_days": None}))
     assert (own.recycle_days, own.max_deletes, other.recycle_days) == (3, 5, 7)
+
+
+def test_a_section_that_names_a_table_counts_before_one_with_a_pattern() -> None:
+    text = (
+        PLAIN
+        + """
+    [set.a.table."*"]
+    mask = { Secret = "null" }
+    recycle_days = 1
+    transform = [{ drop = ["A"] }, { constant = { B = 1 } }]
+    types = { B = "int" }
+    [set.a.table."*s"]
+    recycle_days = 2
+    key = ["No"]
+    [set.a.table.Orders]
+    columns = { exclude = ["Fax"] }
+    recycle_days = 3
+    transform = [{ drop = ["C"] }]
+    """
+    )
+    sections = TableSections(read(text)["a"], ["Orders", "orders", "Lines"])
+    told = {table: sections.of(table).options for table in ("Orders", "orders", "Lines", "ORDERS")}
+    assert {table: options.recycle_days for table, options in told.items()} == {
+        **{"Orders": 3, "orders": 1, "Lines": 1},
+        "ORDERS": 3,  # which nobody has listed
+    }
+    assert [[*options.mask] for options in told.values()] == [["Secret"]] * 4
+    assert [options.key for options in told.values()] == [("No",)] * 4
+    assert [options.columns.exclude for options in told.values()] == [("Fax",), (), (), ("Fax",)]
+    assert [bool(options.types) for options in told.values()] == [False, True, True, False]
+    assert sections.of("Orders").told_by["key"] == "*s"
 
 
 def test_conditions_are_values_lists_and_ranges() -> None:

@@ -31,6 +31,7 @@ _DATA_OF = {
     "rtree": ("node", "rowid", "parent"),
     "geopoly": ("node", "rowid", "parent"),
 }
+_UNREADABLE = "SQLite cannot read it: it names a table, a column or a function that is not there."
 _VIEWS = sa.text("SELECT name FROM sqlite_master WHERE type = 'view' ORDER BY name")
 _COLUMNS = sa.text('SELECT :table, name, type, "notnull" = 0, 0 FROM pragma_table_xinfo(:table) ORDER BY cid')
 # Of an index sorted by a collation of its own, nobody knows whether it tells the same keys apart.
@@ -68,9 +69,7 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
     of_virtual = _data_of_virtual_tables(cx)
     rows = [row for row in cx.execute(_TABLES) if row[0].lower() not in of_virtual]
     tables = _grouped(rows, "table")
-    for (view,) in cx.execute(_VIEWS).all():
-        with suppress(sa.exc.DBAPIError):  # such as a view of a table that was dropped
-            tables += _grouped(list(cx.execute(_COLUMNS, {"table": view})), "view")
+    tables += [view for view in _views(cx) if view.columns]
     indexes = []
     for (table, name), group in groupby(cx.execute(_INDEXES).all(), key=lambda row: (row[0], row[1])):
         parts = [(column, is_plain) for *_, column, is_plain in group]
@@ -99,7 +98,8 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
 
 
 def list_left_out(cx: sa.Connection) -> list[PassedOver]:
-    """The virtual tables, and the tables with their data. Costs three statements."""
+    """The virtual tables, the tables with their data, and the views that the server cannot read. Costs three
+    statements, and one a view."""
     of_virtual = _data_of_virtual_tables(cx)
     virtual = sorted(spelled_name(None, name) for name, _ in cx.execute(_VIRTUAL))
     holding = ((name, of_virtual.get(name.lower())) for name in cx.scalars(_NAMES))
@@ -112,6 +112,7 @@ def list_left_out(cx: sa.Connection) -> list[PassedOver]:
             for name, table in holding
             if table is not None
         ),
+        *(PassedOver(view.name, "view", _UNREADABLE) for view in _views(cx) if not view.columns),
     ]
 
 
@@ -140,6 +141,17 @@ def _data_of_virtual_tables(cx: sa.Connection) -> dict[str, str]:
             kind = re.match("fts|rtree|geopoly", module[1].lower())
             names |= dict.fromkeys([f"{name}_{part}".lower() for part in _DATA_OF[kind[0]]] if kind else [], name)
     return names
+
+
+def _views(cx: sa.Connection) -> list[Listed]:
+    """All views. One that the server cannot read, such as that of a table that was dropped, has no columns."""
+    views = []
+    for (view,) in cx.execute(_VIEWS).all():
+        columns: list[Listed] = []
+        with suppress(sa.exc.DBAPIError):
+            columns = _grouped(list(cx.execute(_COLUMNS, {"table": view})), "view")
+        views += columns or [Listed(spelled_name(None, view), "view")]
+    return views
 
 
 def _grouped(rows: list[Any], kind: str) -> list[Listed]:
