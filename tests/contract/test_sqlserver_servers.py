@@ -20,6 +20,9 @@ from tests.contract.benches import ONE_TRY, SqlServerBench
 from tests.contract.test_store import run_sync
 
 PLAIN = {
+    "schema_name": "dbo",
+    "table_name": "Salary",
+    "kind": None,
     "database_collation": "Latin1_General_CI_AS",
     "name": "Salary",
     "type_name": "int",
@@ -65,7 +68,10 @@ def columns(**column: Any) -> Any:
     return dialect.columns(Catalogue(**column), None, "T")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("column", "hint"), [({"seen_masked": 1}, "UNMASK"), ({"encryption_type": 1}, "without")])
+@pytest.mark.parametrize(
+    ("column", "hint"),
+    [({"seen_masked": 1}, "UNMASK"), ({"encryption_type": 1}, "without"), ({"kind": "edge table"}, "A view")],
+)
 def test_a_column_of_which_the_login_sees_something_else_is_refused_by_name(column: Any, hint: str) -> None:
     with pytest.raises(ConfigError, match="Salary") as caught:
         columns(**column)
@@ -90,7 +96,7 @@ def test_many_tables_are_described_together_but_for_those_that_need_a_look_of_th
     names = [TableName("dbo", name) for name in ("Pay", "Staff", "Hidden", "CASE", "Absent")]
     policies = sqlite_catalogue("VALUES (7, 0, 3)")
     rows = [
-        {"schema_name": "dbo", "table_name": table, **PLAIN, "key_ordinal": 1, **column}
+        {**PLAIN, "table_name": table, "key_ordinal": 1, **column}
         for table, column in (("Pay", {}), ("Staff", {"seen_masked": 1}), ("Hidden", {}), ("Case", {}))
     ]
     asked: list[Any] = []

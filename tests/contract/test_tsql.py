@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 
-from backup.core.errors import ConfigError, NotInitialized, SourceMissing
+from backup.core.errors import ConfigError, NotInitialized, SourceMissing, StoreError
 from backup.core.masks import Mask, Masking
 from backup.core.model import Chunk
 from backup.core.retry import Retry
@@ -53,6 +53,7 @@ from backup.stores.sql.engines.mssql.json import (
     to_json,
     update_statement,
 )
+from backup.stores.sql.engines.mssql.kinds import KINDS
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.listing import list_tables
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
@@ -523,6 +524,39 @@ def test_the_number_of_an_error_is_not_a_number_in_its_text(message: str, kind: 
     assert failed(Exception("42000", message)).kind == kind
 
 
+@pytest.mark.parametrize("number", [41332, 41368])
+def test_a_table_in_memory_that_cannot_be_read_says_which_options_would_allow_it(number: int) -> None:
+    failed = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False)).failure
+    failure = failed(Exception("42000", f"[42000] [M][SQL Server]Memory optimized tables. ({number}) (SQLExecDirectW)"))
+    assert (failure.kind, "MEMORY_OPTIMIZED_ELEVATE_TO_SNAPSHOT" in (failure.hint or "")) == ("refused", True)
+
+
+class Locks:
+    """A connection to a server: it holds, or gives, the lock that it is asked for."""
+
+    def __init__(self, held: str, free: int) -> None:
+        self.asked: list[str] = []
+        self._held, self._free = held, free
+
+    def execute(self, statement: Any, names: Any) -> Any:
+        self.asked.append(text(statement))
+        return SimpleNamespace(one=lambda: (self._held if "MODE" in self.asked[-1] else self._free, 5))
+
+
+@pytest.mark.parametrize(("free", "is_same"), [(0, True), (1, False)])
+def test_one_database_is_told_by_a_lock_of_the_session_which_needs_no_transaction(free: int, is_same: bool) -> None:
+    here, there = Locks("Exclusive", 1), Locks("NoLock", free)
+    database = SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+    assert database.is_same_database(here, there) is is_same  # type: ignore[arg-type]
+    assert here.asked == [
+        "EXEC sp_getapplock @Resource = ?, @LockMode = 'Exclusive', @LockOwner = 'Session', @LockTimeout = 0",
+        "SELECT APPLOCK_MODE('public', ?, 'Session'), DB_ID()",
+        "EXEC sp_releaseapplock @Resource = ?, @LockOwner = 'Session'",
+    ]
+    with pytest.raises(StoreError, match="x/y gives no application lock"):
+        database.is_same_database(Locks("NoLock", 1), there)  # type: ignore[arg-type]
+
+
 # --- rows in one JSON parameter ---------------------------------------------------------------------------------------
 
 
@@ -889,6 +923,7 @@ _CATALOGUE = """
 CREATE TABLE sys.schemas (schema_id, name);
 CREATE TABLE sys.objects (object_id, schema_id, name, type, is_ms_shipped);
 CREATE TABLE sys.columns (object_id, column_id, name, user_type_id, is_nullable);
+CREATE TABLE sys.tables (object_id, temporal_type, is_external{LATER});
 CREATE TABLE sys.types (user_type_id, name);
 CREATE TABLE sys.partitions (object_id, index_id, rows);
 CREATE TABLE sys.indexes (object_id, index_id, name, is_primary_key, is_unique, has_filter, is_disabled,
@@ -901,6 +936,7 @@ CREATE TABLE sys.foreign_key_columns (constraint_object_id, constraint_column_id
 INSERT INTO sys.schemas VALUES (1, 'dbo'), (2, 'my.shop'), (4, 'sys');
 INSERT INTO sys.objects VALUES (10, 1, 'Line', 'U', 0), (11, 2, 'Order', 'U', 0), (12, 1, 'Open', 'V', 0),
     (13, 1, 'shipped', 'U', 1), (14, 4, 'inner', 'U', 0), (15, 1, 'pk', 'PK', 0);
+INSERT INTO sys.tables (object_id, temporal_type, is_external) VALUES (10, 2, 0), (11, 0, 0);
 INSERT INTO sys.types VALUES (56, 'int'), (189, 'timestamp');
 INSERT INTO sys.columns VALUES (10, 2, 'B', 56, 0), (10, 1, 'A', 56, 0), (10, 3, 'V', 189, 0), (10, 4, 'N', 56, 1),
     (11, 1, 'Id', 56, 0), (12, 1, 'Id', 999, 0), (13, 1, 'Id', 56, 0), (14, 1, 'Id', 56, 0);
@@ -916,14 +952,20 @@ INSERT INTO sys.foreign_key_columns VALUES (20, 1, 10, 2, 11, 1), (21, 1, 10, 1,
 """
 
 
+def catalogue(later: str = "") -> sa.Connection:
+    """Stands in for a server: its catalogue, as far as the statements ask about it. `later`: columns of sys.tables that
+    SQL Server 2016 lacks, with their values."""
+    cx = sa.create_engine("sqlite://", poolclass=sa.StaticPool).connect()
+    cx.exec_driver_sql("ATTACH ':memory:' AS sys")
+    for statement in filter(str.strip, _CATALOGUE.replace("{LATER}", later).split(";")):
+        cx.exec_driver_sql(statement)
+    return cx
+
+
 def test_all_tables_of_a_database_are_listed_in_three_statements_that_need_no_parameter() -> None:
-    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
     asked: list[str] = []
-    with engine.connect() as cx:  # stands in for a server: its catalogue, as far as the statements ask about it
-        cx.exec_driver_sql("ATTACH ':memory:' AS sys")
-        for statement in filter(str.strip, _CATALOGUE.split(";")):
-            cx.exec_driver_sql(statement)
-        sa.event.listen(engine, "before_execute", lambda _, clause, *__: asked.append(text(clause)))
+    with catalogue() as cx:
+        sa.event.listen(cx.engine, "before_execute", lambda _, clause, *__: asked.append(text(clause)))
         line, view, order = list_tables(cx)
     assert line == Listed(
         "dbo.Line",
@@ -939,13 +981,38 @@ def test_all_tables_of_a_database_are_listed_in_three_statements_that_need_no_pa
     assert asked == LISTING
 
 
+@pytest.mark.parametrize(
+    ("later", "change", "kind"),
+    [
+        ("", "temporal_type = 1", "history table"),
+        ("", "is_external = 1", "external table"),
+        (", is_node DEFAULT 0, is_edge DEFAULT 0", "temporal_type = 2", "table"),
+        (", is_node DEFAULT 0, is_edge DEFAULT 0", "is_node = 1", "table"),  # a plan says why it is refused
+        (", ledger_type DEFAULT 0, is_dropped_ledger_table DEFAULT 0", "ledger_type = 1", "history table"),
+        (", ledger_type DEFAULT 0, is_dropped_ledger_table DEFAULT 0", "ledger_type = 2", "table"),
+        (
+            ", ledger_type DEFAULT 0, is_dropped_ledger_table DEFAULT 0",
+            "is_dropped_ledger_table = 1",
+            "dropped ledger table",
+        ),
+    ],
+)
+def test_tables_that_somebody_else_writes_are_of_a_kind_of_their_own_on_any_version(
+    later: str, change: str, kind: str
+) -> None:
+    with catalogue(later) as cx:
+        cx.exec_driver_sql(f"UPDATE sys.tables SET {change} WHERE object_id = 11")
+        assert [table.kind for table in list_tables(cx)] == ["table", "view", kind]
+
+
 LINE = [("A", "int", False), ("B", "int", False), ("V", "timestamp", False), ("N", "int", True)]
 LISTING = [
-    "SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)), o.type, r.row_count,"
+    "SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)), o.type, g.kind, r.row_count,"
     " CAST(c.name AS nvarchar(128)), CAST(t.name AS nvarchar(128)), c.is_nullable FROM sys.objects o"
     " JOIN sys.schemas s ON s.schema_id = o.schema_id JOIN sys.columns c ON c.object_id = o.object_id"
     " LEFT JOIN sys.types t ON t.user_type_id = c.user_type_id LEFT JOIN ( SELECT p.object_id, SUM(p.rows) AS row_count"
     " FROM sys.partitions p WHERE p.index_id IN (0, 1) GROUP BY p.object_id ) r ON r.object_id = o.object_id"
+    f" LEFT JOIN {' '.join(KINDS.split())} g ON g.object_id = o.object_id"
     " WHERE o.type IN ('U', 'V') AND o.is_ms_shipped = 0 AND s.name NOT IN ('sys', 'INFORMATION_SCHEMA')"
     " ORDER BY s.name, o.name, c.column_id",
     "SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)), CAST(i.name AS nvarchar(128)),"

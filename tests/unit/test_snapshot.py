@@ -59,6 +59,8 @@ class SqlServer:
             self.marked[names["name"]] = self.transaction
         if "APPLOCK_MODE" in self.asked[-1]:
             return Rows([int(self.marked[names["name"]] == self.transaction)])
+        if "is_external" in self.asked[-1]:
+            return [("dbo", "Third"), ("dbo", "of another set")]
         if "Hidden" in self.asked[-1]:
             raise sa.exc.ProgrammingError("", {}, Exception("denied"), connection_invalidated=self.is_out_of_date)
         return Rows([AT])
@@ -87,9 +89,12 @@ def begun(server: Any) -> OneConnection:
 def test_sql_server_reads_data_under_snapshot_before_anybody_else_does() -> None:
     server = SqlServer()
     snapshot = begun(server)
+    assert [*snapshot.unreadable] == TABLES[2:]
     assert snapshot.at == AT.replace(tzinfo=UTC)
     assert server.asked == [
         "SELECT snapshot_isolation_state FROM sys.databases WHERE database_id = DB_ID()",
+        "SELECT CAST(s.name AS nvarchar(128)), CAST(t.name AS nvarchar(128)) FROM sys.tables t"
+        " JOIN sys.schemas s ON s.schema_id = t.schema_id WHERE t.is_external = 1",
         "-- the end of a transaction",
         "-- SNAPSHOT",
         "SELECT TOP __[POSTCOMPILE_param_1] 1 FROM dbo.[Hidden]",

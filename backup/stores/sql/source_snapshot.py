@@ -35,8 +35,8 @@ class SourceSnapshot:
         return StoreError(
             f"The {self._access.label} cannot hold {table} as it was at one moment, and consistent is true: {reason} "
             "Nothing of it was read.",
-            hint="Let the login SELECT from all of it. A foreign table and a materialized view cannot be held: name "
-            "such a one in exclude, and in a set without consistent.",
+            hint="Let the login SELECT from all of it. A foreign or external table and a materialized view cannot be "
+            "held: name such a one in exclude, and in a set without consistent.",
         )
 
     def close(self) -> None:

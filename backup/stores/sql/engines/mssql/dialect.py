@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.mssql import DATETIME2
 from sqlalchemy.dialects.mssql.base import MSDialect
 
-from backup.core.errors import ConfigError
+from backup.core.errors import ConfigError, StoreError
 from backup.core.model import Fingerprint
 from backup.core.suggestions import subject
 from backup.core.transforms import Stamping
@@ -56,13 +56,17 @@ _IGNORES_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
-# Such a lock belongs to one database. But other servers that speak T-SQL may share locks: so compare DB_ID() as well.
+# The session's lock, not the transaction's: the driver leaves it to the server to begin a transaction, and EXEC does
+# not begin one. Then the server would print a message, and take no lock. It belongs to one database. But other servers
+# that speak T-SQL may share locks: so compare DB_ID() as well.
 _LOCK = sa.text(
-    "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Transaction', @LockTimeout = 0"
+    "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Session', @LockTimeout = 0"
 )
+_UNLOCK = sa.text("EXEC sp_releaseapplock @Resource = :name, @LockOwner = 'Session'")
+_HELD = sa.text("SELECT APPLOCK_MODE('public', :name, 'Session'), DB_ID()")
+_FREE = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Session'), DB_ID()")
 _UTC_TIME = UtcTime(DATETIME2())  # type: ignore[no-untyped-call]
 _CLOCK = sa.func.sysutcdatetime(type_=_UTC_TIME)
-_LOCKED = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Transaction'), DB_ID()")
 
 
 class SqlServerDialect(DialectDefaults):
@@ -101,12 +105,23 @@ class SqlServerDialect(DialectDefaults):
         self._engines.close()
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
-        """Takes a lock with a new name on one connection. If the other cannot take it, their database is the same."""
+        """Takes a lock with a new name on one connection. If the other cannot take it, their database is the same.
+
+        Raises StoreError if the server gives no such lock: then nothing tells the two apart.
+        """
         name = {"name": f"backup-{uuid4()}"}
         here.execute(_LOCK, name)
-        free_here, database_here = here.execute(_LOCKED, name).one()
-        free_there, database_there = there.execute(_LOCKED, name).one()
-        return bool(free_here == 1 and free_there == 0 and database_here == database_there)
+        held, database_here = here.execute(_HELD, name).one()
+        if held != "Exclusive":
+            raise StoreError(
+                f"{self.location} gives no application lock, so nothing tells whether both sides are one database.",
+                hint="Nothing was read or written. Let the login EXECUTE sp_getapplock.",
+            )
+        try:
+            free_there, database_there = there.execute(_FREE, name).one()
+        finally:
+            here.execute(_UNLOCK, name)
+        return bool(free_there == 0 and database_here == database_there)
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:

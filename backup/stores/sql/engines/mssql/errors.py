@@ -20,8 +20,13 @@ _CODE_OF_OLD_SESSIONS = {229, 230, 262, 297, 300, 911, 916, 976, 978, 3906, 4060
 _CODE_FULL = {1101, 1105, 9002, 40544}  # a file group, a log, the quota of Azure SQL
 _CODE_CONSTRAINT = {515, 547}
 _CODE_UNIQUE = {2601, 2627}
+_CODE_IN_MEMORY = {41332, 41368}  # a table in memory, read under SNAPSHOT or under READ COMMITTED
 _OF_USERS = 50_000  # RAISERROR and THROW use codes from here on
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
+_IN_MEMORY_HINT = (
+    "A memory-optimized table can be read where the database has MEMORY_OPTIMIZED_ELEVATE_TO_SNAPSHOT and "
+    "READ_COMMITTED_SNAPSHOT on: ALTER DATABASE … SET … ON. Or leave it out by exclude in backup.toml."
+)
 _NOT_VERIFIED_HINT = (
     "The server must prove who it is. Give it a certificate of a known authority, or say TrustServerCertificate=True "
     "in the connection string for a server of your own."
@@ -55,6 +60,8 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("unavailable", text)
     if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # Babelfish's words
         return Failure("transient", text)
+    if codes & _CODE_IN_MEMORY:
+        return Failure("refused", text, _IN_MEMORY_HINT)
     if codes & _CODE_FULL:
         return Failure("unavailable", text, FULL_HINT)
     if codes & _CODE_UNIQUE:

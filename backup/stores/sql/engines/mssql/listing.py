@@ -7,12 +7,13 @@ from itertools import groupby
 import sqlalchemy as sa
 
 from backup.stores.listing import ForeignKey, Listed, ListedColumn, UniqueIndex, with_keys
+from backup.stores.sql.engines.mssql.kinds import KINDS, WITHOUT_KEY
 from backup.stores.sql.engines.tables import spelled_name
 
 _VERSIONS = ("timestamp", "rowversion")
 _COLUMNS = sa.text(
-    """
-    SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)), o.type, r.row_count,
+    f"""
+    SELECT CAST(s.name AS nvarchar(128)), CAST(o.name AS nvarchar(128)), o.type, g.kind, r.row_count,
            CAST(c.name AS nvarchar(128)), CAST(t.name AS nvarchar(128)), c.is_nullable
     FROM sys.objects o
     JOIN sys.schemas s ON s.schema_id = o.schema_id
@@ -22,9 +23,10 @@ _COLUMNS = sa.text(
         SELECT p.object_id, SUM(p.rows) AS row_count FROM sys.partitions p WHERE p.index_id IN (0, 1)
         GROUP BY p.object_id
     ) r ON r.object_id = o.object_id
+    LEFT JOIN {KINDS} g ON g.object_id = o.object_id
     WHERE o.type IN ('U', 'V') AND o.is_ms_shipped = 0 AND s.name NOT IN ('sys', 'INFORMATION_SCHEMA')
     ORDER BY s.name, o.name, c.column_id
-    """
+    """  # noqa: S608 - of constants
 )
 _INDEXES = sa.text(
     """
@@ -64,12 +66,12 @@ _FOREIGN_KEYS = sa.text(
 def list_tables(cx: sa.Connection) -> list[Listed]:
     """The tables and views that the database has, with their columns and keys."""
     tables = []
-    for (schema, name, kind, rows), group in groupby(cx.execute(_COLUMNS).all(), key=lambda row: tuple(row[:4])):
+    for (schema, name, type_, kind, rows), group in groupby(cx.execute(_COLUMNS).all(), key=lambda row: tuple(row[:5])):
         columns = [ListedColumn(column, declared or "", bool(nullable)) for *_, column, declared, nullable in group]
         tables.append(
             Listed(
                 spelled_name(schema, name),
-                "view" if kind.strip() == "V" else "table",
+                "view" if type_.strip() == "V" else kind if kind in WITHOUT_KEY else "table",
                 columns,
                 row_version=next((column.name for column in columns if column.type in _VERSIONS), None),
                 records=None if rows is None or rows < 0 else int(rows),  # Babelfish has -1 before ANALYZE

@@ -14,6 +14,13 @@ from backup.stores.sql.engines.snapshot import OneConnection
 from backup.stores.sql.engines.tables import TableName, whole_schema
 
 ALLOWED = sa.text("SELECT snapshot_isolation_state FROM sys.databases WHERE database_id = DB_ID()")
+# Another server has their rows.
+_EXTERNAL = sa.text(
+    """
+    SELECT CAST(s.name AS nvarchar(128)), CAST(t.name AS nvarchar(128))
+    FROM sys.tables t JOIN sys.schemas s ON s.schema_id = t.schema_id WHERE t.is_external = 1
+    """
+)
 _NOW = sa.text("SELECT SYSUTCDATETIME()")
 # The transaction's own mark, by a name that nobody else has. Not every server that speaks T-SQL numbers transactions.
 _MARK = sa.text(
@@ -36,6 +43,7 @@ def begin_under_snapshot(
         end_this_with(cut(cx))
         with cx.begin():
             is_allowed = _state(cx) == _ON
+            external = {TableName(*row) for row in cx.execute(_EXTERNAL)} if is_allowed else set()
         if not is_allowed:
             name = location.rpartition("/")[2].replace("]", "]]")
             raise ConfigError(
@@ -50,12 +58,14 @@ def begin_under_snapshot(
         mark = {"name": f"backup-{uuid4()}"}
         cx.execute(_MARK, mark)
         at: datetime = cx.execute(_NOW).scalar_one()
-        return OneConnection(
+        snapshot = OneConnection(
             cx, cut(cx), at.replace(tzinfo=UTC), lambda own_cx: bool(own_cx.execute(_HAS_MARK, mark).scalar_one())
         )
     except BaseException:
         cx.close()
         raise
+    snapshot.unreadable = {table: "it is an external table." for table in tables if table in external}
+    return snapshot
 
 
 def _state(cx: sa.Connection) -> int | None:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.mssql.kinds import KINDS, refuse_graph
 from backup.stores.sql.engines.mssql.types import type_of
 from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server, with_policies
 from backup.stores.sql.engines.tables import TableName
@@ -26,8 +27,8 @@ _FIND, _FIND_IN = (
     )
     for schemas in ("SCHEMA_NAME(), 'dbo'", ":schema")
 )
-_COLUMNS = """
-    SELECT CAST(s.name AS nvarchar(128)) AS schema_name, CAST(o.name AS nvarchar(128)) AS table_name,
+_COLUMNS = f"""
+    SELECT CAST(s.name AS nvarchar(128)) AS schema_name, CAST(o.name AS nvarchar(128)) AS table_name, g.kind,
            CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
            CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
            c.max_length, c.precision, c.scale, c.collation_name,
@@ -54,9 +55,10 @@ _COLUMNS = """
     LEFT JOIN sys.types b ON b.user_type_id = c.system_type_id
     LEFT JOIN sys.indexes i ON i.object_id = c.object_id AND i.is_primary_key = 1
     LEFT JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id
+    LEFT JOIN {KINDS} g ON g.object_id = o.object_id
     WHERE o.type IN ('U', 'V') AND TABLES
     ORDER BY s.name, o.name, c.column_id
-    """
+    """  # noqa: S608 - of constants
 _COLUMNS_OF = sa.text(_COLUMNS.replace("TABLES", "o.name = :table AND s.name = :schema"))
 _COLUMNS_OF_ALL = sa.text(_COLUMNS.replace("TABLES", "o.name IN :tables AND s.name IN :schemas")).bindparams(
     sa.bindparam("tables", expanding=True), sa.bindparam("schemas", expanding=True)
@@ -120,8 +122,9 @@ def describe_all(cx: sa.Connection, names: Sequence[TableName]) -> dict[TableNam
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """The columns in the rows of `describe`. Raises ConfigError for a column whose values this login cannot read."""
+    """The columns in the rows of `describe`. Raises ConfigError for values that this login, or nobody, can read."""
     for row in rows:
+        refuse_graph(row["kind"], f"{row['schema_name']}.{row['table_name']}")
         _refuse_unreadable(row)
     return [
         Column(
