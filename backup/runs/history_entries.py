@@ -141,6 +141,8 @@ HISTORY = Shape(
     key="SyncId",
     partition="ServiceName",
     fields={column.name: column.type for column in COLUMNS if column.type is not None},
+    # The status is the last, so that the index alone tells which runs are open.
+    indexes=(("ServiceName", "Place", "RunNumber", "Status"),),
 )
 
 

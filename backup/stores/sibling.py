@@ -79,8 +79,9 @@ class Groups(NamedTuple):
     """How entries form groups: by the fields `by` and `apart`.
 
     The newest entry of a group has the highest `order` of those whose field `but[0]` is not `but[1]`. `highest`: the
-    fields whose highest value of the whole group is wanted, also of the entries that `but` leaves out. `counted`: a
-    field and a value; the number of entries that have it is wanted.
+    fields whose highest value among the group's recent entries is wanted, also of those that `but` leaves out; recent
+    are those with the highest few numbers in `order`. `counted`: a field and a value; the number of entries that have
+    it, of the whole group, is wanted.
     """
 
     by: str
@@ -94,7 +95,8 @@ class Groups(NamedTuple):
 class Group(NamedTuple):
     """A group of entries: the values of its two fields, the highest values, and how many entries are counted.
 
-    `entry` is its newest entry; None if all are left out. `at` is the server's time; None where it has no clock.
+    `entry` is its newest entry; None if all recent ones are left out. `at` is the server's time; None where it has no
+    clock.
     """
 
     by: str

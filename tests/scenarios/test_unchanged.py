@@ -284,6 +284,21 @@ def cost_of_twenty(shop: Shop) -> None:
     assert sum("INSERT" in statement for statement in statements) == 1
 
 
+def test_what_is_asked_of_history_costs_no_look_at_all_of_it(shop: Shop, own_runs: list[str]) -> None:
+    own_runs.clear()
+    with counted() as statements:
+        shop.sync(VERSION)
+        assert own_runs == []
+        shop.registry(VERSION).get(shop.name("A")).sync(Trigger.CLI)
+        shop.registry(VERSION).get(shop.name("A")).sync(Trigger.CLI, Options(force=True))
+    asked = {statement for statement in statements if re.search(r"(FROM|INTO|UPDATE) \"SyncHistory\"", statement)}
+    assert len(asked) >= 6
+    with closing(sqlite3.connect(shop.backup.removeprefix("sqlite:///"))) as file:
+        for statement in asked:
+            plan = file.execute(f"EXPLAIN QUERY PLAN {statement}", [None] * statement.count("?")).fetchall()
+            assert not re.search(r"SCAN (SyncHistory|recent)", str(plan)), statement
+
+
 @pytest.mark.parametrize("engine", ["sqlite_shop", "postgres_shop"])
 def test_indexes_that_the_backup_gets_are_looked_at_and_made_the_same_night(
     engine: str, request: pytest.FixtureRequest, own_runs: list[str]

@@ -180,12 +180,12 @@ class SqlAccess:
         self.create_database()
         schema = table.schema
         if schema is not None and self.dialect.default_schema is not None:
-            self._make(
+            self.make(
                 f"create the schema {schema}",
                 lambda cx: self.dialect.has_schema(cx, schema),
                 lambda cx: cx.execute(sa.schema.CreateSchema(schema)),
             )
-        self._make(
+        self.make(
             f"create the table {table.name}",
             lambda cx: sa.inspect(cx).has_table(table.name, schema=schema),
             table.create,
@@ -197,15 +197,16 @@ class SqlAccess:
         table, referred = constraint.table, constraint.referred_table
         own = (table.schema or schema, table.name)
         names = {"schema": referred.schema or schema, "table": referred.name}
-        self._make(
+        self.make(
             f"add the foreign key {name}",
             lambda cx: (name, *own) in {tuple(row[:3]) for row in cx.execute(self.dialect.references, names)},
             lambda cx: cx.execute(sa.schema.AddConstraint(constraint)),
         )
 
-    def _make(
+    def make(
         self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]
     ) -> None:
+        """Makes what does not exist yet. Another process may do so at the same time."""
         for attempt in self.attempts(operation):
             with attempt as cx:
                 is_made = exists(cx)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,6 +67,25 @@ class SqlSibling:
                         declaration = sa.schema.CreateColumn(column).compile(dialect=cx.dialect)
                         name = cx.dialect.identifier_preparer.format_table(table)
                         cx.exec_driver_sql(f"ALTER TABLE {name} ADD {declaration}")
+        if table.indexes:
+            self._create_indexes()
+
+    def _create_indexes(self) -> None:
+        """Makes the indexes that the table lacks: an earlier release made it."""
+        for attempt in self._access.attempts(f"list the indexes of {self.table.name}"):
+            with attempt as cx:
+                lacking = self._lacking_indexes(cx)
+        for index in lacking:
+            is_there = partial(self._has_index, index)
+            self._access.make(f"create the index {index.name}", is_there, index.create)
+
+    def _has_index(self, index: sa.Index, cx: sa.Connection) -> bool:
+        return index not in self._lacking_indexes(cx)
+
+    def _lacking_indexes(self, cx: sa.Connection) -> list[sa.Index]:
+        existing = sa.inspect(cx).get_indexes(self.table.name, schema=self.table.schema)
+        names = {index["name"] for index in existing}
+        return [index for index in self.table.indexes if index.name not in names]
 
     def put(self, entries: Sequence[Entry], *, new: bool = False) -> None:
         may_exist = not new

@@ -20,7 +20,7 @@ from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.snapshot import SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.indexes import index_plan, shared_columns
-from backup.stores.sql.newest import groups_of
+from backup.stores.sql.newest import Head, groups_of, heads_of
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn
 
@@ -146,41 +146,38 @@ class ManyTables:
     def newest(self, shape: Shape, groups: Groups, values: Sequence[str]) -> list[Group]:
         """The groups of the app's own table beside these tables whose field `by` has one of these values. Costs one
         statement. Raises ColumnMissing for a table of an earlier release, and what a store raises."""
+        table, clock = self._sibling(shape).table, self.dialect.server_clock
         for attempt in self._access.attempts(f"read {shape.name}", single=True):
             with attempt as cx:
-                newest_groups = self._groups(cx, shape, groups, values, tuple(shape.fields))
+                newest_groups = [
+                    group for part in self._parts(values) for group in groups_of(cx, table, groups, part, clock)
+                ]
         return newest_groups
 
     def add_next(self, shape: Shape, groups: Groups, entries: Sequence[Mapping[str, Any]]) -> set[str]:
         """Inserts those entries whose `order` is the next one of their group, if no entry of the group is counted.
         Returns the keys of the entries that are there now. Costs two statements. Raises what a store raises; then none
         was inserted, unless only the answer was lost."""
-        values = [entry[groups.by] for entry in entries]
+        table = self._sibling(shape).table
         for attempt in self._access.attempts(f"write {shape.name}", writes=True, fenced=False):
             with attempt as cx:
-                read = self._groups(cx, shape, groups, values, (shape.key,))
-                group_of = {(group.by, group.apart): group for group in read}
-                there: list[str] = []
-                fitting: list[dict[str, Any]] = []
-                for entry in entries:
-                    group = group_of.get((entry[groups.by], entry[groups.apart]))
-                    if group is None or group.counted:
-                        continue
-                    if group.entry is not None and group.entry[shape.key] == entry[shape.key]:
-                        there.append(entry[shape.key])  # by an earlier try
-                    elif (group.highest[groups.order] or 0) + 1 == entry[groups.order]:
-                        fitting.append(dict(entry))
+                heads: dict[tuple[Any, Any], Head] = {}
+                for part in self._parts([entry[groups.by] for entry in entries]):
+                    heads |= heads_of(cx, table, groups, part)
+                fitting = [
+                    entry
+                    for entry in entries
+                    if (head := heads.get((entry[groups.by], entry[groups.apart]))) is not None
+                    and head == (entry[groups.order] - 1, 0)
+                ]
                 if fitting:
-                    cx.execute(self._sibling(shape).table.insert(), fitting)
-        return {*there, *(entry[shape.key] for entry in fitting)}
+                    cx.execute(table.insert(), [dict(entry) for entry in fitting])
+        return {entry[shape.key] for entry in fitting}
 
-    def _groups(
-        self, cx: sa.Connection, shape: Shape, groups: Groups, values: Sequence[str], fields: tuple[str, ...]
-    ) -> list[Group]:
-        table, step = self._sibling(shape).table, self.dialect.max_parameters // 2
-        parts = [list(values[start : start + step]) for start in range(0, len(values), step)]
-        clock = self.dialect.server_clock
-        return [group for part in parts for group in groups_of(cx, table, groups, part, clock, fields)]
+    def _parts(self, values: Sequence[str]) -> list[list[str]]:
+        """The values, in lists that a statement can have as parameters."""
+        step = self.dialect.max_parameters // 2
+        return [list(values[start : start + step]) for start in range(0, len(values), step)]
 
     def _sibling(self, shape: Shape) -> SqlSibling:
         """The app's own table. For a set it is in the server's default schema."""

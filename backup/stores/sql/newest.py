@@ -1,55 +1,93 @@
-"""The newest entry of each group of one of the app's own tables, with facts about its group, in one statement."""
+"""The newest entry of each group of one of the app's own tables, with facts about its group, in one statement.
+
+An index of the table has the fields by which entries form groups, then their order, then what is counted. So all
+entries of a group cost a look at the index; the table itself is asked for few of each, however many there are.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
 from backup.stores.sibling import Group, Groups
 
+RECENT = 8
+"""How many of a group's numbers, from its highest one down, are looked at for its newest entry and its facts."""
+
 _VALUES = "values"
 
 
-def groups_of(
-    cx: sa.Connection, table: sa.Table, groups: Groups, values: list[str], clock: Any, fields: tuple[str, ...]
-) -> list[Group]:
-    """The groups whose field `by` has one of these values; their newest entries with these fields alone. A group with
-    two newest entries is there twice."""
-    newest_groups, width = [], len(fields)
-    for row in cx.execute(_query(table, groups, clock, fields), {_VALUES: values}).all():
+class Head(NamedTuple):
+    """The highest `order` of a group, and how many of its entries are counted."""
+
+    last: int | None
+    counted: int
+
+
+def heads_of(cx: sa.Connection, table: sa.Table, groups: Groups, values: list[Any]) -> Mapping[tuple[Any, Any], Head]:
+    """The heads of the groups whose field `by` has one of these values, by `by` and `apart`."""
+    rows = cx.execute(_heads_query(table, groups), {_VALUES: values}).all()
+    return {(by, apart): Head(last, counted) for by, apart, last, counted in rows}
+
+
+def groups_of(cx: sa.Connection, table: sa.Table, groups: Groups, values: list[Any], clock: Any) -> list[Group]:
+    """The groups whose field `by` has one of these values. A group with two newest entries is there twice."""
+    names = table.columns.keys()
+    newest_groups, width = [], len(names)
+    for row in cx.execute(_query(table, groups, clock), {_VALUES: values}).all():
         is_there, by, apart, counted, at, *highest = row[width:]
-        entry = dict(zip(fields, row, strict=False)) if is_there is not None else None
+        entry = dict(zip(names, row, strict=False)) if is_there is not None else None
         newest_groups.append(Group(by, apart, dict(zip(groups.highest, highest, strict=True)), counted, entry, at))
     return newest_groups
 
 
-@lru_cache(maxsize=16)
-def _query(table: sa.Table, groups: Groups, clock: Any, fields: tuple[str, ...]) -> sa.Select[Any]:
+def _heads(table: sa.Table, groups: Groups) -> sa.Select[Any]:
     c = table.c
-    order = c[groups.order]
-    counts = sa.case((c[groups.but[0]] != groups.but[1], order))
-    has = sa.case((c[groups.counted[0]] == groups.counted[1], 1), else_=0)
-    facts = (
+    field, counted = groups.counted
+    return (
         sa.select(
             c[groups.by].label("by"),
             c[groups.apart].label("apart"),
-            sa.func.max(counts).label("newest"),
-            sa.func.sum(has).label("counted"),
-            *(sa.func.max(c[name]).label(f"highest_{name}") for name in groups.highest),
+            sa.func.max(c[groups.order]).label("last"),
+            sa.func.sum(sa.case((c[field] == counted, 1), else_=0)).label("counted"),
         )
         .where(c[groups.by].in_(sa.bindparam(_VALUES, expanding=True, type_=c[groups.by].type)))
         .group_by(c[groups.by], c[groups.apart])
+    )
+
+
+@lru_cache(maxsize=16)
+def _heads_query(table: sa.Table, groups: Groups) -> sa.Select[Any]:
+    return _heads(table, groups)
+
+
+@lru_cache(maxsize=16)
+def _query(table: sa.Table, groups: Groups, clock: Any) -> sa.Select[Any]:
+    heads, recent = _heads(table, groups).subquery("heads"), table.alias("recent")
+    field, left_out = groups.but
+    of_head = (recent.c[groups.by] == heads.c.by, recent.c[groups.apart] == heads.c.apart)
+    is_recent = recent.c[groups.order] > heads.c.last - RECENT
+    facts = (
+        sa.select(
+            *heads.c,
+            sa.func.max(sa.case((recent.c[field] != left_out, recent.c[groups.order]))).label("newest"),
+            *(sa.func.max(recent.c[name]).label(f"highest_{name}") for name in groups.highest),
+        )
+        .select_from(heads.outerjoin(recent, sa.and_(*of_head, is_recent)))
+        .group_by(*heads.c)
         .subquery("facts")
     )
-    of_group = sa.and_(c[groups.by] == facts.c.by, c[groups.apart] == facts.c.apart, order == facts.c.newest)
+    c, is_newest = table.c, table.c[groups.order] == facts.c.newest
+    of_facts = sa.and_(c[groups.by] == facts.c.by, c[groups.apart] == facts.c.apart, is_newest)
     return sa.select(
-        *(c[name] for name in fields),
+        *c,
         c[groups.by],
         facts.c.by,
         facts.c.apart,
         facts.c.counted,
         sa.null() if clock is None else clock,
         *(facts.c[f"highest_{name}"] for name in groups.highest),
-    ).select_from(facts.outerjoin(table, of_group))
+    ).select_from(facts.outerjoin(table, of_facts))
