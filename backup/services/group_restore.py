@@ -127,6 +127,8 @@ class _GroupRestore:
             named, error = f"The foreign key {foreign_key.name} to {foreign_key.referred}", child.error
             if parent is None or parent.error is not None or error is not None:
                 note = f"{named} was not made: not all of its rows were restored."
+            elif not foreign_key.of_all_rows:
+                note = f"{named} was not made: in the source it is of a partition, not of the whole table.{as_of}"
             elif dry_run:
                 note = f"{named} would be made.{as_of}"
             else:

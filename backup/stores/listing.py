@@ -21,7 +21,8 @@ class ForeignKey:
     `Listed`.
 
     The actions are SQL's words. `deferrable`: it may be checked at the end of a transaction; `deferred`: it is, unless
-    a transaction says otherwise. `match_full`: its columns are NULL together, or not at all.
+    a transaction says otherwise. `match_full`: its columns are NULL together, or not at all. `of_all_rows`: not of a
+    partition alone, nor to one.
     """
 
     name: str
@@ -34,6 +35,7 @@ class ForeignKey:
     deferrable: bool = False
     deferred: bool = False
     match_full: bool = False
+    of_all_rows: bool = True
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,27 @@ def test_another_database_gets_the_foreign_keys_where_all_rows_are(
         assert "Border_Customer_fkey" in str(error)
 
 
+def test_a_foreign_key_of_a_partition_puts_the_whole_table_in_order(postgres_shop: Shop, postgres: str) -> None:  # noqa: F811
+    shop = postgres_shop
+    shop.run(
+        'CREATE TABLE "Aline" ("Id" INTEGER PRIMARY KEY, "Customer" INTEGER) PARTITION BY RANGE ("Id");'
+        'CREATE TABLE early PARTITION OF "Aline" FOR VALUES FROM (0) TO (9);'
+        'CREATE TABLE "Customer" ("Id" INTEGER PRIMARY KEY);'
+        'ALTER TABLE early ADD CONSTRAINT owns FOREIGN KEY ("Customer") REFERENCES "Customer";'
+        'INSERT INTO "Customer" VALUES (1); INSERT INTO "Aline" VALUES (1, 1)'
+    )
+    shop.sync()
+    shop.run('DELETE FROM "Aline"; DELETE FROM "Customer"')
+    assert [outcome.error for outcome in restore(shop).values()] == [None, None]
+    shop.run('INSERT INTO "Customer" VALUES (2); INSERT INTO "Aline" VALUES (2, 2)')
+    for dry_run in (True, False):
+        outcomes = restore(shop, Wish(delete_extra=True), Options(dry_run=dry_run))
+        assert [(outcome.error, outcome.run.counts.deleted) for outcome in outcomes.values()] == [(None, 1)] * 2
+    with lent_database(postgres) as target:
+        notes = restore(shop, to=target, constraints=True)["Aline"].run.notes
+    assert any("owns to public.Customer was not made: in the source it is of a partition" in note for note in notes)
+
+
 def test_foreign_keys_are_made_only_where_they_can_be(sqlite_shop: Shop) -> None:  # noqa: F811
     shop = sqlite_shop
     shop.run(TABLES)

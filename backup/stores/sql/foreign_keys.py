@@ -19,7 +19,8 @@ _REFUSES = {"NO ACTION", "RESTRICT"}
 
 
 class Reference(NamedTuple):
-    """A foreign key. `schema` and `table` are those of the table that has it.
+    """A foreign key. `schema` and `table` are those of the table that has it; `whole`: the same, or of a partition
+    those of the whole table.
 
     `columns` pairs each of its columns with the column that it refers to. `action` says what a delete of a row does to
     the rows that refer to it: the foreign key's ON DELETE.
@@ -30,6 +31,7 @@ class Reference(NamedTuple):
     table: str
     columns: tuple[tuple[str, str], ...]
     action: str
+    whole: tuple[str | None, str]
 
     def __str__(self) -> str:
         place = f"{self.schema}.{self.table}" if self.schema else self.table
@@ -43,9 +45,11 @@ def references_to(cx: sa.Connection, dialect: Dialect, shape: TableShape) -> lis
     schema = shape.table.schema or dialect.default_schema
     rows = cx.execute(dialect.references, {"table": shape.table.name, "schema": schema}).all()
     references = []
-    for (name, schema, table, action), rows_of_key in groupby(rows, lambda row: (row[0], row[1], row[2], row[3])):
+    for (name, schema, table, action, whole), rows_of_key in groupby(
+        rows, lambda row: (*row[:4], tuple(row[6:]) or tuple(row[1:3]))
+    ):
         pairs = tuple((row[4], row[5] or shape.key_names[place]) for place, row in enumerate(rows_of_key))
-        references.append(Reference(str(name), schema, table, pairs, action.replace("_", " ").upper()))
+        references.append(Reference(str(name), schema, table, pairs, action.replace("_", " ").upper(), whole))
     shape.references = references
     return references
 

@@ -166,7 +166,7 @@ class SqlRelational:
                         str(reference): referring(cx, reference, dialect, shape, part)
                         for reference in references
                         if not is_of_itself(reference, dialect, shape)
-                        and spelled_name(reference.schema, reference.table).lower() not in left_out
+                        and spelled_name(*reference.whole).lower() not in left_out
                     }
             counts.update(counts_of_part)
         return {name: count for name, count in counts.items() if count}

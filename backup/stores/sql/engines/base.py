@@ -86,6 +86,7 @@ class Dialect(Protocol):
     """Selects, by :table and :schema, the foreign keys that refer to a table: a row for each column, in order.
 
     A row has the key's name, schema, table and ON DELETE, the column, and what it refers to (NULL: the primary key's).
+    Where that table may be a partition, also schema and name of the whole table.
     """
 
     delete_triggers: sa.TextClause

@@ -52,22 +52,24 @@ _PARTITIONS = sa.text(
 )
 
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+# A foreign key of a partition, or to one, is told of the whole table.
 _FOREIGN_KEYS = sa.text(
     """
-    SELECT f.conname, n.nspname, c.relname, s.nspname, t.relname, f.confdeltype, f.confupdtype,
+    SELECT f.conname, n.nspname, c.relname, s.nspname, t.relname,
+           c.oid <> f.conrelid OR t.oid <> f.confrelid, f.confdeltype, f.confupdtype,
            f.condeferrable, f.condeferred, f.confmatchtype = 'f',
            array_agg(a.attname::text ORDER BY k.place), array_agg(b.attname::text ORDER BY k.place)
     FROM pg_constraint f
-    JOIN pg_class c ON c.oid = f.conrelid
+    JOIN pg_class c ON c.oid = coalesce(pg_partition_root(f.conrelid), f.conrelid)
     JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_class t ON t.oid = f.confrelid
+    JOIN pg_class t ON t.oid = coalesce(pg_partition_root(f.confrelid), f.confrelid)
     JOIN pg_namespace s ON s.oid = t.relnamespace
     CROSS JOIN LATERAL unnest(f.conkey, f.confkey) WITH ORDINALITY AS k (column_number, referred_number, place)
     JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.column_number
     JOIN pg_attribute b ON b.attrelid = f.confrelid AND b.attnum = k.referred_number
     WHERE f.contype = 'f' AND f.conparentid = 0
-    GROUP BY f.oid, f.conname, n.nspname, c.relname, s.nspname, t.relname, f.confdeltype, f.confupdtype,
-             f.condeferrable, f.condeferred, f.confmatchtype
+    GROUP BY f.oid, f.conname, f.conrelid, f.confrelid, n.nspname, c.relname, c.oid, s.nspname, t.relname, t.oid,
+             f.confdeltype, f.confupdtype, f.condeferrable, f.condeferred, f.confmatchtype
     ORDER BY n.nspname, c.relname, f.conname
     """
 )
@@ -102,7 +104,7 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
         for schema, table, name, is_primary, columns in cx.execute(_INDEXES)
     ]
     foreign_keys = []
-    for name, schema, table, referred_schema, referred, *details in cx.execute(_FOREIGN_KEYS):
+    for name, schema, table, referred_schema, referred, is_of_a_part, *details in cx.execute(_FOREIGN_KEYS):
         on_delete, on_update, deferrable, deferred, match_full, columns, referred_columns = details
         foreign_keys.append(
             ForeignKey(
@@ -116,6 +118,7 @@ def list_tables(cx: sa.Connection) -> list[Listed]:
                 deferrable,
                 deferred,
                 match_full,
+                of_all_rows=not is_of_a_part,
             )
         )
     return with_keys(tables, indexes, foreign_keys)

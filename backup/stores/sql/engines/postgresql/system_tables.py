@@ -80,10 +80,12 @@ REFERENCES = sa.text(
     SELECT c.conname, n.nspname, r.relname,
            CASE c.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' WHEN 'd' THEN 'SET DEFAULT'
                               WHEN 'r' THEN 'RESTRICT' ELSE 'NO ACTION' END,
-           a.attname, b.attname
+           a.attname, b.attname, w.nspname, p.relname
     FROM pg_constraint c
     JOIN pg_class r ON r.oid = c.conrelid
     JOIN pg_namespace n ON n.oid = r.relnamespace
+    JOIN pg_class p ON p.oid = coalesce(pg_partition_root(r.oid), r.oid)
+    JOIN pg_namespace w ON w.oid = p.relnamespace
     CROSS JOIN LATERAL unnest(c.conkey, c.confkey) WITH ORDINALITY AS k (column_number, referred_number, place)
     JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = k.column_number
     JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = k.referred_number
