@@ -34,5 +34,8 @@ def quoted(text: str) -> str:
 
 
 def subject(setting: str) -> str:
-    """What begins a sentence about a value: the setting that has it, or the option of the command line."""
+    """What begins a sentence about a value: the setting that has it; or the option of the command line, such as --to,
+    or its argument, such as <SOURCE>."""
+    if setting.startswith("<"):
+        return f"The argument {setting[1:-1]}"
     return f"The option {setting}" if setting.startswith("--") else f"Setting {setting}"

@@ -192,7 +192,7 @@ def _of_rights(seen: Sequence[RightSeen], role: SideName, subject: str) -> Itera
     if excess:
         yield Finding(Grade.WARNING, subject, "rights", f"the login has more than it needs: {excess}", _TOO_WIDE[role])
     if not (missing or to_alter or excess):
-        yield fine(subject, "rights", "read alone" if role == "source" else "read and write")
+        yield fine(subject, "rights", "it may read, and nothing else" if role == "source" else "it may read and write")
 
 
 def _cosmos_rights(side: Side, subject: str) -> Finding:

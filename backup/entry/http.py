@@ -131,13 +131,15 @@ def post_restore(registry: Registry, service: str, query: Mapping[str, str], bod
     check_query(query)
     request = parse_body(RestoreRequest, body)
     is_group = registry.directory.is_group(service) and service.lower() != ALL
-    restored_name = service if is_group else registry.get(service).name
+    restored_name, run = service if is_group else registry.get(service).name, request.run
+    if run is not None and not is_group:  # `restore_group` refuses it
+        run = registry.run_named(run, restored_name)[1]
     wish = Wish(
         request.at,
         tuple(request.keys),
         request.overwrite_newer,
         request.delete_extra,
-        None if request.run is None else registry.run_named(request.run, restored_name)[1],
+        run,
         None if request.only is None else Action(request.only.title()),
         request.without_masked,
     )

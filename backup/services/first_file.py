@@ -31,7 +31,7 @@ def first_file(
 
     Raises what a store raises, and ConfigError for a connection string that cannot be read.
     """
-    side = Side(f"set {name}", "source", "--source", connection_string, database=database, of_set=True)
+    side = Side(f"set {name}", "source", variable or "<SOURCE>", connection_string, database=database, of_set=True)
     places = list_places(side, limits)
     upper = name.upper().replace("-", "_")
     head = _HEAD.format(name=name, source=variable or f"{upper}_SOURCE", backup=f"{upper}_BACKUP")

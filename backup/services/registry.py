@@ -132,7 +132,8 @@ class Registry:
                 raise answer
         if not runs:
             nobody = "No service has a" if service.lower() == ALL else f"The service {service.lower()} has no"
-            is_service = text.lower() in (*map(str.lower, self.directory.entries), ALL)
+            is_entry = text.lower() in (*map(str.lower, self.directory.entries), ALL)
+            is_service = is_entry or self.directory.set_with(text) is not None
             hint = f"That is a service. `python -m backup history {text}` lists its runs." if is_service else None
             raise UnknownRun(f"{nobody} run {quoted(text)}.", hint=hint)
         if len(runs) > 1:

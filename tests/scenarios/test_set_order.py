@@ -179,6 +179,8 @@ def test_a_restore_of_a_set_is_refused_for_what_belongs_to_one_service(sqlite_sh
     for wish in (Wish(keys=("1",)), Wish(run="abc")):
         with pytest.raises(BadRequest, match="belong to one service"):
             restore(shop, wish)
+    with pytest.raises(BadRequest, match="belong to one service"):
+        http.post_restore(shop.registry(), "shop", {}, b'{"run": "abc"}')
     with pytest.raises(UnknownService, match="No service fits"):
         restore_group(shop.registry(), "shop/x*", Wish())
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backup.core.errors import BadRequest, Conflict, UnknownService
+from backup.core.errors import BadRequest, Conflict, UnknownRun, UnknownService
 from backup.entry import http
 from backup.runs.outcome import Outcome
 from backup.services.group_undo import undo_group
@@ -132,3 +132,6 @@ def test_an_undo_of_no_set_is_refused(sqlite_shop: Shop) -> None:  # noqa: F811
         undo(shop, "shop/x*")
     with pytest.raises(BadRequest, match="is about one run"):
         http.post_undo(shop.registry(), "shop", {}, b'{"through": true}')
+    with pytest.raises(UnknownRun) as unknown:
+        http.post_undo(shop.registry(), "shop/Border", {}, b"")
+    assert "history shop/Border` lists its runs" in unknown.value.hint

@@ -14,12 +14,14 @@ import typer
 from backup.core.errors import BackupError, StoreError
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, Verb
 from backup.entry import http
-from backup.entry.command_line.outcomes import show_outcomes, show_results, show_verified
+from backup.entry.command_line.outcomes import show_health, show_outcomes, show_results, show_verified
 from backup.entry.command_line.past import show_history, show_past
-from backup.entry.command_line.terminal import errors_shown, print_answer
+from backup.entry.command_line.terminal import errors_shown, print_answer, show_trouble
+from backup.entry.health import HealthState
 from backup.mirror.comparison import Difference, Report
 from backup.mirror.proof import DifferenceKind
 from backup.recycle_bin.entries import Kept
+from backup.runs.condition import Concern
 from backup.runs.runner import Outcome
 from backup.services.past_values import Shown
 
@@ -139,3 +141,34 @@ def test_an_error_that_many_services_share_is_told_once(capsys: pytest.CaptureFi
     told = capsys.readouterr().err
     assert (told.count("the disk is full"), "4 services: the disk is full" in told) == (1, True)
     assert "customer: another error" in told
+
+
+def test_a_note_that_many_services_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    noted = [Outcome(replace(RUN, service=f"shop/{n}", notes=("shared", f"own {n}"))) for n in range(4)]
+    show_outcomes(None, noted)
+    told = capsys.readouterr().out
+    assert (told.count("shared"), "4 services: shared" in told, "shop/3: own 3" in told) == (1, True, True)
+
+
+def test_health_tells_once_what_many_services_have_alike_and_names_all_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def concern(name: str, detail: str) -> Concern:
+        return Concern("It cannot be used.", f"shop/{name}", "backup", error="NotInitialized", detail=detail)
+
+    alike = [concern(name, f"The table {name} does not exist.") for name in ("a1", "b2", "c3", "d4")]
+    show_health(HealthState((), [*alike, concern("e5", "The disk is full.")]))
+    told = capsys.readouterr().err
+    assert "shop/a1 backup, and 3 more: It cannot be used. NotInitialized: The table a1 does not exist." in told
+    assert (told.count("does not exist"), "shop/e5 backup: It cannot be used." in told) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("program", "called"), [("/usr/bin/backup", "`backup plan`"), ("/x/backup/__main__.py", "`python -m backup plan`")]
+)
+def test_hints_name_the_command_as_it_was_called(
+    program: str, called: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", [program])
+    show_trouble("", "", "`python -m backup plan`")
+    assert capsys.readouterr().err.strip() == called

@@ -10,7 +10,7 @@ from backup.doctor.findings import Finding, Grade, worst
 from backup.entry.command_line.configuration import settings_from
 from backup.entry.command_line.grid import GridColumn, GridRow
 from backup.entry.command_line.options import AsJson, Config
-from backup.entry.command_line.terminal import errors_shown, plain, print_answer, say, show_grid
+from backup.entry.command_line.terminal import as_called, errors_shown, plain, print_answer, say, show_grid
 from backup.entry.doctor_api import examined, shape_findings
 
 
@@ -31,7 +31,7 @@ def _show(findings: Sequence[Finding]) -> None:
     rows = [
         GridRow(
             [finding.grade.value, plain(finding.subject), plain(finding.check), plain(finding.message)],
-            [plain(finding.hint)] if finding.hint and finding.grade is not Grade.OK else [],
+            [plain(as_called(finding.hint))] if finding.hint and finding.grade is not Grade.OK else [],
         )
         for finding in findings
     ]

@@ -57,8 +57,9 @@ def grant_command(
 ) -> None:
     """Give the app the least rights that it needs in each database, and say what is granted too much.
 
-    Run it as an administrator of the databases. A database where that fails keeps no other from it; the exit code is 1
-    then, as where a set's tables cannot be seen. Roles of Cosmos DB are printed as commands of az.
+    Run it as an administrator of the databases. For Cosmos DB it prints commands of az.
+
+    Exit code 1 if a database refused it, or if not all tables of a set could be seen. The others are done all the same.
 
     Nothing is granted that no run uses: no rights of change tracking, no administrator's role.
     """

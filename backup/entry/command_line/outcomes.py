@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from backup.core.run_values import Run
@@ -15,7 +16,7 @@ from backup.entry.health import side_status
 from backup.mirror.comparison import Report
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
-from backup.runs.condition import hint_of
+from backup.runs.condition import Concern, hint_of
 from backup.runs.runner import Outcome
 
 _SECOND, _MINUTE, _HOUR = 1_000, 60_000, 3_600_000
@@ -65,16 +66,17 @@ def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool
     The title is left out if a run failed. `whole`: the runs compared all contents.
     """
     failed = any(outcome.error for outcome in outcomes)
-    columns = [GridColumn("Service"), GridColumn("Status"), GridColumn("Verified")]
+    proofs = [proof_text(outcome.run, whole=whole) for outcome in outcomes]
+    columns = [GridColumn("Service"), GridColumn("Status"), *([GridColumn("Verified")] if any(proofs) else [])]
     columns += [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted", "Skipped")]
     columns += [GridColumn("Duration", right=True, rank=1)]
     if any(outcome.run.counts.failed for outcome in outcomes):
         columns.append(GridColumn("Failed", right=True))
     rows = []
-    for outcome in outcomes:
+    for outcome, proof in zip(outcomes, proofs, strict=True):
         run, counts = outcome.run, outcome.run.counts
         numbers = (counts.inserted, counts.updated, counts.deleted, counts.skipped)
-        cells = [plain(run.service), plain(run.status), proof_text(run, whole=whole), *map(str, numbers)]
+        cells = [plain(run.service), plain(run.status), *([proof] if any(proofs) else []), *map(str, numbers)]
         rows.append(GridRow([*cells, duration_text(run.duration_ms), str(counts.failed)]))
     show_grid(None if failed else title, columns, rows)
     moments = {outcome.run.read_as_of for outcome in outcomes}
@@ -82,8 +84,7 @@ def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool
         services = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of == moment]
         which = "All were" if len(services) == len(outcomes) else f"{', '.join(services)} were"
         say(f"{which} read as of one moment: {as_of_text(moment)}.", indent="  ")
-    for outcome in outcomes:
-        _show_details(outcome)
+    _show_all_details(outcomes)
     _show_errors(outcomes)
 
 
@@ -98,7 +99,19 @@ def _show_errors(outcomes: Sequence[Outcome]) -> None:
             show_trouble(subject, message, hint)
 
 
-def _show_details(outcome: Outcome) -> None:
+def _show_all_details(outcomes: Sequence[Outcome], show_more: Callable[[Outcome], None] = lambda _: None) -> None:
+    """Prints what each run did and notes, and `show_more` of it. A note of more than a few services stands once, at the
+    end, with their number."""
+    services_with = Counter(note for outcome in outcomes for note in outcome.run.notes)
+    shared = {note: number for note, number in services_with.items() if number > TOLD_APART}
+    for outcome in outcomes:
+        _show_details(outcome, shared)
+        show_more(outcome)
+    for note, number in shared.items():
+        say(f"{number} services: {note}", indent="  ")
+
+
+def _show_details(outcome: Outcome, told_together: Collection[str]) -> None:
     run = outcome.run
     if outcome.changes:
         changes = [(list(key), what) for key, what in outcome.changes]
@@ -112,7 +125,8 @@ def _show_details(outcome: Outcome) -> None:
         )
     show_failures(run)
     for note in run.notes:
-        say(f"{run.service}: {note}", indent="  ")
+        if note not in told_together:
+            say(f"{run.service}: {note}", indent="  ")
 
 
 def show_failures(run: Run) -> None:
@@ -144,10 +158,12 @@ def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
             numbers = [str(number) for number in seen]
         rows.append(GridRow([plain(run.service), verdict, *numbers, duration_text(run.duration_ms)]))
     show_grid(None, columns, rows)
-    for outcome in outcomes:
-        _show_details(outcome)
+
+    def show_differences(outcome: Outcome) -> None:
         if (report := report_of(outcome)) is not None:
             _show_differences(outcome.run.service, report)
+
+    _show_all_details(outcomes, show_differences)
     _show_errors(outcomes)
 
 
@@ -194,8 +210,24 @@ def show_health(state: http.HealthState) -> None:
     if rows:
         show_grid(None, columns, rows)
     say(state.status)
-    for concern in state.concerns:
-        subject = " ".join(filter(None, (concern.service, concern.side)))
+    for concerns in _alike(state.concerns):
+        concern, others = concerns[0], len(concerns) - 1
+        subject = " ".join(filter(None, (concern.service, concern.side))) or "settings"
         since = "" if concern.since is None else f" Since {concern.since:%Y-%m-%d %H:%M:%S %Z}."
-        what = " ".join(filter(None, (concern.sync_id, concern.reason + since, concern.error, concern.detail)))
-        show_trouble(subject or "settings", what, concern.detail_hint or hint_of(concern.error))
+        error = ": ".join(filter(None, (concern.error, concern.detail)))
+        what = " ".join(filter(None, (concern.sync_id, concern.reason + since, error)))
+        if others:
+            subject += f", and {others} more"
+        show_trouble(subject, what, concern.detail_hint or hint_of(concern.error))
+
+
+def _alike(concerns: Sequence[Concern]) -> list[list[Concern]]:
+    """The concerns one by one; but together what more than a few services have, if only the service's name differs."""
+    groups: dict[tuple[str | None, ...], list[Concern]] = {}
+    for concern in concerns:
+        service = concern.service or ""
+        detail = concern.detail.replace(service, "").replace(service.rpartition("/")[2], "") if service else ""
+        alike = (concern.side, concern.reason, concern.error, concern.detail_hint, detail)
+        groups.setdefault(alike, []).append(concern)
+    parts = (([group] if len(group) > TOLD_APART else [[concern] for concern in group]) for group in groups.values())
+    return [concerns_told for part in parts for concerns_told in part]

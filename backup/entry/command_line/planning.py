@@ -16,7 +16,15 @@ from backup.entry.command_line.configuration import open_registry, settings_from
 from backup.entry.command_line.grid import GridColumn, GridRow
 from backup.entry.command_line.options import AnyService, AsJson, Config
 from backup.entry.command_line.outcomes import TOLD_APART
-from backup.entry.command_line.terminal import errors_shown, plain, print_answer, say, show_grid, show_trouble
+from backup.entry.command_line.terminal import (
+    as_called,
+    errors_shown,
+    plain,
+    print_answer,
+    say,
+    show_grid,
+    show_trouble,
+)
 from backup.entry.plans import shape_plan
 from backup.services.first_file import first_file
 from backup.services.registry import limits_of
@@ -68,7 +76,7 @@ def init_command(
         if file.name != FILE_NAME:
             todo += f" Set BACKUP_CONFIG to {file}: without it {FILE_NAME} is read."
         say(f"{file} is written.{todo} See what a sync would do, table by table:")
-        say(f"  python -m backup plan {name}")
+        say(as_called(f"  python -m backup plan {name}"))
 
 
 def plan_command(service: AnyService = "all", config: Config = None, as_json: AsJson = False) -> None:

@@ -90,12 +90,14 @@ def restore_command(
         if constraints and not is_group:
             raise BadRequest("--constraints is for a set. Nothing was changed.", hint="Name a set, or leave it out.")
         restored_name = service if is_group else registry.get(service).name
+        if run is not None and not is_group:  # `restore_group` refuses it
+            run = registry.run_named(run, restored_name)[1]
         wish = Wish(
             None if at is None else moment_of(at),
             tuple(key or ()),
             overwrite_newer,
             delete_extra,
-            None if run is None else registry.run_named(run, restored_name)[1],
+            run,
             None if only is None else only.action,
             without_masked,
         )

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -89,6 +90,11 @@ def key_text(parts: Sequence[Any]) -> str:
     return plain(text) if text.strip() == text != "" else plain(json.dumps(text, ensure_ascii=False))
 
 
+def as_called(text: str) -> str:
+    """The text with this command as a person calls it here: `backup` where it is installed, else `python -m backup`."""
+    return text.replace("python -m backup", "backup") if Path(sys.argv[0]).stem == "backup" else text
+
+
 def say(text: str, style: str = "", indent: str = "") -> None:
     """Prints a text to standard output. Lines after the first begin with `indent`."""
     for line in lines_of(plain(text), _width_of(_out()), indent):
@@ -107,6 +113,7 @@ def show_trouble(what: str, message: str, hint: str) -> None:
     """Prints to standard error what went wrong and, on a line of its own, what to do. `what` is in red. Lines after the
     first are indented, so that several troubles can be told apart."""
     width = _width_of(_err())
+    message, hint = as_called(message), as_called(hint)
     sentence = f"{what}: {message}" if what and message else f"{what}{message}"
     for number, line in enumerate(lines_of(plain(sentence), width, "  ") if sentence else ()):
         text = Text(line)
