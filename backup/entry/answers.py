@@ -16,7 +16,7 @@ from backup.core.model import Now, Record, typed_key, utc_now
 from backup.core.run_values import Counts, Run
 from backup.mirror.comparison import Report
 from backup.mirror.proof import DifferenceKind
-from backup.runs.changes import RunChanges, counts_of
+from backup.runs.changes import RunChanges, by_service, counts_of
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
 from backup.services.past_values import Ran, Shown
@@ -40,7 +40,7 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
 ]
 """The HTTP status of each kind of error; every other error is 500. No other module maps errors to HTTP."""
 
-By = Literal["day", "run"]
+By = Literal["day", "run", "service"]
 """What a result of changes stands for."""
 
 _UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -190,7 +190,8 @@ def shape_ran(ran: Ran) -> Answer:
 
 
 def shape_changes(service: str, changes: Sequence[RunChanges], since: datetime, by: By) -> Answer:
-    """The answer to `changes`: what changed since a time, by day or by run, newest first, and `Together` the total.
+    """The answer to `changes`: what changed since a time, by day or by run, newest first, or by service; and `Together`
+    the total. `service` is the name that was asked for, which may stand for several.
 
     `Counts` is false for a run that was undone or undid such a run: nothing is left of its changes, so no total has
     them.
@@ -204,10 +205,15 @@ def shape_changes(service: str, changes: Sequence[RunChanges], since: datetime, 
         {"Day": day.isoformat(), "Runs": len(day_changes), **counted(counts_of(day_changes))}
         for day, day_changes in days
     ]
+    if by == "service":
+        results = [
+            {"ServiceName": name, "Runs": len(own_changes), **counted(counts_of(own_changes))}
+            for name, own_changes in by_service(changes).items()
+        ]
     if by == "run":
         results = [
             {
-                **{"SyncId": change.run.sync_id, "Verb": change.run.verb},
+                **{"SyncId": change.run.sync_id, "ServiceName": change.run.service, "Verb": change.run.verb},
                 "StartedAt": time_text(change.run.started_at),
                 **counted(change.counts),
                 **{"UndoneBy": change.undone_by, "Counts": change.stands},

@@ -65,6 +65,14 @@ def counts_of(changes: Sequence[RunChanges]) -> Counts:
     return total
 
 
+def by_service(changes: Sequence[RunChanges]) -> dict[str, list[RunChanges]]:
+    """The changes of each service, by its name, in the order of the names."""
+    groups: dict[str, list[RunChanges]] = {}
+    for change in sorted(changes, key=lambda change: change.run.service):
+        groups.setdefault(change.run.service, []).append(change)
+    return groups
+
+
 def _counts(run: Run, recycled: RecycleBin, kept_since: datetime) -> Counts:
     if run.started_at < kept_since or (run.status is Status.COMPLETED and run.counts.processed == 0):
         return replace(run.counts, skipped=0, failed=0)

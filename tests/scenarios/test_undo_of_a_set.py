@@ -121,6 +121,10 @@ def test_the_command_line_previews_and_undoes_a_set(sqlite_shop: Shop) -> None: 
     answer = command(folder, settings, "undo", "shop", "--yes", "--json").json
     assert {result["Verb"] for result in answer["Results"]} == {"undo"}
     assert copies(shop) == before
+    changed = command(folder, settings, "changes", "shop", "--json").json
+    inserted = {row["ServiceName"].partition("/")[2]: row["InsertedCount"] for row in changed["Results"]}
+    assert inserted == {**dict(zip(("Customer", "Border", "Aline"), map(len, before), strict=True)), "Alone": 2}
+    assert changed["Together"]["InsertedCount"] == sum(inserted.values())
     refused = command(folder, settings, "undo", "shop/*", "--through", "--json")
     assert (refused.code, refused.json["Error"]) == (1, "BadRequest")
 

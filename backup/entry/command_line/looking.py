@@ -13,12 +13,13 @@ from backup.core.model import utc_now
 from backup.entry import http
 from backup.entry.command_line.configuration import concerns_here, open_registry
 from backup.entry.command_line.glance import show_changed_record
-from backup.entry.command_line.options import AsJson, At, Config, OneService, Only
+from backup.entry.command_line.options import AnyService, AsJson, At, Config, OneService, Only
 from backup.entry.command_line.outcomes import show_health
 from backup.entry.command_line.past import show_changes, show_history, show_past, show_run
 from backup.entry.command_line.terminal import errors_shown, print_answer, show_trouble
 from backup.entry.dashboard_api import shape_changed
 from backup.entry.requests import moment_of, since_of
+from backup.services.turns import side_by_side
 
 _MAY_BE_A_RUN = re.compile("[0-9a-f][0-9a-f-]*", re.I)
 
@@ -28,6 +29,7 @@ class Grouping(StrEnum):
 
     DAY = "day"
     RUN = "run"
+    SERVICE = "service"
 
 
 def show_command(
@@ -110,20 +112,29 @@ def history_command(
 
 
 def changes_command(
-    service: OneService,
+    service: AnyService = "all",
     since: Annotated[
         str, typer.Option(metavar="TIME", help="Changes since then: 7d ago (or min, h, w), or a time")
     ] = "7d",
-    by: Annotated[Grouping, typer.Option("--by", help="A row for each day, or each run")] = Grouping.DAY,
+    by: Annotated[
+        Grouping | None,
+        typer.Option("--by", help="A row for each of these; default day, of several services service"),
+    ] = None,
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how many records were inserted, updated and deleted in the backup, by day or by run."""
+    """Show how many records were inserted, updated and deleted in the backup, by day, by run or by service."""
     with errors_shown(as_json):
-        sync_service, begun = open_registry(config).get(service), since_of(since, utc_now())
-        changes = sync_service.past.changes(begun)
-        answer = http.shape_changes(sync_service.name, changes, begun, by.value)
-        print_answer(answer, as_json, lambda: show_changes(sync_service.name, changes, begun, by.value))
+        registry, begun = open_registry(config), since_of(since, utc_now())
+        names = registry.directory.services(service)
+        of_services = side_by_side(lambda name: registry.get(name).past.changes(begun), names)
+        changes = [change for of_service in of_services for change in of_service]
+        changes.sort(key=lambda change: change.run.started_at, reverse=True)
+        is_group = registry.directory.is_group(service)
+        grouping = by or (Grouping.SERVICE if is_group else Grouping.DAY)
+        shown_name = service if is_group else names[0]
+        answer = http.shape_changes(shown_name, changes, begun, grouping.value)
+        print_answer(answer, as_json, lambda: show_changes(shown_name, changes, begun, grouping.value))
 
 
 def health_command(config: Config = None, as_json: AsJson = False) -> None:

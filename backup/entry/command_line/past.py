@@ -8,13 +8,14 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+from backup.config.given_services import ALL
 from backup.core.model import Action
 from backup.core.run_values import Counts, Run, Verb
 from backup.entry.answers import By
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.outcomes import as_of_text, duration_text, proof_text, show_failures
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid
-from backup.runs.changes import RunChanges, counts_of
+from backup.runs.changes import RunChanges, by_service, counts_of
 from backup.services.past_values import Ran, Shown
 
 _SHORTEST_ID = 8
@@ -126,7 +127,8 @@ def show_past(shown: Shown, at: datetime | None) -> None:
 
 
 def show_changes(service: str, changes: Sequence[RunChanges], since: datetime, by: By) -> None:
-    """Prints a row for each day or each run, newest first, and a total."""
+    """Prints a row for each day or each run, newest first, or for each service; and a total. `service` is the name that
+    was asked for, which may stand for several."""
     numbers = [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted")]
     short_ids = _short_ids([change.run.sync_id for change in changes])
     rows: list[GridRow] = []
@@ -136,20 +138,29 @@ def show_changes(service: str, changes: Sequence[RunChanges], since: datetime, b
             day_changes = list(group)
             rows.append(GridRow([day.isoformat(), str(len(day_changes)), *_numbers(counts_of(day_changes))]))
         rows.append(GridRow(["Total", str(len(changes)), *_numbers(counts_of(changes))]))
+    elif by == "service":
+        columns = [GridColumn("Service"), GridColumn("Runs", right=True), *numbers]
+        for name, own_changes in by_service(changes).items():
+            rows.append(GridRow([plain(name), str(len(own_changes)), *_numbers(counts_of(own_changes))]))
+        rows.append(GridRow(["Total", str(len(changes)), *_numbers(counts_of(changes))]))
     else:
-        columns = [GridColumn("Run"), GridColumn("Started (UTC)"), GridColumn("Verb"), *numbers, GridColumn("")]
+        services = {change.run.service for change in changes}
+        columns = [GridColumn("Run"), GridColumn("Started (UTC)", rank=1), GridColumn("Verb"), *numbers, GridColumn("")]
+        columns[1:1] = [GridColumn("Service")] if len(services) > 1 else []
         for change in changes:
             run = change.run
             undone = f"undone by {short_ids[change.undone_by]}" if change.undone_by else ""
             undone = undone or ("undoes" if change.takes_back else "")
             began = f"{run.started_at:%Y-%m-%d %H:%M:%S}"
-            cells = [plain(short_ids[run.sync_id]), began, _verb(run), *_numbers(change.counts), undone]
+            own_name = [plain(run.service)] if len(services) > 1 else []
+            cells = [plain(short_ids[run.sync_id]), *own_name, began, _verb(run), *_numbers(change.counts), undone]
             rows.append(GridRow(cells))
-        rows.append(GridRow(["Total", "", "", *_numbers(counts_of(changes)), ""]))
+        rows.append(GridRow(["Total", *[""] * (len(columns) - 5), *_numbers(counts_of(changes)), ""]))
+    whose = "all services" if service.lower() == ALL else service
     if not changes:
-        say(f"Nothing of {service} changed in the backup since {since:%Y-%m-%d %H:%M:%S} UTC.")
+        say(f"Nothing of {whose} changed in the backup since {since:%Y-%m-%d %H:%M:%S} UTC.")
         return
-    show_grid(f"Records of {service} changed in the backup since {since:%Y-%m-%d %H:%M:%S} UTC", columns, rows)
+    show_grid(f"Records of {whose} changed in the backup since {since:%Y-%m-%d %H:%M:%S} UTC", columns, rows)
     if undos := sum(not change.stands for change in changes):
         say(f"{undos} of these runs were undone, or undid such a run. Nothing is left of them, so they do not count.")
 
