@@ -69,7 +69,7 @@ def check_web_address(address: Any) -> str:
 
 def parse_webhook_secrets(text: Any) -> tuple[str, ...]:
     """Returns the secrets in a text; a second secret is there while receivers change to it. Raises ValueError for a
-    text that is no such secret."""
+    text that is not such a secret."""
     if isinstance(text, tuple):  # the default
         return text
     secrets = tuple(str(text).split())

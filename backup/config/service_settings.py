@@ -37,7 +37,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
 
 
 def parse_version(text: Any) -> tuple[str, ...]:
-    """Returns the names in a text like `lastModified, status`. Raises ValueError for a text that is no such list."""
+    """Returns the names in a text like `lastModified, status`. Raises ValueError for a text that is not such a list."""
     names = [_plain(name) for (name,) in _parsed(_NAMES, text, "name columns like Version, or lastModified, status")]
     if len(set(names)) < len(names):
         raise ValueError("it names a column twice")

@@ -16,7 +16,7 @@ _WANTED = 'write "module:function", or a list of steps such as [{ rename = { Old
 
 
 def steps_of(value: Any) -> tuple[Step, ...]:
-    """Returns the steps that the file names. Raises ValueError for what is no step, and for a function that cannot be
+    """Returns the steps that the file names. Raises ValueError for what is not a step, and a function that cannot be
     imported."""
     if isinstance(value, str):
         return (_call(value),)

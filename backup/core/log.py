@@ -30,7 +30,7 @@ def register_secret(value: str | None) -> None:
 def redact(text: str) -> str:
     """The text without secrets: registered ones, values of pairs such as `Password=…`, passwords in URLs.
 
-    Characters that no output can encode (half a surrogate pair, a byte that is no text) become escapes.
+    Characters that no output can encode (half a surrogate pair, a byte that is not a text) become escapes.
     """
     text = text.encode("utf-8", "backslashreplace").decode()
     for secret in sorted(_secrets, key=len, reverse=True):

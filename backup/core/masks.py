@@ -37,7 +37,7 @@ class Mask:
     - `null`: the copy has no value.
     - `hmac`: 16 letters and digits, the same for the same text, so that joins still work. Not to be guessed without the
       key.
-    - `email`: the part before the last @ as by `hmac`, the domain as it is. A text that is no address, as by `hmac`.
+    - `email`: the part before the last @ as by `hmac`, the domain as it is. A text without a domain as by `hmac`.
     - `text`: the `text`, always the same.
     - `year`: the first day of the year of a date or time.
     """

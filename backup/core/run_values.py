@@ -23,7 +23,7 @@ class Status(StrEnum):
 
 
 class Verb(StrEnum):
-    """What a run does. A purge is no run: it changes no record of the backup, and only the log says what it deleted."""
+    """What a run does. A purge is not a run: it changes no record of the backup. Only the log says what it deleted."""
 
     SYNC = "sync"
     UNDO = "undo"

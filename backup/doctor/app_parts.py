@@ -93,7 +93,7 @@ def host_findings() -> list[Finding]:
         findings.append(Finding(Grade.FAILED, "app", "host.json", text, hint))
     timeout = _function_timeout()
     if timeout not in ("", "-1") and _seconds_of(timeout) is None:
-        text = f"functionTimeout is {timeout}, which is no time such as 00:10:00"
+        text = f"functionTimeout is {timeout}, which is not a time such as 00:10:00"
         findings.append(Finding(Grade.FAILED, "app", "host.json", text, hint))
     return findings or [fine("app", "host.json", "can be used")]
 

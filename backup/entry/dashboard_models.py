@@ -33,7 +33,7 @@ class OverviewRow(CamelAnswer):
     """One service at a glance."""
 
     service: str
-    services: int | None = Field(description="How many a set is known to have; null for what is no set.")
+    services: int | None = Field(description="How many a set is known to have; null for what is not a set.")
     state: ServiceState
     overdue: bool
     last_success: LastRun | None

@@ -31,7 +31,7 @@ _SINCE = "Write how long ago (90min, 12h, 7d, 2w), or a time: 2026-11-20T00:00:0
 
 
 def moment_of(text: str) -> datetime:
-    """The time that the text says, in UTC. Raises BadRequest for a text that is no time, or has no offset."""
+    """The time that the text says, in UTC. Raises BadRequest for a text that is not a time, or has no offset."""
     hint = "Write a time with its offset: 2026-11-20T00:00:00Z, for UTC."
     try:
         moment = datetime.fromisoformat(text)
@@ -201,7 +201,7 @@ def parse_flag(query: Mapping[str, str], name: str) -> bool:
 
 
 def parse_limit(query: Mapping[str, str]) -> int | None:
-    """The value of `?limit=`; None without the parameter. Raises BadRequest for what is no number, 0 or too large."""
+    """The value of `?limit=`; None without the parameter. Raises BadRequest for 0, too large a number, or none."""
     text = query.get("limit")
     if text is None:
         return None

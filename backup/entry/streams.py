@@ -1,4 +1,4 @@
-"""Standard output and error that may lose their reader: `| head` is no error."""
+"""Standard output and error that may lose their reader: `| head` is not an error."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def run_scheduled(
     it since the timer fired before; for a late firing (`past_due`) that is `last`.
 
     Raises BackupError after the last service if one failed. A sync that could not begin because another run had the
-    lock is in SyncHistory, and is no failure here.
+    lock is in SyncHistory, and is not a failure here.
     """
     started, seconds_left = now(), _countdown(settings.slice_seconds)
     upcoming = settings.shared_schedule.next_due(started)

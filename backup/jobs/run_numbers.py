@@ -179,7 +179,7 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
         "verified": run.verified,
         "records": run.proof.backup.records if run.proof is not None else None,
     }
-    succeeded = run.verb in _LAST and not run.is_partial  # a sync that leaves changes is no success for the age
+    succeeded = run.verb in _LAST and not run.is_partial  # a sync that leaves changes is not a success for the age
     kinds = {"failure"} if run.status is Status.FAILED else {_LAST[run.verb]} if succeeded else set()
     if run.verified:
         kinds.add("versions")

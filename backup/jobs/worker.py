@@ -152,7 +152,7 @@ class JobWorker:
         if is_interrupted or (isinstance(error, SetFailed | None) and has_not_ended(outcome)):
             reason = "Its process ended." if is_interrupted else "Its time was up; the next slice goes on."
             fields = {"proof": None, **run_fields, **({} if is_interrupted else error_fields)}
-            attempt = job.attempt if is_interrupted else job.attempt - 1  # another slice of a run is no new attempt
+            attempt = job.attempt if is_interrupted else job.attempt - 1  # another slice of a run is not a new attempt
             return self._ring(self._records.leave(job, State.ENQUEUED, reason, **fields, attempt=attempt))
         if isinstance(error, Locked):
             due = now + timedelta(seconds=_IN_LINE_SECONDS)

@@ -15,7 +15,7 @@ from backup.notify.sink import Sink
 from backup.notify.sink_state import STATES, SinkState
 from backup.runs.condition import Concern
 
-_FAILURES = 3  # a sink that restarts is no concern
+_FAILURES = 3  # a sink that restarts is not a concern
 _SHOWN = timedelta(days=7)
 _SINKS_AT_MOST = 200
 

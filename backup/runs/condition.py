@@ -49,7 +49,7 @@ def concerns_of(
     """The concerns about the service: its last sync has failed; no sync began when the schedule wanted one.
 
     `next_due` is the schedule, or None without one. A service that has never synced raises no concern. Writes nothing.
-    Costs three lookups, and two more when the newest runs are no syncs. Raises NotInitialized without a SyncHistory,
+    Costs three lookups, and two more when the newest runs are not syncs. Raises NotInitialized without a SyncHistory,
     and the stores' errors.
     """
     opening, history = read(backup, service), History(backup)

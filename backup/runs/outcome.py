@@ -47,7 +47,7 @@ class Unchanged(NamedTuple):
 def tell_end(outcome: Outcome) -> None:
     """Writes the end of the run into the log."""
     run, error = outcome.run, outcome.error
-    locked = isinstance(error, Locked)  # another run is in progress; that is no failure of this run
+    locked = isinstance(error, Locked)  # another run is in progress; that is not a failure of this run
     event(
         f"{run.verb}.{'locked' if locked else 'failed' if error else 'completed'}",
         level=logging.ERROR if error and not locked else logging.INFO,

@@ -110,7 +110,7 @@ class Runner:
             outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
         if outcome is not None and (session is not None or not (request.only_resumes or request.in_parts)):
             count_run(outcome)
-            observer.ended(outcome)  # a call that only looked for a run to resume, and failed at that, is no run
+            observer.ended(outcome)  # a call that only looked for a run to resume, and failed at that, is not a run
         return outcome
 
     # --- the three steps ----------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ _ROLES: dict[Kind, str] = {
     "table": "Storage Table Data Contributor",
 }
 _AZURITE_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""The key of every Azurite. Azurite's documentation names it; it is no secret."""
+"""The key of every Azurite. Azurite's documentation names it; it is not a secret."""
 
 
 def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Client:

@@ -36,7 +36,7 @@ def opening_of(
 
     `other_tables` are the tables or containers that the settings name for other services' backups. Raises
     NotInitialized without a SyncHistory, ConfigError for a SyncHistory of a later release, and what the store and the
-    lock raise: a query that the server refuses is no sign of an earlier release.
+    lock raise: a query that the server refuses is not a sign of an earlier release.
     """
     history = History(backup)
     opening = read(backup, service)

@@ -93,8 +93,8 @@ class Past:
             return next((run.started_at for run in runs if not run.is_partial), None)
 
     def show(self, key: str, at: datetime | None = None) -> Shown:
-        """Returns one record's past. Raises BadRequest for a text that is no key, and for a time that the bin does not
-        reach any more."""
+        """Returns one record's past. Raises BadRequest for a text that is not a key, and for a time that the bin does
+        not reach any more."""
         with self._opened() as (backup, history, recycle_bin, _, now):
             parsed_key = backup.keys.from_text(key)
             images = (image for batch in backup.images([parsed_key], Action.UPDATED) for image in batch)
@@ -142,7 +142,7 @@ class Past:
 
     def changed_record(self, sync_id: str, key: str) -> ChangedRecord:
         """Returns one record that the run changed, before and after. Raises UnknownRun; UnknownRecord when the run did
-        not change it or its image was purged; BadRequest for a text that is no key."""
+        not change it or its image was purged; BadRequest for a text that is not a key."""
         with self._opened() as (backup, history, recycle_bin, _, _):
             run, parsed_key = self._run_of(history, backup, sync_id), backup.keys.from_text(key)
             change = PastRun(run, None, backup, recycle_bin).change_of(parsed_key)

@@ -14,7 +14,7 @@ from backup.core.log import visible
 from backup.stores.exact_json import decimal_of
 
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-_NO_BYTES = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")  # beside those that stand for bytes that are no text
+_NO_BYTES = re.compile("[\x00\ud800-\udc7f\udd00-\udfff]")  # beside those that stand for bytes that are not text
 _INTEGER = re.compile("(tiny|small|medium|big)?int(eger|[248])?|(small|big)?serial[248]?|oid")
 _FLAGS = ("boolean", "bool")
 _FLAGS_AS_TEXTS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
@@ -33,7 +33,7 @@ def parts_of(text: str, label: str, *, any_bytes: bool = False) -> list[Any] | N
     """The parts of a key that was written as a JSON list; None for any other text.
 
     A part is a text, a number, true, false, null, or {} for Cosmos DB's undefined. Raises BadRequest for a list with
-    other values, and for characters that no database takes in a key. With `any_bytes`, bytes that are no text are
+    other values, and for characters that no database takes in a key. With `any_bytes`, bytes that are not text are
     allowed.
     """
     parts: Any = None

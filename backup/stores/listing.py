@@ -59,7 +59,7 @@ class Listed:
 
     @property
     def is_view(self) -> bool:
-        """Whether it has no key of its own: it is no table, or one of another server."""
+        """Whether it has no key of its own: it is not a table, or one of another server."""
         return self.kind != "table"
 
 

@@ -174,7 +174,7 @@ class Sibling(Protocol):
         """How many entries have all the values of `where`, and a field `by` between the bounds, which are excluded."""
 
     def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
-        """Deletes the entries of these keys. It is no error if an entry is gone already.
+        """Deletes the entries of these keys. It is not an error if an entry is gone already.
 
         `partition` is the value that the shape's partition has in all of them, where it is not their key.
         """

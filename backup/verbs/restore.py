@@ -39,7 +39,7 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
 
     Raises, before a record is changed:
 
-    - BadRequest for text that is no key, for a time that the bin does not reach, and for masked columns;
+    - BadRequest for text that is not a key, for a time that the bin does not reach, and for masked columns;
     - UnknownRun for an unknown run, and Conflict for a run whose images the bin does not all have;
     - SchemaMismatch when the place cannot hold the records.
 

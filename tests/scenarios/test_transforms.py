@@ -192,7 +192,7 @@ def test_a_number_that_no_verify_would_find_again_is_refused(alone: Shop) -> Non
     outcome = service(alone, 'transform = "tests.scenarios.erp:no_number"').sync(Trigger.CLI)
     [(key, reason)] = outcome.run.failures
     assert (key, outcome.run.counts.inserted) == ("[1]", 2)
-    assert "the value nan, which is no number" in reason
+    assert "the value nan, which is not a number" in reason
 
 
 def test_nothing_transformed_gets_into_the_source(alone: Shop) -> None:

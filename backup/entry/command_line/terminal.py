@@ -1,6 +1,6 @@
 """Prints results to standard output, errors and progress to standard error.
 
-Lines break between words only. If a stream is no terminal and COLUMNS is not set, lines do not break.
+Lines break between words only. If a stream is not a terminal and COLUMNS is not set, lines do not break.
 """
 
 from __future__ import annotations

@@ -97,7 +97,7 @@ class SqlAccess:
         """One try of a transaction. `again`: an earlier try may still be running on the server."""
         snapshot = self.snapshot.current if self.snapshot is not None and not writes else None
         with (
-            snapshot.turn() if snapshot is not None else nullcontext(),  # to wait for it is no part of the call
+            snapshot.turn() if snapshot is not None else nullcontext(),  # to wait for it is not a part of the call
             self._in_words(operation, seconds, writes) as limit,
             cut_in_time(limit) as call,
             ExitStack() as stack,
@@ -229,7 +229,7 @@ class SqlAccess:
         self._on_the_server("create the database", lambda: self.dialect.ensure_database(original))
 
     def drop_database(self) -> None:
-        """Drops the database. It is no error if the database is gone already."""
+        """Drops the database. It is not an error if the database is gone already."""
         self._on_the_server("drop the database", self.dialect.drop_database)
 
     def _on_the_server(self, operation: str, work: Callable[[], None]) -> None:

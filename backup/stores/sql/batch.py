@@ -100,7 +100,7 @@ class SqlBatch:
         return [dataclasses.replace(image, stamp=stamps.get(row_keys[image.key])) for image in images]
 
     def _image(self, record: Record, action: Action) -> Image:
-        """The image. A row that is marked as deleted was no record of the service, so a write of it is an insert."""
+        """The image. A row that is marked as deleted was not a record of the service, so a write of it is an insert."""
         shape = self._shape
         if shape.is_deleted(record):
             action = Action.INSERTED if action is Action.UPDATED else action

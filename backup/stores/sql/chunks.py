@@ -56,7 +56,7 @@ class SqlChunks:
             for attempt in self._attempts(operation, single=True):
                 with attempt as cx, self.chunk_size.measuring(records):
                     row = cx.execute(query).first()
-        except Undecoded:  # this key is no text: take the next that is
+        except Undecoded:  # this key is not a text: take the next that is
             keys, _ = readable_and_broken_keys(
                 self._access, shape, conditions, start=records - 1, limit=_KEYS_LOOKED_AT
             )
@@ -80,7 +80,7 @@ class SqlChunks:
         if is_repeated:
             raise SchemaMismatch(
                 f"The {self._access.label} has several rows with the same {', '.join(shape.key_names)}, so these "
-                "columns are no key.",
+                "columns are not a key.",
                 hint="Name other columns as key in backup.toml, or mend the rows. Nothing was changed.",
             )
 

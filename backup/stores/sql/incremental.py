@@ -243,7 +243,7 @@ def _latest_for(newest: Any, now: datetime) -> Any:
 
 
 def _earlier(text: str, seconds: float) -> str:
-    """A time, in the form of the text, so many seconds before it. Raises ValueError for a text that is no time."""
+    """A time, in the form of the text, so many seconds before it. Raises ValueError for a text that is not a time."""
     match = _TIME.fullmatch(text)
     if match is None:
         raise ValueError("no time")

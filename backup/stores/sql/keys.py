@@ -50,7 +50,7 @@ class SqlKeys:
     def in_order(self, keys: Collection[Key]) -> list[Key]:
         try:
             return sorted(keys)
-        except (TypeError, ArithmeticError):  # values of several types in SQLite, a decimal that is no number
+        except (TypeError, ArithmeticError):  # values of several types in SQLite, a decimal that is not a number
             return sorted(keys, key=str)
 
     def to_json(self, key: Key) -> list[Any]:

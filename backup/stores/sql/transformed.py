@@ -114,7 +114,7 @@ class TransformedColumns:
             raise TransformFailed(f"The transform gave {name} a value of the type {type(value).__name__}.")
         if isinstance(value, float | Decimal) and value is not original and not isfinite(value):
             # SQLite keeps NULL of such a value, and elsewhere it equals nothing: no verify would find it again.
-            raise TransformFailed(f"The transform gave {name} the value {value}, which is no number.")
+            raise TransformFailed(f"The transform gave {name} the value {value}, which is not a number.")
         if name in self.declared and not isinstance(value, str | bytes) and is_text(self._by_name[name].type.declared):
             return str(value).lower() if isinstance(value, bool) else str(value)
         return value

@@ -25,7 +25,7 @@ class Failure:
 
 
 FULL_HINT = "Make room for the database. No record is at fault, and what was written before stays. Then run it again."
-"""For a disk, a file group, a log or a quota that is full. That is no refusal of single records."""
+"""For a disk, a file group, a log or a quota that is full. That is not a refusal of single records."""
 
 _NAME = re.compile(r"""no such table: (.+?)\.?$|["']([^"']+)["']""")
 
