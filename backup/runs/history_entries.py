@@ -168,13 +168,14 @@ _READ = [
         column.name,
         column.required,
         _TYPES[column.type or ""],
+        column.type in ("integer", "time"),
         None if column.form.read is _AS_IT_IS.read else column.form.read,
         *(column.of.rpartition(".")[::2] if isinstance(column.of, str) else (None, "")),
     )
     for column in _STORED
 ]
-"""For each column: its name, whether it is required, the types that its value may have, how it is read (None: as it
-is), the part of the run that the value goes to, and its name there."""
+"""For each column: its name, whether it is required, the types that its value may have, whether it may be out of range,
+how it is read (None: as it is), the part of the run that the value goes to, and its name there."""
 
 _LARGEST_NUMBER = 2**62
 
@@ -218,11 +219,11 @@ def _read(entry: Mapping[str, Any]) -> Run:
     run: dict[str, Any] = {"forced": False, "trigger": None}
     counts, proof, source, backup = dict[str, Any](), dict[str, Any](), dict[str, Any](), dict[str, Any]()
     parts = {"": run, "counts": counts, "proof": proof, "proof.source": source, "proof.backup": backup}
-    for column, required, types, read, part, name in _READ:
+    for column, required, types, has_range, read, part, name in _READ:
         value = entry[column]
         if value is None and not required:
             continue
-        if not isinstance(value, types) or is_out_of_range(value):
+        if not isinstance(value, types) or (has_range and is_out_of_range(value)):
             raise TypeError(column)
         if part is not None:
             parts[part][name] = value if read is None else read(value)

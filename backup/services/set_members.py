@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized
 from backup.core.log import event
@@ -16,6 +17,7 @@ from backup.services.spec import ServiceSpec
 from backup.stores import ForeignKey, Listed, list_places
 
 _TYPED_AT_MOST = 60
+_KEPT_AT_MOST = 20
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,23 @@ class Members:
     views: Sequence[Listed] = ()
 
 
+class _Made(NamedTuple):
+    """The members of a whole set, and all that they follow from."""
+
+    settings: Sequence[object]
+    in_source: Sequence[Listed]
+    in_backup: Sequence[Listed]
+    members: Members
+
+
+_made: dict[str, _Made] = {}
+"""What was made last, by the names of sets."""
+
+
 def members_of(specs: SetSpecs) -> Members:
-    """Returns what the set has now. Costs a handful of statements on each side. Raises no error: `errors` has it."""
+    """Returns what the set has now. Costs a handful of statements on each side. Raises no error: `errors` has it.
+
+    While settings and catalogues stay the same, nothing else is worked out again."""
     in_backup = _in_backup(specs)
     try:
         in_source = list_places(specs.side("source"), specs.limits)
@@ -48,6 +65,26 @@ def members_of(specs: SetSpecs) -> Members:
         copies = _gone(specs, (), in_backup)
         specs = specs.among(copies)
         return Members({name: specs.spec(name, None) for name in copies}, errors=[error])
+    made = _made.get(specs.name)
+    if made is not None and _are_same(made.settings, specs.made_of) and made[1:3] == (in_source, in_backup):
+        members = made.members
+    else:
+        members = _members(specs, in_source, in_backup)
+        if not members.errors:  # errors are of one call: each has its traceback
+            for oldest in [*_made][: max(0, len(_made) + 1 - _KEPT_AT_MOST)]:
+                _made.pop(oldest, None)
+            _made[specs.name] = _Made(specs.made_of, in_source, in_backup, members)
+    if members.gone or members.ignored:
+        gone, ignored = ", ".join(members.gone), ", ".join(members.ignored)
+        event("set.tables", level=logging.WARNING, set=specs.name, gone=gone, ignored=ignored)
+    return members
+
+
+def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
+    return all(one is other for one, other in zip(some, others, strict=True))
+
+
+def _members(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[Listed]) -> Members:
     chosen, errors, views = chosen_tables(specs, in_source)
     specs = specs.among(listed.name for listed in in_source)
     copied = {name for listed in in_backup if (name := same_name(listed.name, chosen))}
@@ -77,8 +114,6 @@ def members_of(specs: SetSpecs) -> Members:
         hint = "Correct tables, containers or exclude in backup.toml."
         errors.append(ConfigError(f"The set {specs.name} has no table or container: all are excluded.", hint=hint))
     gone = [name for name in _gone(specs, in_source, in_backup) if name not in renamed]
-    if gone or ignored:
-        event("set.tables", level=logging.WARNING, set=specs.name, gone=", ".join(gone), ignored=", ".join(ignored))
     copy_keys = [key for listed in in_backup for key in listed.foreign_keys]
     return Members(services, chosen, errors, ignored, gone, copy_keys, views)
 

@@ -41,6 +41,11 @@ class SetSpecs:
         self.own_options = lru_cache(maxsize=4_096)(self._sections.of)
         """Takes a table; returns what its sections say."""
 
+    @property
+    def made_of(self) -> tuple[SetSection, Settings]:
+        """What its services follow from, beside the catalogues."""
+        return self.section, self._settings
+
     def among(self, tables: Iterable[str]) -> SetSpecs:
         """The same set, which is now known to have no other tables than these."""
         return SetSpecs(self.name, self.section, self._settings, self.limits, tables)

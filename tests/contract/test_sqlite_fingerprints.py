@@ -16,6 +16,7 @@ from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.sqlite import numbered
+from backup.stores.sql.engines.sqlite.types import type_of
 from backup.stores.sql.store import SqlStore
 from tests.contract.benches import RUN, SqliteBench
 from tests.contract.test_fingerprints import insert, is_told, made, table
@@ -197,3 +198,43 @@ def test_rows_that_are_added_stay_in_their_order(bench: SqliteBench) -> None:
     assert run_sync(source, backup)[0] == 1
     assert made(backup) == after
     assert made(source, WHOLE) == after
+
+
+MANY: dict[str, list[tuple[int, Any]]] = {
+    "dense": [(n, n % 3) for n in range(1, 20)],
+    "later": [(n, n % 3) for n in range(7, 26)],
+    "gaps": [(n, n % 3) for n in range(1, 40, 2)],
+    "other order": [(n, (n + 1) % 3) for n in range(1, 20)],
+    "empty": [],
+    "one": [(-5, 7)],
+    "texts": [(1, "1"), (2, "a")],
+    "wide": [(1, 1), (1_000, 1)],
+    "many": [(n, 1) for n in range(1, 52)],
+}
+
+
+def test_tables_asked_together_have_the_fingerprints_that_each_has_alone(bench: SqliteBench) -> None:
+    dialect, _ = dialect_and_stamps(table(bench, COLUMNS, ROWS)[0])
+    tables = []
+    for name, rows in MANY.items():
+        columns = sa.Column("K", type_of("INTEGER")), sa.Column("V", type_of("BIGINT"))
+        made_table = sa.Table(name, sa.MetaData(), *columns)
+        tables.append(StampColumns([made_table.c.K], [made_table.c.V], None, True))
+        bench.sql("source", f'CREATE TABLE "{name}" (K INTEGER PRIMARY KEY, V BIGINT)')
+        for row in rows:
+            bench.sql("source", f'INSERT INTO "{name}" VALUES ({row[0]}, {row[1]!r})')
+
+    def together() -> list[Fingerprint | None]:
+        with dialect.asking() as cx:
+            return list(dialect.small_fingerprints(cx, tables, 50))
+
+    with dialect.asking() as cx:
+        alone = [dialect.fingerprints(cx, stamps, [], at_most=50) for stamps in tables]
+    for stamps in tables:
+        stamps.key[0].table.info.clear()
+    together()  # learns where each begins, and which has gaps
+    together()
+    assert [made is None for made in together()] == [name in ("texts", "wide", "many") for name in MANY]
+    for name, made_together, by_bucket in zip(MANY, together(), alone, strict=True):
+        assert made_together in (None, by_bucket and by_bucket[None]), name
+    assert len({*together()}) == len(MANY) - 2

@@ -95,8 +95,9 @@ def file_lock() -> Lock:
 
 
 def test_a_second_taker_of_a_file_lock_is_refused_at_once(file_lock: Lock, service: str) -> None:
-    with file_lock(service, "backup"), pytest.raises(Locked, match=service), file_lock(service, "backup"):
-        pass
+    for _ in range(2):
+        with file_lock(service, "backup"), pytest.raises(Locked, match=service), file_lock(service, "backup"):
+            pass
 
 
 def test_a_file_lock_that_was_given_back_can_be_taken_again(file_lock: Lock, service: str) -> None:
@@ -170,6 +171,19 @@ def test_a_forked_process_that_leaves_the_block_does_not_free_its_parents_lock(f
         assert os.waitpid(child, 0)[1] == 0
         with pytest.raises(Locked), file_lock(service, "backup"):
             pass
+
+
+def test_a_forked_process_can_take_what_its_parent_gave_back(file_lock: Lock, service: str) -> None:
+    with file_lock(service, "backup"):
+        pass
+    if not (child := os.fork()):
+        code = 1
+        try:
+            with file_lock(service, "backup"):
+                code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_holder_that_died_leaves_its_lock_free_though_a_process_that_it_forked_lives(

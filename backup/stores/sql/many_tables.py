@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -27,6 +28,10 @@ from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn
 SECONDS_FOR_MANY = 30.0
 """After how many seconds a call about many tables is cut: a table that somebody has locked must not hold up the others.
 """
+
+TOGETHER = 20
+"""How many tables a statement takes at most. Their lists are in memory together, and one that is refused leaves all of
+them to statements of their own."""
 
 
 class AskedTable(NamedTuple):
@@ -91,37 +96,55 @@ class ManyTables:
         read, that cannot be fingerprinted as one piece, or of which there is no answer before the call ends.
 
         Each is of a moment of its own. Raises what a store raises if the server cannot be asked at all. Costs a
-        statement a table.
+        statement a table, or less where the server takes several together.
         """
         fingerprints: list[Fingerprint | None] = []
         try:
             for attempt in self._access.attempts("read the fingerprints of many tables", single=True):
                 with attempt as cx:
                     ends_at = time.monotonic() + SECONDS_FOR_MANY
-                    for table in tables[len(fingerprints) :]:  # a second try goes on behind the last answer
-                        if time.monotonic() > ends_at:
-                            break
-                        fingerprints.append(self._fingerprint(cx, table))
+                    while (part := tables[len(fingerprints) :][:TOGETHER]) and time.monotonic() <= ends_at:
+                        # A second try goes on behind the last answer.
+                        for asked, fingerprint in zip(part, self._together(cx, part), strict=True):
+                            fingerprints.append(fingerprint or self._fingerprint(cx, asked))
         except TransientStoreError:
             if not any(fingerprints):
                 raise
         return [*fingerprints, *[None] * (len(tables) - len(fingerprints))]
 
+    def _together(self, cx: sa.Connection, tables: Sequence[AskedTable]) -> Sequence[Fingerprint | None]:
+        """The fingerprints of these tables by few statements; None of each that has to be asked for itself."""
+        fingerprints: list[Fingerprint | None] = [None] * len(tables)
+        places = [i for i, (shape, _) in enumerate(tables) if _is_one_piece(shape) and not shape.filters]
+        stamps = [tables[i].shape.stamps(self.dialect) for i in places]
+        with self._refusals():
+            for i, made in zip(
+                places, self.dialect.small_fingerprints(cx, stamps, self._limits.chunk_size), strict=True
+            ):
+                fingerprints[i] = made
+        return fingerprints
+
     def _fingerprint(self, cx: sa.Connection, asked: AskedTable) -> Fingerprint | None:
         shape, at_most = asked.shape, self._limits.chunk_size
-        if shape.nullable_key or shape.key_may_repeat:
+        if not _is_one_piece(shape):
             return None
         is_small = asked.rows_at_most is not None and asked.rows_at_most <= at_most
         bound = None if is_small else at_most
-        try:
+        made = None
+        with self._refusals():
             made = self.dialect.fingerprints(cx, shape.stamps(self.dialect), shape.filters, at_most=bound)
+        return None if made is None else made[None]
+
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Passes over what the server refuses inside, unless it has lost the connection."""
+        try:
+            yield
         except BackupError:
-            return None
+            return
         except sa.exc.DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            return None
-        return None if made is None else made[None]
 
     def index_plans(
         self, tables: Sequence[AskedTable], source: ManyTables, originals: Sequence[AskedTable]
@@ -171,8 +194,14 @@ class ManyTables:
                     and head == (entry[groups.order] - 1, 0)
                 ]
                 if fitting:
-                    cx.execute(table.insert(), [dict(entry) for entry in fitting])
+                    self._insert(cx, table, fitting)
         return {entry[shape.key] for entry in fitting}
+
+    def _insert(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
+        if self.dialect.in_process:  # what SQLAlchemy does for each value takes as long there as the insert
+            self.dialect.add_rows(cx, table, entries)
+        else:
+            cx.execute(table.insert(), [dict(entry) for entry in entries])
 
     def _parts(self, values: Sequence[str]) -> list[list[str]]:
         """The values, in lists that a statement can have as parameters."""
@@ -186,3 +215,8 @@ class ManyTables:
     def close(self) -> None:
         """Gives the connections back."""
         self._access.close()
+
+
+def _is_one_piece(shape: TableShape) -> bool:
+    """Whether one fingerprint tells all of the table: rows without a key are in none, and keys may repeat."""
+    return not (shape.nullable_key or shape.key_may_repeat)

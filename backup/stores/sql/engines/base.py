@@ -274,6 +274,12 @@ class Dialect(Protocol):
         Rows without NULL have the same fingerprint whether or not a column may be NULL.
         """
 
+    def small_fingerprints(
+        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
+    ) -> Sequence[Fingerprint | None]:
+        """The fingerprints of whole tables, asked together where that costs less than to ask for each. None of those
+        that have to be asked for themselves, such as one that may have more than `at_most` rows."""
+
     def reads_in_parts(self, stamps: StampColumns) -> bool:
         """Whether a fingerprint of a whole table with these stamps takes memory for a part of it only. True where it
         takes none in this process."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backup.core.model import Fingerprint
 from backup.stores.listing import PassedOver
 from backup.stores.sql.engines.base import Described, Dialect, StampColumns
 from backup.stores.sql.engines.column import Column
@@ -66,6 +67,11 @@ class DialectDefaults(Dialect):
 
     def bytes_of(self, column: sa.Column[Any]) -> sa.ColumnElement[Any] | None:
         return None
+
+    def small_fingerprints(
+        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
+    ) -> Sequence[Fingerprint | None]:
+        return [None] * len(tables)
 
     def reads_in_parts(self, stamps: StampColumns) -> bool:
         return True

@@ -31,7 +31,13 @@ from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
 from backup.stores.sql.engines.sqlite.connection import SqliteFile
 from backup.stores.sql.engines.sqlite.engines import SqliteEngines
-from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS, content_hash, fingerprints, reads_in_parts
+from backup.stores.sql.engines.sqlite.fingerprint import (
+    INTEGERS,
+    content_hash,
+    fingerprints,
+    reads_in_parts,
+    small_fingerprints,
+)
 from backup.stores.sql.engines.sqlite.relay import relay_rows
 from backup.stores.sql.engines.sqlite.snapshot import begin_read_transaction
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
@@ -232,6 +238,11 @@ class SqliteDialect(DialectDefaults):
         raw = self._file.hashed_encoding
         limits: Any = {"at_most": at_most, "in_parts": in_parts}
         return fingerprints(cx, stamps, conditions, _affinities(stamps), bucket, raw=raw, **limits)
+
+    def small_fingerprints(
+        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
+    ) -> Sequence[Fingerprint | None]:
+        return small_fingerprints(cx, [(stamps, _affinities(stamps)) for stamps in tables], at_most)
 
     def reads_in_parts(self, stamps: StampColumns) -> bool:
         return reads_in_parts(stamps, _affinities(stamps))

@@ -109,6 +109,20 @@ def fingerprints(
     return {number: _fingerprint(*rest) for number, *rest in rows}
 
 
+def small_fingerprints(
+    cx: sa.Connection, tables: Sequence[tuple[StampColumns, Sequence[str]]], at_most: int
+) -> Sequence[Fingerprint | None]:
+    """What `Dialect.small_fingerprints` returns: of those tables whose versions may be listed alone. Each with the
+    affinities of its columns."""
+    listed = [i for i, (stamps, affinities) in enumerate(tables) if _is_list_of_versions(stamps, affinities)]
+    made: list[Fingerprint | None] = [None] * len(tables)
+    if listed:
+        of_listed = numbered.numbered_fingerprints(cx, [tables[i][0] for i in listed], at_most)
+        for i, fingerprint in zip(listed, of_listed, strict=True):
+            made[i] = fingerprint
+    return made
+
+
 def reads_in_parts(stamps: StampColumns, affinities: Sequence[str]) -> bool:
     """What `Dialect.reads_in_parts` says."""
     return _is_list_of_versions(stamps, affinities) and numbered.may_be_dense(stamps)

@@ -103,28 +103,75 @@ def _made(records: int, digest: Any) -> Fingerprint:
     return Fingerprint(FUNCTIONS, records, (), int.from_bytes(digest.digest()) if records else 0)
 
 
-def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys: int) -> _List | None:
-    """The list of a whole table in one statement, if the table begins where it began the last time, or at 1 the first
-    time; else in two. None if it has gaps, or more numbers than these. What is remembered decides what is asked, not
-    what comes out."""
-    info = key.table.info
-    for _ in range(2):
-        if info.get(_GAPS, False):
-            return None
-        expected = info.get(_FIRST, 1)
-        end = min(expected + keys, _GREATEST)
-        text, _ = _spelled(cx.dialect, _versions_between, key, version)
-        cursor: Any = cx.exec_driver_sql(text, (expected, end)).cursor
-        [(first, last, versions)] = cursor.fetchall()
+def numbered_fingerprints(
+    cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
+) -> Sequence[Fingerprint | None]:
+    """The fingerprints of whole tables that may be small, in one statement. `stamps` as for `numbered_fingerprint`.
+    None of one that has to be asked for itself."""
+    guesses = [_Guess.of(stamps.key[0], min(at_most, KEYS_AT_ONCE)) for stamps in tables]
+    texts = [
+        guess.spelled(cx.dialect, stamps.key[0], stamps.version[0])
+        for guess, stamps in zip(guesses, tables, strict=True)
+    ]
+    # Each row says of which table it is: nothing promises that they come in this order.
+    union = " UNION ALL ".join(f"SELECT {i}, {text.removeprefix('SELECT ')}" for i, text in enumerate(texts))
+    cursor: Any = cx.exec_driver_sql(union, tuple(bound for guess in guesses for bound in guess[:2])).cursor
+    fingerprints: list[Fingerprint | None] = [None] * len(tables)
+    for i, *row in cursor.fetchall():
+        rows, _ = guesses[i].checked(tables[i].key[0].table.info, *row)
+        if rows is not None:
+            fingerprints[i] = _made(rows.records, _added(blake2b(digest_size=16), rows))
+    return fingerprints
+
+
+class _Guess(NamedTuple):
+    """What is asked of a whole table that may be small: its numbers begin here and end before there, with gaps or
+    without. What is remembered decides what is asked, not what comes out."""
+
+    begins: int
+    ends: int
+    has_gaps: bool
+
+    @classmethod
+    def of(cls, key: sa.Column[Any], keys: int) -> _Guess:
+        """The table begins where it began the last time, or at 1 the first time, and spans fewer numbers than these."""
+        info = key.table.info
+        begins = info.get(_FIRST, 1)
+        return cls(begins, min(begins + keys, _GREATEST), info.get(_GAPS, False))
+
+    def spelled(self, dialect: sa.Dialect, key: sa.Column[Any], version: sa.Column[Any]) -> str:
+        """The statement. Its parameters are the two bounds."""
+        return _spelled(dialect, _pairs_between if self.has_gaps else _versions_between, key, version)[0]
+
+    def checked(self, info: dict[Any, Any], first: int | None, last: int, text: Any) -> tuple[_List | None, bool]:
+        """The list of the table, if the row of the statement shows that the guess was right; and whether another guess
+        may be: `info` has what is known now."""
         if first is None:
-            return _List(None, None, 0, b"")
-        if first == expected:
-            if last >= end:
-                return None
-            versions = in_utf_8(versions)
-            rows = _List(first, last, _values(versions) or 0, versions)
-            return None if rows.has_gaps else rows
-        info[_FIRST] = first
+            return _List(None, None, 0, b""), False
+        if first != self.begins:
+            info[_FIRST] = first
+            return None, True
+        if last >= self.ends:
+            return None, False
+        text = in_utf_8(text)
+        records = (_pairs if self.has_gaps else _values)(text)
+        if records is None:
+            return None, False
+        rows = _List(first, last, records, text)
+        info[_GAPS] = rows.has_gaps
+        return (rows, False) if rows.has_gaps == self.has_gaps else (None, True)
+
+
+def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys: int) -> _List | None:
+    """The list of a whole table, in one statement if the first guess is right. None if it has more numbers than these,
+    or other versions than integers."""
+    for _ in range(_TRIES):  # the rows may change between two statements
+        guess = _Guess.of(key, keys)
+        cursor: Any = cx.exec_driver_sql(guess.spelled(cx.dialect, key, version), guess[:2]).cursor
+        [row] = cursor.fetchall()
+        rows, may_differ = guess.checked(key.table.info, *row)
+        if not may_differ:
+            return rows
     return None
 
 
@@ -218,9 +265,17 @@ def _versions(key: sa.Column[Any], version: sa.Column[Any], conditions: Sequence
 
 
 def _versions_between(key: sa.Column[Any], version: sa.Column[Any], _none: object) -> sa.Select[Any]:
-    """Both ends of the whole table, and the versions of the rows from one number on to below another one."""
+    return _between(key, sa.func.json_group_array(version))
+
+
+def _pairs_between(key: sa.Column[Any], version: sa.Column[Any], _none: object) -> sa.Select[Any]:
+    return _between(key, sa.func.json_group_object(key, version))
+
+
+def _between(key: sa.Column[Any], values: Any) -> sa.Select[Any]:
+    """Both ends of the whole table, and the list of values of the rows from one number on to below another one."""
     bounds = [compare(key, sa.literal(0, key.type)) for compare in (ge, lt)]
-    query = _ends(key, None, ()).add_columns(sa.cast(sa.func.json_group_array(version), _BLOB)).where(*bounds)
+    query = _ends(key, None, ()).add_columns(sa.cast(values, _BLOB)).where(*bounds)
     return query.select_from(key.table).with_hint(key.table, "NOT INDEXED")
 
 
