@@ -522,7 +522,8 @@ def test_a_long_image_is_kept_in_rows_of_its_own(sql_bench: SqlBench, monkeypatc
     before = seen(bench)
     it.write(keys(bench, 1), 1)  # as a release without parts keeps it
     monkeypatch.setattr("backup.stores.exact_json._LONG", 100)
-    monkeypatch.setattr("backup.stores.sql.engines.postgresql.dialect.LARGEST_BYTES", 100)
+    for module in ("postgresql.dialect", "sqlite.images"):
+        monkeypatch.setattr(f"backup.stores.sql.engines.{module}.LARGEST_BYTES", 100)
     monkeypatch.setattr("backup.stores.sql.entry_parts._PIECE", 300)
     it.write(keys(bench, 2, 3), 1)
     [[later]] = it.backup.images(keys(bench, 2), Action.UPDATED)

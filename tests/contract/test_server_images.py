@@ -14,12 +14,15 @@ from backup.core.masks import Mask, Masking
 from backup.core.model import Action, Chunk, Image, Key
 from backup.recycle_bin import entries
 from backup.recycle_bin.bin import RecycleBin
-from backup.recycle_bin.entries import RECYCLE_BIN
+from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.stores import ChangesNotRelayed, Rules, Store, stamps_in
 from backup.stores.exact_json import key_from_text, record_from_text
+from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
-from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, other_database
+from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
+from tests.contract import test_sqlite_types as sqlite_types
+from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, other_database
 from tests.contract.test_postgresql_types import VALUES
 from tests.contract.test_recycle import Recycled, recycled
 from tests.contract.test_relay import is_plain, reads_nothing, synced
@@ -33,15 +36,25 @@ ENDS = [-(1 << 63), 1 - (1 << 63), (1 << 63) - 1, 10**18, -(10**18), 9_223_372_0
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """What the server has answered to each request for images: how many entries it has added, or None."""
     answers: list[int | None] = []
-    make_images: Callable[..., int | None] = PostgresqlDialect.make_images
 
-    def noted(self: PostgresqlDialect, *arguments: Any) -> int | None:
-        answers.append(None)
-        answers[-1] = make_images(self, *arguments)
-        return answers[-1]
+    def noted(make_images: Callable[..., int | None]) -> Callable[..., int | None]:
+        def note(self: Dialect, *arguments: Any) -> int | None:
+            answers.append(None)
+            answers[-1] = make_images(self, *arguments)
+            return answers[-1]
 
-    monkeypatch.setattr(PostgresqlDialect, "make_images", noted)
+        return note
+
+    for dialect in (PostgresqlDialect, SqliteDialect):
+        monkeypatch.setattr(dialect, "make_images", noted(dialect.make_images))
     return answers
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def making_bench(request: pytest.FixtureRequest) -> SqlBench:
+    """Each kind of store whose server makes images."""
+    bench: SqlBench = request.getfixturevalue(f"{request.param}_bench")
+    return bench
 
 
 def raw(store: Store, sync_id: str) -> dict[str, dict[str, Any]]:
@@ -90,6 +103,33 @@ def test_images_of_every_type_are_those_of_this_process(
     assert made == [rows]
 
 
+@pytest.mark.parametrize("null", [False, True])
+def test_images_of_whatever_sqlite_keeps_are_those_of_this_process(
+    sqlite_bench: SqliteBench, made: list[int | None], *, null: bool
+) -> None:
+    bench, quoted = sqlite_bench, {"[odd] 'type'": "\"[odd] 'type'\"", "POINT('x')": "\"POINT('x')\""}
+    declared = [quoted.get(name, name) for name in sqlite_types.DECLARED]
+    columns = ", ".join(f'"c{n} ä""\\{{:%?\n" {name}' for n, name in enumerate(declared))
+    bench.sql("source", f"CREATE TABLE {{table}} (id INTEGER PRIMARY KEY, {columns}, version INTEGER)")
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+    values = [value for value in sqlite_types.VALUES if value is None or len(str(value)) < 1_000] + EXTREMES
+    marks = ", ".join("?" * len(declared))
+    insert = f"INSERT INTO {{table}} VALUES (?, {marks}, ?, NULL)"
+    rows = [(n, *[None if null else value] * len(declared), value) for n, value in enumerate(values)]
+    bench.sql("backup", insert, rows)
+    deleted(backup, [(n,) for n in range(len(rows))])
+    assert made == [len(rows)]
+
+
+EXTREMES: list[Any] = [
+    *(chance * 10.0**exponent for exponent in range(-320, 308, 9) for chance in (1.0, 0.1 + 0.2, -1 / 3)),
+    *(2.0**53 - 1, 2.0**63, 1.7976931348623157e308, 2.2250738585072014e-308, 9007199254740993.0, 0.1 + 0.7),
+    *("\x00", '\x01\x1f\x7f"\\/', "\u2028\ufffe\uffff\U0001f600", b"\x00" * 100, "{}", "null", '{"$decimal":"1"}'),
+]
+"""Reals that SQLite spells with other digits than Python, and texts that JSON escapes or that look like JSON."""
+
+
 @pytest.mark.parametrize("type_", ["text", "numeric", "bytea", "timestamp", "uuid", "char(5)", "boolean"])
 def test_versions_of_every_kind_are_those_of_this_process(
     postgresql_bench: PostgresBench, made: list[int | None], type_: str
@@ -107,15 +147,13 @@ def test_versions_of_every_kind_are_those_of_this_process(
     assert made == [len(values)]
 
 
-def test_ids_and_hashes_of_keys_are_those_of_this_process(
-    postgresql_bench: PostgresBench, made: list[int | None]
-) -> None:
-    bench, chance = postgresql_bench, random.Random(15)
+def test_ids_and_hashes_of_keys_are_those_of_this_process(making_bench: SqlBench, made: list[int | None]) -> None:
+    bench, chance = making_bench, random.Random(15)
     numbers = {*KEYS, *ENDS, *(chance.randrange(-(1 << 63), 1 << 63) // 10 ** chance.randrange(19) for _ in range(300))}
     bench.sql("source", "CREATE TABLE {table} (id bigint PRIMARY KEY, version integer)")
     source, backup = bench.pair()
     backup.catalog.match(source)
-    bench.sql("backup", "INSERT INTO {table} VALUES (%s, 1)", [(number,) for number in numbers])
+    bench.sql("backup", f"INSERT INTO {{table}} (id, version) VALUES ({bench.mark}, 1)", [(n,) for n in numbers])
     deleted(backup, [(number,) for number in numbers])
     assert made == [len(numbers)]
 
@@ -135,13 +173,19 @@ def deleted(backup: Store, keys: Sequence[Key]) -> None:
 
 
 @pytest.fixture
-def it(postgresql_bench: PostgresBench) -> Recycled:
+def it(making_bench: SqlBench) -> Recycled:
     """A source with the numbers 1 to 40, whose text is new, and a backup that has the old ones of 1 to 30."""
-    postgresql_bench.create(Item(n, 2, "new é") for n in range(1, 41))
-    made = recycled(postgresql_bench)
+    making_bench.create(Item(n, 2, "new é") for n in range(1, 41))
+    made = recycled(making_bench)
     made.backup.catalog.match(made.source)
-    postgresql_bench.put("backup", *(Item(n, 1, "old é") for n in range(1, 31)))
+    making_bench.put("backup", *(Item(n, 1, "old é") for n in range(1, 31)))
     return made
+
+
+def text_of(kept: Kept) -> str:
+    """The text of the item in the image."""
+    [text] = [value for name, value in (kept.record or {}).items() if name.lower() == "name"]
+    return str(text)
 
 
 def numbers(*chosen: int) -> list[Key]:
@@ -159,7 +203,7 @@ def test_a_batch_of_updates_and_inserts_keeps_what_it_replaces(
     kept = it.of(1)
     updated = {key for key in kept if key[0] <= 30}
     assert {kept[key].action for key in updated} == {Action.UPDATED}
-    assert {(kept[key].record or {})["name"] for key in updated} == {"old é"}
+    assert {text_of(kept[key]) for key in updated} == {"old é"}
     assert {kept[key].action for key in kept.keys() - updated} == {Action.INSERTED}
     assert len(kept) == count
 
@@ -171,7 +215,7 @@ def test_only_the_first_image_of_a_run_is_kept(it: Recycled, made: list[int | No
     it.delete(keys, 1)
     assert made == [30, 0, 0]
     assert {kept.action for kept in it.of(1).values()} == {Action.UPDATED}
-    assert {(kept.record or {})["name"] for kept in it.of(1).values()} == {"old é"}
+    assert {text_of(kept) for kept in it.of(1).values()} == {"old é"}
 
 
 def test_a_key_that_the_run_inserted_together_with_others_gets_no_image(it: Recycled, made: list[int | None]) -> None:
@@ -197,23 +241,33 @@ def test_after_a_delete_no_keys_are_told_of_together(it: Recycled, made: list[in
 
 
 def test_a_server_that_refuses_to_make_images_is_asked_once(
-    it: Recycled, made: list[int | None], postgresql_bench: PostgresBench
+    it: Recycled, made: list[int | None], making_bench: SqlBench
 ) -> None:
     """The bin of this server takes plain ASCII alone, which images of this process are, and the server's are not."""
-    table = postgresql_bench.quoted("RecycleBin")
-    postgresql_bench.sql("backup", f"ALTER TABLE {table} ADD CHECK (\"Record\" !~ '[^[:ascii:]]')")
+    table = making_bench.quoted("RecycleBin")
+    making_bench.sql("backup", ONLY_ASCII[making_bench.kind].format(bin=table))
     for start in (1, 11, 21):
         it.write(numbers(*range(start, start + 10)), 1)
     assert made == [None]
     kept = it.of(1)
-    assert {(kept[key].record or {})["name"] for key in numbers(*range(1, 31))} == {"old é"}
-    assert {postgresql_bench.items("backup")[n].text for n in range(1, 31)} == {"new é"}
+    assert {text_of(kept[key]) for key in numbers(*range(1, 31))} == {"old é"}
+    assert {making_bench.items("backup")[n].text for n in range(1, 31)} == {"new é"}
 
 
-def test_a_refused_change_is_no_refusal_of_images(
-    it: Recycled, made: list[int | None], postgresql_bench: PostgresBench
-) -> None:
-    postgresql_bench.sql("backup", "ALTER TABLE {table} ADD CHECK (id <> 7 OR name LIKE 'old%%')")
+ONLY_ASCII = {
+    "postgresql": "ALTER TABLE {bin} ADD CHECK (\"Record\" !~ '[^[:ascii:]]')",
+    "sqlite": "CREATE TRIGGER only_ascii BEFORE INSERT ON {bin} WHEN NEW.Record GLOB '*[^\x01-\x7f]*' "
+    "BEGIN SELECT RAISE(ABORT, 'not ASCII'); END",
+}
+SEVEN_STAYS_OLD = {
+    "postgresql": "ALTER TABLE {table} ADD CHECK (id <> 7 OR name LIKE 'old%%')",
+    "sqlite": "CREATE TRIGGER stays BEFORE UPDATE ON {table} WHEN NEW.Id = 7 AND NEW.Name NOT LIKE 'old%' "
+    "BEGIN SELECT RAISE(ABORT, 'seven stays old'); END",
+}
+
+
+def test_a_refused_change_is_no_refusal_of_images(it: Recycled, made: list[int | None], making_bench: SqlBench) -> None:
+    making_bench.sql("backup", SEVEN_STAYS_OLD[making_bench.kind])
     with pytest.raises(ConstraintRefused):
         it.write(numbers(*range(1, 11)), 1)
     assert it.of(1) == {}
@@ -222,18 +276,22 @@ def test_a_refused_change_is_no_refusal_of_images(
 
 
 def test_images_of_large_rows_are_made_by_this_process(
-    it: Recycled, made: list[int | None], postgresql_bench: PostgresBench
+    it: Recycled, made: list[int | None], making_bench: SqlBench
 ) -> None:
-    postgresql_bench.sql("backup", "ALTER TABLE {table} ALTER COLUMN name TYPE text")
-    fits, large = "\x01" * LARGEST_BYTES, "é" * LARGEST_BYTES
+    if making_bench.kind == "postgresql":
+        making_bench.sql("backup", "ALTER TABLE {table} ALTER COLUMN name TYPE text")
+    # Compressed, or in few bytes for the numbers beside it.
+    fits, large = "\x01" * (LARGEST_BYTES - 100), "é" * LARGEST_BYTES
     for n, text in ((1, fits), (2, large)):
-        postgresql_bench.sql("backup", "UPDATE {table} SET name = %s WHERE id = %s", [(text, n)])
+        making_bench.sql(
+            "backup", "UPDATE {table} SET name = ? WHERE id = ?".replace("?", making_bench.mark), [(text, n)]
+        )
     assert it.backup.relational is not None
     it.backup.relational.forget()
     it.write(numbers(1), 1)
     it.write(numbers(2), 2)
     assert made == [1, None]
-    assert [(it.of(run)[(run,)].record or {})["name"] for run in (1, 2)] == [fits, large]
+    assert [text_of(it.of(run)[(run,)]) for run in (1, 2)] == [fits, large]
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
@@ -249,17 +307,38 @@ def test_images_in_other_encodings_are_made_by_this_process(
     assert made == [None]
 
 
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le"])
+def test_images_of_texts_that_sqlite_spells_otherwise_are_made_by_this_process(
+    sqlite_bench: SqliteBench, made: list[int | None], encoding: str
+) -> None:
+    bench = sqlite_bench
+    if encoding != "UTF-8":
+        bench.sql("backup", f"PRAGMA encoding = '{encoding}'")
+    bench.sql("source", f"PRAGMA encoding = '{encoding}'")
+    bench.sql("source", "CREATE TABLE {table} (id INTEGER PRIMARY KEY, version INTEGER, name TEXT)")
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+    bench.sql("backup", "INSERT INTO {table} (id, version, name) VALUES (1, 1, 'é'), (2, 1, CAST(x'd8ff' AS TEXT))")
+    keep = RecycleBin(backup, RUN.service)
+    keep.create()
+    backup.delete([(1,), (2,)], keep.recorder(RUN, lambda: NOW))
+    assert {*made} == {None}
+    kept = {one.key: text_of(one) for page in keep.of_run(RUN.sync_id) for one in page}
+    assert kept == {(1,): "é", (2,): "\udcd8\udcff" if encoding == "UTF-8" else "\uffd8"}
+
+
 @pytest.mark.parametrize("key", ["text", "numeric", "integer, further integer"])
 def test_images_under_other_keys_than_integers_are_made_by_this_process(
-    postgresql_bench: PostgresBench, made: list[int | None], key: str
+    making_bench: SqlBench, made: list[int | None], key: str
 ) -> None:
-    bench, (first, *further) = postgresql_bench, key.split(", ")
+    bench, (first, *further) = making_bench, key.split(", ")
     names = ", ".join(["id", *(name.split()[0] for name in further)])
     columns = ", ".join([f"id {first}", *further])
     bench.sql("source", f"CREATE TABLE {{table}} ({columns}, version integer, PRIMARY KEY ({names}))")
     source, backup = bench.pair()
     backup.catalog.match(source)
-    bench.sql("backup", f"INSERT INTO {{table}} VALUES ('1'{', 2' * len(further)}, 1)")
+    value = "1.5" if bench.kind == "sqlite" and first == "numeric" else "'1'"
+    bench.sql("backup", f"INSERT INTO {{table}} ({names}, version) VALUES ({value}{', 2' * len(further)}, 1)")
     deleted(backup, [*stamps_in(backup, Chunk())])
     assert {*made} <= {None}
 
@@ -268,9 +347,9 @@ def test_images_under_other_keys_than_integers_are_made_by_this_process(
     "rules", [{"masking": Masking({"Name": Mask("hmac")}, "a key of the masks")}, {"keeps_deleted": True}]
 )
 def test_images_of_copies_with_masks_or_marks_are_made_by_this_process(
-    postgresql_bench: PostgresBench, made: list[int | None], rules: dict[str, Any]
+    making_bench: SqlBench, made: list[int | None], rules: dict[str, Any]
 ) -> None:
-    bench = postgresql_bench
+    bench = making_bench
     bench.create([Item(1), Item(2)])
     own = replace(bench.rules, **rules)
     source, backup = bench.open("source", rules=replace(own, is_source=True)), bench.open("backup", rules=own)
@@ -305,7 +384,7 @@ def test_changes_go_from_server_to_server_with_their_images(
     assert None not in made
     kept = {one.key[0]: one for page in it.bin.of_run(RUN.sync_id) for one in page}
     assert {n: one.action for n, one in kept.items()} == {n: UPDATED_OR_INSERTED[n > 30] for n in range(1, 41)}
-    assert {(kept[n].record or {})["name"] for n in range(1, 31)} == {"old é"}
+    assert {text_of(kept[n]) for n in range(1, 31)} == {"old é"}
 
 
 UPDATED_OR_INSERTED = (Action.UPDATED, Action.INSERTED)
@@ -334,36 +413,50 @@ def test_changed_values_of_every_type_go_from_server_to_server(
     assert bench.rows("backup", query) == bench.rows("source", query)
 
 
+@pytest.mark.usefixtures("relayed")
+def test_changed_values_of_whatever_sqlite_keeps_go_from_file_to_file(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.sql("source", "CREATE TABLE {table} (id INTEGER PRIMARY KEY, version INTEGER, a, b TEXT, c NUMERIC, d REAL)")
+    values = [*sqlite_types.VALUES[:-1], *EXTREMES, None]
+    bench.sql("source", "INSERT INTO {table} VALUES (?, 2, ?, ?, ?, ?)", [(n, *[v] * 4) for n, v in enumerate(values)])
+    bench.sql("source", "UPDATE {table} SET a = CAST(x'ff00fe' AS TEXT) WHERE a IS NULL")
+    source, backup = bench.pair()
+    bench.sql("backup", "INSERT INTO {table} (id, version) VALUES (?, 1)", [(n,) for n in range(len(values))])
+    tally = synced(source, backup)
+    assert (tally.counts.updated, tally.notes) == (len(values), [])
+    stored = ", ".join(f"typeof({name}), hex({name}), quote({name}) IS NULL" for name in "abcd")
+    query = f"SELECT id, version, {stored} FROM {{table}} ORDER BY id"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+
+
 def test_changes_that_the_servers_refuse_are_written_record_by_record(
-    it: Recycled, monkeypatch: pytest.MonkeyPatch, postgresql_bench: PostgresBench
+    it: Recycled, monkeypatch: pytest.MonkeyPatch, making_bench: SqlBench
 ) -> None:
     monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 1)
-    postgresql_bench.sql("backup", "ALTER TABLE {table} ADD CHECK (id <> 7 OR name LIKE 'old%%')")
+    making_bench.sql("backup", SEVEN_STAYS_OLD[making_bench.kind])
     tally = synced(it.source, it.backup)
     assert (tally.counts.inserted, tally.counts.updated, tally.counts.failed, tally.notes) == (10, 29, 1, [])
     assert tally.aside == {(7,)}
-    assert {n for n, item in postgresql_bench.items("backup").items() if item.version == 1} == {7}
+    assert {n for n, item in making_bench.items("backup").items() if item.version == 1} == {7}
     assert {one.key for page in it.bin.of_run(RUN.sync_id) for one in page} == {*numbers(*range(1, 41))} - {(7,)}
 
 
-def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(
-    it: Recycled, monkeypatch: pytest.MonkeyPatch, postgresql_bench: PostgresBench
-) -> None:
-    postgresql_bench.remove("source", 20)
-    before = postgresql_bench.rows("backup")
+def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(it: Recycled, making_bench: SqlBench) -> None:
+    making_bench.remove("source", 20)
+    before = making_bench.rows("backup")
     assert it.backup.relational is not None
     with pytest.raises(ChangesNotRelayed) as refused:
         [*it.backup.relational.relay_changes(it.source, numbers(*range(1, 41)), NOTE, it.keep(1))]
     assert (refused.value.rest, refused.value.error) == (numbers(*range(1, 41)), None)
-    assert postgresql_bench.rows("backup") == before
+    assert making_bench.rows("backup") == before
     assert it.of(1) == {}
 
 
-def test_changes_are_relayed_in_parts_behind_the_fence(postgresql_bench: PostgresBench, made: list[int | None]) -> None:
-    postgresql_bench.create(Item(n, 2) for n in range(1, 101))
-    it = recycled(postgresql_bench, batch_size=10, chunk_size=50)
+def test_changes_are_relayed_in_parts_behind_the_fence(making_bench: SqlBench, made: list[int | None]) -> None:
+    making_bench.create(Item(n, 2) for n in range(1, 101))
+    it = recycled(making_bench, batch_size=10, chunk_size=50)
     it.backup.catalog.match(it.source)
-    postgresql_bench.put("backup", *(Item(n, 1) for n in range(1, 101)))
+    making_bench.put("backup", *(Item(n, 1) for n in range(1, 101)))
     checks = list[int]()
 
     class Fence:
@@ -386,4 +479,4 @@ def test_changes_are_relayed_in_parts_behind_the_fence(postgresql_bench: Postgre
         next(parts)
     assert made == [10, 40, 50]
     assert len(it.of(1)) == 50
-    assert {item.n for item in postgresql_bench.items("backup").values() if item.version == 2} == {*range(1, 51)}
+    assert {item.n for item in making_bench.items("backup").values() if item.version == 2} == {*range(1, 51)}

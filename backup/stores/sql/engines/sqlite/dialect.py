@@ -23,9 +23,10 @@ from backup.stores.sql.engines.base import CONNECTIONS, Described, Dialect, Dial
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.failures import Failure
+from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
-from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import any_begins_with
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
@@ -38,7 +39,8 @@ from backup.stores.sql.engines.sqlite.fingerprint import (
     reads_in_parts,
     small_fingerprints,
 )
-from backup.stores.sql.engines.sqlite.relay import relay_rows
+from backup.stores.sql.engines.sqlite.images import make_images
+from backup.stores.sql.engines.sqlite.relay import relay_rows, stage_rows
 from backup.stores.sql.engines.sqlite.snapshot import begin_read_transaction
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
@@ -176,6 +178,14 @@ class SqliteDialect(DialectDefaults):
         if not isinstance(source, SqliteDialect) or self.is_one_file(source):
             return None
         return relay_rows(cx, rows, source.attachable)
+
+    def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
+        if not isinstance(source, SqliteDialect) or self.is_one_file(source):
+            return None
+        return stage_rows(cx, rows, source.attachable)
+
+    def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
+        return None if self._file.hashed_encoding else make_images(cx, images, condition)
 
     @property
     def attachable(self) -> str:

@@ -6,42 +6,75 @@ The rows stay what they are: a value that SQLite has stored in a column fits a c
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
-from backup.stores.sql.engines.relayed import RelayedRows
-from backup.stores.sql.engines.tables import refusing
+from backup.stores.sql.engines.column import spelled_column, spelled_table
+from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
+from backup.stores.sql.engines.tables import TableAlone, refusing
 
-_ATTACHED = "relay_source"
+_ATTACHED, _STAGED = "relay_source", "backup_changes"
+_SPELLING = SQLiteDialect()
 
 
 def relay_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> int | None:
     """Inserts the rows and returns their number; None where a condition may name tables, which SQLite would look for
     in the copy's file first. `source` is the name of the file to attach."""
-    if rows.own_condition:
+    return None if rows.own_condition else _insert(cx, rows, source, _in_main(rows.copy), rows.names)
+
+
+def stage_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> StagedRows | None:
+    """As `relay_rows`, but into a temporary table, which ends when the connection is given back. None also where the
+    copy has its name, and where no index of the copy may be used to find its rows."""
+    if rows.own_condition or rows.copy.name.lower() == _STAGED or isinstance(rows.copy, TableAlone):
         return None
+    staged = _staging_table(rows.copy, tuple(rows.names))
+    cx.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{_STAGED}")
+    names = (f"{spelled_column(_SPELLING, rows.copy, name)} AS c{place}" for place, name in enumerate(rows.names))
+    copy = spelled_table(_SPELLING, _in_main(rows.copy))
+    cx.exec_driver_sql(f"CREATE TEMP TABLE {_STAGED} AS SELECT {', '.join(names)} FROM {copy} WHERE 0")  # noqa: S608 - names
+    cx.info[_STAGED] = True
+    return StagedRows(staged, _insert(cx, rows, source, staged, staged.columns.keys()))
+
+
+def _insert(cx: sa.Connection, rows: RelayedRows, source: str, table: sa.Table, names: Sequence[str]) -> int:
     if not cx.info.get(_ATTACHED):
         cx.exec_driver_sql(f"ATTACH ? AS {_ATTACHED}", (source,))
         cx.info[_ATTACHED] = True
     values = [column for column, _ in rows.columns]
     marked = [] if rows.mark is None else [sa.literal(rows.mark[1])]
     query = sa.select(*values, *marked).where(*rows.conditions).order_by(*rows.key)
-    insert = refusing(_in_main(rows.copy).insert()).from_select(rows.names, query, include_defaults=False)
+    insert = refusing(table.insert()).from_select([*names], query, include_defaults=False)
     return cx.execute(insert, execution_options={"schema_translate_map": {None: _ATTACHED}}).rowcount
 
 
 def detach(connection: Any, record: Any) -> None:
-    """Lets go of the file that a connection has read. A listener of SQLAlchemy's pool event `checkin`."""
-    if record.info.pop(_ATTACHED, False) and connection is not None:  # None: it was lost or interrupted, and is closed
-        try:
+    """Lets go of the file that a connection has read, and of the rows that it has staged. A listener of SQLAlchemy's
+    pool event `checkin`."""
+    is_staged, is_attached = record.info.pop(_STAGED, False), record.info.pop(_ATTACHED, False)
+    if connection is None:  # it was lost or interrupted, and is closed
+        return
+    try:
+        if is_staged:
+            connection.execute(f"DROP TABLE IF EXISTS temp.{_STAGED}")
+        if is_attached:
             connection.execute(f"DETACH {_ATTACHED}")
-        except sqlite3.Error:
-            record.invalidate()
+    except sqlite3.Error:
+        record.invalidate()
 
 
 @lru_cache(maxsize=64)  # the same object each time, so that its statements are compiled once
 def _in_main(table: sa.Table) -> sa.Table:
     """The table, said to be in the connection's own file. Tables without a schema are in the attached one."""
     return table.to_metadata(sa.MetaData(), schema="main")
+
+
+@lru_cache(maxsize=64)
+def _staging_table(table: sa.Table, names: tuple[str, ...]) -> sa.Table:
+    """A temporary table for these columns of the table, of the same affinities."""
+    columns = (sa.Column(f"c{place}", table.c[name].type) for place, name in enumerate(names))
+    return sa.Table(_STAGED, sa.MetaData(), *columns, schema="temp")

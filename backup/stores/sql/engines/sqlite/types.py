@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -24,6 +26,7 @@ _AFFINITIES = (  # the first with a part that the declared type contains, by SQL
 _OTHERS: Any = sa.literal_column("'*[\ufffd\U00010000-\U0010ffff]*'")
 _NUL: Any = sa.literal_column("char(0)")  # no parameters: a statement takes so many only
 _NOWHERE: Any = sa.literal_column("0")
+_MANY = 500
 _RAW: Any = sa.literal_column(f"x'{RAW.hex()}'")
 _BLOB = ServerType("BLOB")
 _NUMBER = re.compile(r"[ \t-\r]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t-\r]*")
@@ -39,6 +42,13 @@ class SqliteType(ServerType):
         if isinstance(value, str) and holds_numbers(self.declared):
             return not _is_number(value)
         return affinity != "TEXT" or not isinstance(value, int | float)
+
+    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        if len(values) < _MANY or _affinity(self.declared) not in INTEGERS or {*map(type, values)} != {int}:
+            return super().has_one_of(column, values)
+        # One parameter. SQLAlchemy and SQLite together take five times as long for one each.
+        listed = sa.literal(json.dumps([*values]), sa.Text)
+        return column.in_(sa.select(sa.func.json_each(listed).table_valued("value").c.value))
 
 
 class Utf16Type(SqliteType):
