@@ -20,11 +20,11 @@ class LeasedEngine:
         self._connections, self._lock = connections, Lock()
         self._leased: tuple[SharedPool, Lease] | None = None
 
-    def get(self, key: PoolKey, make: Callable[[], SharedPool]) -> sa.Engine:
+    def get(self, key: Callable[[], PoolKey], make: Callable[[], SharedPool]) -> sa.Engine:
         """The engine of the pool of this key. `make` makes the pool where the process has none."""
         with self._lock:
             if self._leased is None:
-                self._leased = pools.lease(key, self._connections, make)
+                self._leased = pools.lease(key(), self._connections, make)
             engine = self._leased[0].engine
         assert engine is not None  # noqa: S101 - for mypy; whoever makes a pool sets its engine
         return engine

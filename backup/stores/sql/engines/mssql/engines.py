@@ -45,7 +45,7 @@ class SqlServerEngines:
     @cached_property
     def engine(self) -> sa.Engine:
         ways = (sorted(self._where.keywords.items()), self._where.token, self._call_seconds, self._halves)
-        return self._leased.get(PoolKey.of("mssql", self.location, *ways), self._pool)
+        return self._leased.get(lambda: PoolKey.of("mssql", self.location, *ways), self._pool)
 
     def _pool(self) -> SharedPool:
         engine = self._engine(self._where, poolclass=SharedPool)

@@ -83,9 +83,11 @@ class PostgresqlDialect(DialectDefaults):
 
     @property
     def engine(self) -> sa.Engine:
+        return self._leased.get(self._key, lambda: pool_of(self._engine(self._url, poolclass=SharedPool), self._url))
+
+    def _key(self) -> PoolKey:
         url = self._url.render_as_string(hide_password=False)
-        key = PoolKey.of(self.kind, self.location, url, self._call_seconds)
-        return self._leased.get(key, lambda: pool_of(self._engine(self._url, poolclass=SharedPool), self._url))
+        return PoolKey.of(self.kind, self.location, url, self._call_seconds)
 
     def close(self) -> None:
         self._leased.release()

@@ -56,7 +56,7 @@ def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
     return str(sqlite_insert(table).on_conflict_do_nothing().compile(dialect=dialect))
 
 
-_FILE = sa.text("SELECT file FROM pragma_database_list WHERE name = 'main'")
+_FILE = "SELECT file FROM pragma_database_list WHERE name = 'main'"
 
 
 class SqliteDialect(DialectDefaults):
@@ -98,7 +98,7 @@ class SqliteDialect(DialectDefaults):
         for cx in (here, there):
             driver: Any = cx.connection.driver_connection
             if driver.main_file is None:  # it cannot move to another file
-                driver.main_file = cx.scalar(_FILE)
+                [driver.main_file] = driver.execute(_FILE).fetchone()
             paths.append(Path(driver.main_file))
         return paths[0].samefile(paths[1])
 

@@ -61,8 +61,10 @@ class SqliteEngines:
 
     @property
     def engine(self) -> sa.Engine:
-        key = PoolKey.of("sqlite", str(self.file.path), self.file.ways, self.mode)
-        return self._leased.get(key, self._pool)
+        return self._leased.get(self._key, self._pool)
+
+    def _key(self) -> PoolKey:
+        return PoolKey.of("sqlite", str(self.file.path), self.file.ways, self.mode)
 
     @property
     def mode(self) -> Mode:
