@@ -120,12 +120,15 @@ class _GroupRestore:
         foreign_keys = own_set.foreign_keys
         kept = foreign_keys.kept
         as_of = "" if kept is None else f" The source could not be asked: it is as kept since {kept.saved_at:%Y-%m-%d}."
+        not_whole = {table for table, outcome in outcomes.items() if outcome.error is not None}
         for foreign_key in foreign_keys.known():
-            child, parent = outcomes.get(foreign_key.table), outcomes.get(foreign_key.referred)
+            child, error = outcomes.get(foreign_key.table), None
             if child is None or self._to is None:
                 continue
-            named, error = f"The foreign key {foreign_key.name} to {foreign_key.referred}", child.error
-            if parent is None or parent.error is not None or error is not None:
+            named = f"The foreign key {foreign_key.name} to {foreign_key.referred}"
+            if foreign_key.referred not in outcomes:
+                note = f"{named} was not made: that table was not restored with it."
+            elif not_whole & {foreign_key.table, foreign_key.referred}:
                 note = f"{named} was not made: not all of its rows were restored."
             elif not foreign_key.of_all_rows:
                 note = f"{named} was not made: in the source it is of a partition, not of the whole table.{as_of}"
@@ -142,4 +145,4 @@ class _GroupRestore:
             if error is not None and child.error is None:
                 run = run.ended(Status.FAILED, run.completed_at or run.started_at, run.counts, redact(str(error)))
                 run = replace(run, error_kind=type(error).__name__)
-            outcomes[foreign_key.table] = replace(child, run=run, error=error)
+            outcomes[foreign_key.table] = replace(child, run=run, error=child.error or error)

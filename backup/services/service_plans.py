@@ -82,10 +82,12 @@ def _plan_of(registry: Registry, name: str) -> Plan:
         sets[named.name] = named
 
     def plan(service: str) -> ServicePlan:
+        known = ServicePlan(service)
         try:
-            return _plan(registry, service)
+            known = _rules_of(registry, service)
+            return _with_changes(registry, known)
         except Exception as error:
-            return ServicePlan(service, error=foreseen(error))
+            return _with(known, error=foreseen(error))
 
     notes = [note for own_set in sets.values() for note in notes_of_set(own_set)]
     errors = [error for own_set in sets.values() for error in own_set.members.errors]
@@ -96,10 +98,9 @@ def _plan_of(registry: Registry, name: str) -> Plan:
     return Plan(side_by_side(plan, services), notes, errors)
 
 
-def _plan(registry: Registry, service: str) -> ServicePlan:
-    spec, _ = registry.directory.find(service)
-    own_set = registry.directory.set_with(service)
-    listed = own_set.members.listed.get(service.partition("/")[2]) if own_set else None
+def _rules_of(registry: Registry, service: str) -> ServicePlan:
+    """The plan as far as it follows from the file and the catalogue."""
+    spec, listed = _spec_and_listed(registry, service)
     rules = spec.rules
     left_out = [column.name for column in listed.columns if not rules.takes(column.name)] if listed else []
     where = [condition_text(name, condition) for name, condition in rules.where.items()]
@@ -112,10 +113,23 @@ def _plan(registry: Registry, service: str) -> ServicePlan:
         [f"{name} ({mask.kind})" for name, mask in rules.masking.masks.items()] if rules.masking else [],
         list(rules.transform.summary) if rules.transform else [],
     )
-    if spec.refused is not None:
-        return _with(plan, error=spec.refused)
     if listed is not None and not listed.primary_key and not rules.key and not spec.source.container:
         plan = _with(plan, key="none")
+    return plan
+
+
+def _spec_and_listed(registry: Registry, service: str) -> tuple[ServiceSpec, Listed | None]:
+    spec, _ = registry.directory.find(service)
+    own_set = registry.directory.set_with(service)
+    return spec, own_set.members.listed.get(service.partition("/")[2]) if own_set else None
+
+
+def _with_changes(registry: Registry, plan: ServicePlan) -> ServicePlan:
+    """The plan with what the sync would do. Raises why it would fail at once."""
+    (spec, listed), service = _spec_and_listed(registry, plan.service), plan.service
+    rules = spec.rules
+    if spec.refused is not None:
+        return _with(plan, error=spec.refused)
     try:
         planned, drift, unfilled = registry.get(service).planning.changes()
     except NotInitialized as error:

@@ -222,10 +222,15 @@ def test_another_database_gets_the_foreign_keys_where_all_rows_are(
             outcomes = restore(shop, to=target, constraints=True)
             assert [outcome.error for outcome in outcomes.values()] == [None] * 4
             assert there.column(DEFINED, "source") == shop.column(DEFINED, "source")
-        there.run('ALTER TABLE "Border" DROP CONSTRAINT "Border_Customer_fkey"; INSERT INTO "Border" VALUES (7, 7)')
-        error = restore(shop, to=target, constraints=True)["Border"].error
-        assert isinstance(error, ConstraintRefused)
-        assert "Border_Customer_fkey" in str(error)
+        there.run(
+            'ALTER TABLE "Border" DROP CONSTRAINT "Border_Customer_fkey"; INSERT INTO "Border" VALUES (7, 7);'
+            'ALTER TABLE "Aline" DROP CONSTRAINT "Aline_Border_fkey"'
+        )
+        outcomes = restore(shop, to=target, constraints=True)
+        assert isinstance(outcomes["Border"].error, ConstraintRefused)
+        assert "Border_Customer_fkey" in str(outcomes["Border"].error)
+        assert outcomes["Aline"].error is None  # its rows and those of Border are there
+        assert "Aline_Border_fkey" in repr(there.column(DEFINED, "source"))
 
 
 def test_a_foreign_key_of_a_partition_puts_the_whole_table_in_order(postgres_shop: Shop, postgres: str) -> None:  # noqa: F811

@@ -588,6 +588,7 @@ def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None
     repeated = shop.registry(lines[0], '[set.shop.table."Keyless"]', 'key = ["A"]')
     [keyless] = plan_of(repeated, shop.name("Keyless")).services
     assert "several rows with the same A" in str(keyless.error)
+    assert (keyless.key, by_table["Keyless"].key) == ("A (named; checked at every sync)", "none")
     assert shop.tables("backup") == []
     shop.sync(*lines)
     shop.run('UPDATE "Customer" SET "Name" = \'x\' WHERE "Id" = 1; ALTER TABLE "Invoice" ADD "Paid" INTEGER')
