@@ -104,6 +104,12 @@ def test_two_documents_never_get_one_place(bench: CosmosBench) -> None:
         backup.write(copies)
     assert set(raised.value.refused) == {('"c"', "001")}
     assert plain(bench, "backup") == {**lying, **{(one["customer"], one["id"]): one for one in moved[:3]}}
+    # Of several that come, one gets it for whose own place another one waits.
+    moved = [order(1, "a", "u", 3), order(1, "c", "x", 3), order(1, "d", "u", 3)]
+    backup.write(backup.copies.of([{**order(1, "d", "x"), "_etag": "e", "_ts": 1}], NOTE))
+    with pytest.raises(RecordRefused) as raised:
+        backup.write(backup.copies.of([{**one, "_etag": "e3", "_ts": 3} for one in moved], NOTE))
+    assert set(raised.value.refused) == {('"a"', "001")}
 
 
 def test_of_two_threads_that_write_to_one_place_the_server_refuses_one(

@@ -38,7 +38,8 @@ class Moves(NamedTuple):
 
 def moves_of(container: CosmosContainer, documents: Mapping[Key, Record]) -> Moves:
     """The moves that these documents need. One query for each hundred of them; none for a container with the keys of
-    its documents. No two documents get one address: who has it already keeps it, else the least key gets it."""
+    its documents. No two documents get one address: who has it already keeps it; else one gets it whose own address
+    another one waits for; else the least key."""
     if not container.has_other_addresses:
         return Moves([], {}, frozenset())
     lying = container.lying(documents)
@@ -49,7 +50,9 @@ def moves_of(container: CosmosContainer, documents: Mapping[Key, Record]) -> Mov
         copy = occupied.get(wanted[key])
         return copy is not None and copy.key == key
 
-    in_order = sorted(wanted, key=lambda key: (not lies_there(key), key))
+    places_wanted = {*wanted.values()}
+    in_the_way = {copy.key for place, copy in occupied.items() if place in places_wanted}
+    in_order = sorted(wanted, key=lambda key: (not lies_there(key), key not in in_the_way, key))
     refused: dict[Key, Taken] = {}
     while taken := _taken(in_order, wanted, occupied, refused):
         # A document that is refused leaves its copy where it is, so that others may not go there either.
