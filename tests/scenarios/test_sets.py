@@ -707,8 +707,9 @@ def test_a_set_of_containers_copies_those_that_fit_and_follows_its_filter(
         source = client.create_database(database)
         for name in ("orders", "cart", "cart-old", "other"):
             container = source.create_container(name, PartitionKey("/pk"))
-            container.upsert_item({"id": "1", "pk": "a", "type": "Order"})
-            container.upsert_item({"id": "2", "pk": "a", "type": "Draft"})
+            container.upsert_item({"id": "1", "pk": "a", "type": {"is": "Order"}})
+            container.upsert_item({"id": "2", "pk": "a", "type": {"is": "Draft"}})
+            container.upsert_item({"id": "3", "pk": "a", "type": "Order", "type.is": "Order"})
     text = f"""
 [set.shop]
 source = '{cosmos_server}'
@@ -716,7 +717,7 @@ backup = '{cosmos_server_backup}'
 database = '{database}'
 containers = ["orders", "cart*", "nothing*"]
 exclude = ["*-old"]
-where = {{ orders = {{ type = KIND }} }}
+where = {{ orders = {{ "type.is" = KIND }} }}
 """
 
     def sync(kind: str) -> dict[str, Outcome]:
@@ -726,7 +727,7 @@ where = {{ orders = {{ type = KIND }} }}
     first = sync("'Order'")
     assert first.keys() == {"shop", "shop/orders", "shop/cart"}
     assert isinstance(first["shop"].error, ConfigError)
-    assert (first["shop/orders"].run.counts.inserted, first["shop/cart"].run.counts.inserted) == (1, 2)
+    assert (first["shop/orders"].run.counts.inserted, first["shop/cart"].run.counts.inserted) == (1, 3)
     other = sync("'Draft'")["shop/orders"].run.counts
     assert (other.inserted, other.deleted) == (1, 1)
     both = sync("['Order', 'Draft']")

@@ -27,6 +27,7 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+_ABSENT = object()
 _UNDEFINED = "undefined"  # not valid JSON, so no partition key has this as its JSON text
 
 
@@ -76,12 +77,22 @@ def is_read_alike(parts: Sequence[str]) -> bool:
 
 def partition_part(record: Record, path: Sequence[str]) -> str:
     """The document's value at one path of its partition key, as JSON text. Objects and lists count as undefined."""
+    value = _value_at(record, path)
+    return _UNDEFINED if value is _ABSENT or isinstance(value, dict | list) else json_text(value)
+
+
+def path_in(name: str) -> list[str]:
+    """The path that a filter names, such as `customer.country`. It leads through no list."""
+    return name.split(".")
+
+
+def _value_at(record: Record, path: Sequence[str]) -> Any:
     value: Any = record
     for name in path:
         if not isinstance(value, dict) or name not in value:
-            return _UNDEFINED
+            return _ABSENT
         value = value[name]
-    return _UNDEFINED if isinstance(value, dict | list) else json_text(value)
+    return value
 
 
 def key_to_json(key: Key) -> list[Any]:
@@ -101,7 +112,8 @@ def texts(values: Iterable[Any]) -> tuple[str | None, ...]:
 
 def belongs(record: Record, where: Mapping[str, Condition]) -> bool:
     """Whether the document fulfils the conditions. Values are compared as the server compares them: by type, too."""
-    return all(name in record and _fulfils(record[name], condition) for name, condition in where.items())
+    values = [(_value_at(record, path_in(name)), condition) for name, condition in where.items()]
+    return all(value is not _ABSENT and _fulfils(value, condition) for value, condition in values)
 
 
 def _fulfils(value: Any, condition: Condition) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from backup.core.conditions import Condition, Range, Value
 from backup.core.model import WHOLE, Chunk, Key, Record, StampRow
 from backup.core.transforms import Stamping
-from backup.stores.cosmos.documents import DELETED_NOTE, MARK, partition_part, texts
+from backup.stores.cosmos.documents import DELETED_NOTE, MARK, partition_part, path_in, texts
 from backup.stores.cosmos.masked import marked_etag, marked_seconds
 from backup.stores.values import Rules
 
@@ -61,7 +61,7 @@ class Queries:
         self._where: list[str] = []
         self._where_values: dict[str, Value] = {}
         for name, condition in rules.where.items():
-            self._where.append(self._fulfils(path_of([name]), condition))
+            self._where.append(self._fulfils(path_of(path_in(name)), condition))
         if rules.keeps_deleted and side == "backup":
             self._where.append(f"NOT IS_DEFINED({_DELETED})")
 

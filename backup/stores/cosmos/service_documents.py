@@ -11,7 +11,7 @@ from backup.core.errors import RecordRefused
 from backup.core.model import WHOLE, Action, Chunk, Image, Key, Record, SideName, Version
 from backup.stores.cosmos.addresses import Taken
 from backup.stores.cosmos.container import CosmosContainer
-from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, own, texts
+from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, own, path_in, texts
 from backup.stores.cosmos.keys import CosmosKeys
 from backup.stores.cosmos.masked import MaskedDocuments, noted
 from backup.stores.cosmos.transformed import TransformedDocuments
@@ -44,8 +44,8 @@ class ServiceDocuments:
     @property
     def _compared(self) -> list[list[str]]:
         """The paths of what neither masks nor a transform may change."""
-        names = ("id", *self._rules.version, *self._rules.where)
-        return [*([name] for name in names), *self._container.partition_paths]
+        names, where = ("id", *self._rules.version), map(path_in, self._rules.where)
+        return [*([name] for name in names), *where, *self._container.partition_paths]
 
     def _hidden(self, document: Record) -> Record:
         """A source's document with masked values, and the etag and `_ts` of its copy's note."""
