@@ -45,7 +45,7 @@ from backup.services.service_plans import plan_of
 from backup.services.several_as_one import RunSoFar
 from backup.services.turns import new_run_of_several
 from backup.stores import Limits
-from backup.verbs import sync
+from backup.verbs import schema
 from tests.contract.benches import SQL_SERVER, Role
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
@@ -278,7 +278,7 @@ def test_a_filter_that_changes_between_two_slices_of_a_sync_begins_it_anew(
         assert any("begins anew" in note for note in plan.notes)
         service = registry.get("shop/Customer")
         with monkeypatch.context() as patch:  # right after it has written that it begins anew
-            patch.setattr(sync, "refuse_early", killed)
+            patch.setattr(schema, "refuse_early", killed)
             assert isinstance(sure(service.resume(Trigger.TIMER)).error, Interrupted)
         resumed = sure(service.resume(Trigger.TIMER))
         assert resumed.error is None, resumed.error
