@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from backup.core.errors import BackupError
-from backup.core.foreseen import foreseen
 from backup.core.log import redact
+from backup.core.unexpected import as_backup_error
 from backup.services.turns import side_by_side
 from backup.stores.calls import CallEnded
 from backup.stores.left_calls import left_in_time
@@ -93,7 +93,7 @@ def findings_of(checks: Sequence[Check], ends_at: float, seconds: float = CHECK_
             hint = "Check that the server runs, and that its firewall admits this app."
             findings = [Finding(Grade.FAILED, check.subject, check.name, text, hint)]
         except Exception as error:
-            findings = [wrong(check.subject, check.name, foreseen(error))]
+            findings = [wrong(check.subject, check.name, as_backup_error(error))]
         took = round((time.perf_counter() - started) * 1000)
         return [replace(finding, duration_ms=took) for finding in findings]
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from backup.config.settings import Settings, load_settings
 from backup.core import spans
+from backup.core.unexpected import as_backup_error
 from backup.entry import dashboard_api, doctor_api, http, job_api, notify_api, session_api
 from backup.entry.access import permitted
 from backup.entry.answers import Answer
@@ -24,7 +25,6 @@ from backup.jobs.desk import Desk, desk_of
 from backup.notify.after_runs import watcher_of
 from backup.notify.concerns import concerns_now
 from backup.runs.condition import Concern
-from backup.runs.runner import foreseen
 from backup.services.registry import Registry
 
 
@@ -110,7 +110,7 @@ def answering(name: str, request: HostRequest, context: Any) -> Iterator[HttpCal
         with call.traced(context):  # it may run something
             yield call
     except Exception as error:
-        call.answer = http.error_answer(foreseen(error))
+        call.answer = http.error_answer(as_backup_error(error))
 
 
 def _settings(call: HttpCall) -> Settings:

@@ -11,6 +11,7 @@ from backup.core.log import redact
 from backup.core.model import Action, Now, utc_now
 from backup.core.run_values import Trigger
 from backup.core.suggestions import quoted
+from backup.core.unexpected import as_backup_error
 from backup.entry.answers import (
     Answer,
     combined,
@@ -39,7 +40,6 @@ from backup.entry.requests import (
     parse_limit,
 )
 from backup.mirror.comparison import Depth
-from backup.runs.runner import foreseen
 from backup.services.group_restore import restore_group
 from backup.services.group_undo import undo_group
 from backup.services.registry import Registry
@@ -172,7 +172,7 @@ def initialize(registry: Registry, now: Now = utc_now) -> Answer:
         try:
             registry.get(service).initialize()
         except Exception as caught:
-            error = foreseen(caught)
+            error = as_backup_error(caught)
             return {"Service": service, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
         return {"Service": service, "Status": "Initialized"}, None
 

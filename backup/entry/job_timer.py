@@ -7,8 +7,8 @@ from datetime import datetime
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
-from backup.core.foreseen import safe_text
 from backup.core.log import event
+from backup.core.unexpected import safe_text
 from backup.entry.timer import resume_open, run_own_schedules, run_scheduled
 from backup.jobs.desk import Desk, is_queued
 from backup.jobs.job import State

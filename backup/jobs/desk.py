@@ -9,10 +9,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from backup.config.settings import Settings
-from backup.core.foreseen import safe_text
 from backup.core.log import event
 from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
+from backup.core.unexpected import safe_text
 from backup.jobs.doorbell import Doorbell, LocalDoorbell, QueueDoorbell
 from backup.jobs.job import Job, Request
 from backup.jobs.key_values import Change, KeyValues

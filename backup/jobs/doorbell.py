@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from backup.config.bindings import QUEUE
 from backup.config.settings import Settings
-from backup.core.foreseen import safe_text
 from backup.core.log import event
+from backup.core.unexpected import safe_text
 
 
 class Doorbell(Protocol):

@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from backup.core.errors import BadRequest, Locked, StoreUnavailable
-from backup.core.foreseen import safe_text
 from backup.core.log import event
 from backup.core.run_values import Run, Status, Trigger, Verb
+from backup.core.unexpected import safe_text
 from backup.jobs.events import event_of
 from backup.jobs.job import Job
 from backup.jobs.key_values import NEW, Change, Item, KeyValues

@@ -29,6 +29,7 @@ from backup.core.errors import (
 from backup.core.log import event, redact
 from backup.core.model import Now
 from backup.core.run_values import Counts, Run, Trigger, Verb
+from backup.core.unexpected import as_backup_error
 from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
 from backup.jobs.earlier_slices import run_so_far
@@ -39,7 +40,7 @@ from backup.jobs.run_records import RunKeeper, RunRecords
 from backup.mirror.comparison import Depth
 from backup.runs.outcome import NOBODY, Observers
 from backup.runs.process import this_process
-from backup.runs.runner import Observer, Outcome, Turn, foreseen
+from backup.runs.runner import Observer, Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.turns import could_not_begin, new_run_of_several
@@ -98,7 +99,7 @@ class JobWorker:
             is_group = registry.directory.is_group(request.service)
             service = None if is_group else registry.get(request.service)
         except Exception as error:
-            failed = foreseen(error)
+            failed = as_backup_error(error)
             watcher.ended(could_not_begin(request.service, Verb(request.verb), Trigger.JOB, options, failed))
             return failed
         try:
@@ -112,7 +113,7 @@ class JobWorker:
             outcome = service.resume(Trigger.JOB, turn, progress, job.sync_id) if job.sync_id is not None else None
             return outcome or service.sync(Trigger.JOB, options, progress, turn)
         except Exception as error:
-            return foreseen(error)
+            return as_backup_error(error)
 
     def _run_group(self, registry: Registry, job: Job, options: Options, progress: _Progress) -> Outcome | BackupError:
         """Syncs a set or what fits a pattern. A later slice resumes what is open, and keeps the failures of earlier

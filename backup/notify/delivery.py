@@ -18,9 +18,9 @@ from uuid import uuid4
 from backup.config.settings import Settings
 from backup.core import interrupts
 from backup.core.errors import BackupError
-from backup.core.foreseen import safe_text
 from backup.core.log import event
 from backup.core.model import Now
+from backup.core.unexpected import safe_text
 from backup.jobs.desk import Desk
 from backup.jobs.key_values import Change, Item, KeyValues
 from backup.jobs.outbox import OUTBOX

@@ -9,11 +9,11 @@ from dataclasses import asdict, replace
 
 from backup.core import interrupts
 from backup.core.errors import BackupError, Interrupted, LockLost, StoreError, StoreUnavailable
-from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
 from backup.core.model import CheckLock, Now
 from backup.core.run_values import Run, Status, Verb
 from backup.core.timeline import AHEAD
+from backup.core.unexpected import as_backup_error
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps
@@ -43,7 +43,6 @@ __all__ = [  # with the names that callers of a runner need
     "Stores",
     "Turn",
     "Work",
-    "foreseen",
 ]
 
 
@@ -107,7 +106,7 @@ class Runner:
                         with span_of(outcome.run) as told:
                             tell_span(told, outcome)
         except Exception as error:
-            outcome = self._ended(request.run if session is None else session.run, tally, foreseen(error))
+            outcome = self._ended(request.run if session is None else session.run, tally, as_backup_error(error))
         if outcome is not None and (session is not None or not (request.only_resumes or request.in_parts)):
             count_run(outcome)
             observer.ended(outcome)  # a call that only looked for a run to resume, and failed at that, is not a run
@@ -197,7 +196,7 @@ class Runner:
         except LockLost as error:
             return error if session.ownership is None else session.ownership.explained(error)
         except Exception as error:
-            return foreseen(error)
+            return as_backup_error(error)
         return None if session.unfinished else session.tally.failure()
 
     def _end(self, session: Session, error: BackupError | None) -> Outcome:

@@ -15,6 +15,7 @@ from backup.core.log import event
 from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
 from backup.core.run_values import Run, Trigger, Verb
+from backup.core.unexpected import as_backup_error
 from backup.mirror.comparison import COMPARED_WHOLE, Depth, verify
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
@@ -29,7 +30,6 @@ from backup.runs.runner import (
     RunRequest,
     Session,
     Turn,
-    foreseen,
 )
 from backup.runs.scratch import name_of
 from backup.services.past import Past
@@ -296,7 +296,7 @@ class SyncService:
                 if side == "backup":
                     concerns = concerns_of(backup, self.name, self._now(), self._next_due)
         except Exception as caught:
-            error = foreseen(caught)
+            error = as_backup_error(caught)
         return Health(self.name, side, round((time.perf_counter() - started) * 1000), error, concerns)
 
 

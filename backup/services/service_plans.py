@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from backup.core.conditions import condition_text
 from backup.core.errors import BackupError, GuardTripped, NotInitialized, RecordsSetAside
-from backup.core.foreseen import foreseen
 from backup.core.model import utc_now
 from backup.core.run_values import Run
+from backup.core.unexpected import as_backup_error
 from backup.mirror.planned_changes import PlannedChanges
 from backup.runs import upgrade
 from backup.runs.history import History, is_synced
@@ -87,7 +87,7 @@ def _plan_of(registry: Registry, name: str) -> Plan:
             known = _rules_of(registry, service)
             return _with_changes(registry, known)
         except Exception as error:
-            return _with(known, error=foreseen(error))
+            return _with(known, error=as_backup_error(error))
 
     notes = [note for own_set in sets.values() for note in notes_of_set(own_set)]
     errors = [error for own_set in sets.values() for error in own_set.members.errors]

@@ -11,10 +11,10 @@ from typing import TypeVar
 
 from backup.core import spans
 from backup.core.errors import BackupError, Locked, RecordsSetAside, StoreUnavailable
-from backup.core.foreseen import foreseen
 from backup.core.log import event, redact
 from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
+from backup.core.unexpected import as_backup_error
 from backup.runs.runner import Observer, Outcome, Turn
 from backup.services.service import Options, SyncService
 from backup.services.set_snapshot import SetSnapshot
@@ -80,7 +80,7 @@ class SyncInTurn(Observer):
                 self._unrecorded = service
                 self.leave_entry()
         except Exception as error:
-            failure = foreseen(error)
+            failure = as_backup_error(error)
             self._outcome = self._failed(self.service, Verb.SYNC, self._trigger, self._options, failure)
         finally:
             self._has_begun.set()

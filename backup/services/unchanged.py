@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from backup.core import interrupts
 from backup.core.errors import BackupError
-from backup.core.foreseen import foreseen
 from backup.core.log import event
 from backup.core.model import CheckLock, Now
 from backup.core.run_values import Counts, Run, Status, Trigger
+from backup.core.unexpected import as_backup_error
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.runs import unchanged_runs
@@ -79,7 +79,7 @@ class SetLook:
                 with interrupts.running(), ExitStack() as stack:
                     outcomes = self._part(part, trigger, stack)
             except Exception as error:  # the runs of these services will say what is wrong
-                name, failure = part[0].name.partition("/")[0], foreseen(error)
+                name, failure = part[0].name.partition("/")[0], as_backup_error(error)
                 event("set.not_looked_at", level=logging.WARNING, set=name, error=failure)
                 return
             yield from outcomes

@@ -12,8 +12,8 @@ from backup.config.environment import variable_named
 from backup.config.settings import Settings
 from backup.core import spans
 from backup.core.errors import ConfigError
-from backup.core.foreseen import safe_text
 from backup.core.log import event
+from backup.core.unexpected import safe_text
 
 if TYPE_CHECKING:
     from backup.telemetry.listening import GaugeValue

@@ -13,6 +13,7 @@ from backup.core.errors import BackupError, Locked
 from backup.core.log import event, redact
 from backup.core.model import utc_now
 from backup.core.run_values import Trigger
+from backup.core.unexpected import as_backup_error
 from backup.entry import http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AnyService, AsJson, Config
@@ -20,7 +21,7 @@ from backup.entry.command_line.outcomes import NOTHING_WRITTEN, show_outcomes, s
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.entry.requests import LIMIT_AT_MOST
 from backup.mirror.comparison import Depth
-from backup.runs.runner import Outcome, foreseen
+from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.turns import side_by_side
@@ -114,7 +115,7 @@ def purge_command(
             try:
                 purged = registry.get(name).past.purge(history_days=history_days)
             except Exception as caught:
-                error = foreseen(caught)
+                error = as_backup_error(caught)
                 return {"Service": name, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
             return {"Service": name, "Status": "Purged", "Images": purged.images, "Runs": purged.runs}, None
 
@@ -133,7 +134,7 @@ def _purge_if_due(registry: Registry, outcomes: Sequence[Outcome]) -> None:
         try:
             purged = registry.get(name).past.purge_if_due(_PURGE_SECONDS)
         except Exception as caught:
-            error = foreseen(caught)
+            error = as_backup_error(caught)
             level = logging.INFO if isinstance(error, Locked) else logging.WARNING
             event("sync.not_purged", level=level, service=name, error=error)
         else:

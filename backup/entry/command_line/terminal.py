@@ -24,9 +24,10 @@ from backup.core.errors import BackupError, Interrupted
 from backup.core.log import redact, visible
 from backup.core.model import typed_key
 from backup.core.run_values import Counts
+from backup.core.unexpected import as_backup_error
 from backup.entry import http
 from backup.entry.command_line.grid import GridColumn, GridRow, laid_out, lines_of
-from backup.runs.runner import NOBODY, Observer, foreseen
+from backup.runs.runner import NOBODY, Observer
 from backup.services.registry import Registry
 
 # No markup: texts from data, servers and settings are shown as they are, whatever rich would take them for.
@@ -51,7 +52,7 @@ def errors_shown(as_json: bool) -> Iterator[None]:
     except typer.Exit:
         raise
     except Exception as caught:
-        error = foreseen(caught)
+        error = as_backup_error(caught)
         if as_json:
             _print_json(http.error_answer(error))
         else:

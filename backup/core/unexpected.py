@@ -1,4 +1,4 @@
-"""Turns unexpected errors into the app's own."""
+"""What becomes of an error that is not the app's own: a BackupError, and a line in the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def safe_text(error: Exception) -> str:
     return str(error) if isinstance(error, BackupError) else type(error).__name__
 
 
-def foreseen(error: Exception) -> BackupError:
+def as_backup_error(error: Exception) -> BackupError:
     """Returns the error itself if it is one of the app's own. Else logs it and returns Unexpected.
 
     The log line has the type of a foreign error and its places in the code. Its message may quote a record, so the
