@@ -140,6 +140,33 @@ def insert(engine: EngineName, connection: Any, table: str, rows: Sequence[Row])
             )
 
 
+_BIN = ("EntryId", "ServiceName", "SyncId", "Side", "Action", "KeyHash", "RecordKey", "Version", "Record", "RecycledAt")
+
+
+def create_bin(engine: EngineName, connection: Any, name: str) -> None:
+    """Makes an empty table like the product's recycle bin, with its indexes. `name` is quoted."""
+    run(connection, f"DROP TABLE IF EXISTS {name}")
+    columns_of_bin = ", ".join(f"{quoted(engine, column)} varchar(4000)" for column in _BIN)
+    columns_of_bin = columns_of_bin.replace('"Record" varchar(4000)', '"Record" text')
+    run(connection, f"CREATE TABLE {name} ({columns_of_bin}, PRIMARY KEY ({quoted(engine, 'EntryId')}))")
+    # SQLite names an index with its schema, PostgreSQL without.
+    for column in ("KeyHash", "RecycledAt"):
+        run(connection, f"CREATE INDEX {quoted(engine, f'bench_{column}')} ON {name} ({quoted(engine, column)})")
+
+
+def make_images(engine: EngineName, bin_name: str, table: str) -> str:
+    """Returns the statement that puts an image of each row of the table into the bin, as plain JSON."""
+    key, version = quoted(engine, "Id"), quoted(engine, "Version")
+    if engine == "sqlite":
+        pairs = ", ".join(f"'{name}', {quoted(engine, name)}" for name in NAMES)
+        digits, hashed, record = f"printf('%016x', {key})", "lower(hex(randomblob(16)))", f"json_object({pairs})"
+    else:
+        digits, hashed, record = f"lpad(to_hex({key}), 16, '0')", f"md5({key}::text)", "row_to_json(rows)::text"
+    shared = "'customer', 'run', 'backup', 'Deleted'"
+    values = f"'{'0' * 32}b' || {digits}, {shared}, {hashed}, '[' || {key} || ']', '[' || {version} || ']', {record}"
+    return f"INSERT INTO {bin_name} SELECT {values}, '2026-01-01 00:00:00' FROM {table} AS rows"
+
+
 def at_port(text: str, port: int) -> str:
     """Returns the connection string of the same server behind a port of this machine.
 

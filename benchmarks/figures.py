@@ -88,6 +88,15 @@ def _of_sql(engine: EngineName, lines: _Lines) -> Iterator[Figure]:
     best = min((ratio for ratio in ratios if ratio is not None), default=None)
     wanted.append(("0.1 % changed, spread: times faster than the best other", best, 10, True))
     wanted.append(("first copy: rate / rate of bulk insert alone", lines.ratio("first", "floor: insert"), 0.8, True))
+    wanted += [
+        (
+            f"{title}: rate / rate of the server's own statements",
+            lines.ratio(name, f"floor: images and {change}"),
+            0.7,
+            True,
+        )
+        for name, title, change in (("force", "force", "update"), ("undo", "undo of a first copy", "delete"))
+    ]
     factor = {"sqlserver": 5.0, "postgresql": 1.0}.get(engine)
     if factor is not None:
         wanted += [

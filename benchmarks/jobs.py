@@ -12,8 +12,9 @@ ROOT = Path(__file__).parent.parent
 """The repository."""
 
 EngineName = Literal["sqlite", "postgresql", "sqlserver", "cosmos"]
-Task = Literal["copy", "sync", "force"]
-"""copy: make the first copy. sync: make an older copy equal again. force: copy everything again over an older copy."""
+Task = Literal["copy", "sync", "force", "undo"]
+"""copy: make the first copy. sync: make an older copy equal again. force: copy everything again over an older copy.
+undo: take the first copy back."""
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,8 @@ class Turns:
         ]
         for contender, line in pairs:
             line.cannot = contender.cannot(engine.name, workload.name)
+            if workload.task == "undo" and contender.mirrors and not contender.undoes:
+                line.cannot = "cannot take a copy back"
         for number in range(self._repeat + 1):
             counting = number == self._repeat
             playing = [(contender, line) for contender, line in pairs if not line.cannot and not line.wrong]
@@ -124,7 +126,8 @@ class Turns:
         else:
             measured = measure(job, contender.interpreter())
             line.turns.append(measured)
-        line.wrong, line.failed = self._wrong(contender, line, measured), measured.error is not None
+        line.wrong = self._wrong(contender, line, measured, workload.task)
+        line.failed = measured.error is not None
         if not contender.mirrors:
             return
         if workload.task == "copy" and not line.wrong:
@@ -132,12 +135,14 @@ class Turns:
         elif workload.writes or line.wrong:
             self._changed.add(name)
 
-    def _wrong(self, contender: Contender, line: Line, measured: Measured) -> str | None:
+    def _wrong(self, contender: Contender, line: Line, measured: Measured, task: Task) -> str | None:
         """Returns what is wrong with the backup after the turn, or with what it read; None if nothing is."""
         engine = self._engine
         place = engine.place(contender.name)
         if measured.error:
             return measured.error
+        if contender.mirrors and task == "undo":
+            return "records are left" if engine.has_copies(place) else None
         if contender.mirrors:
             return engine.difference(place, exact=contender.exact)
         if line.part == "insert":

@@ -36,6 +36,7 @@ WORKLOADS = {
         Workload("end", "0.1 % changed, at the end", "sync", lambda n: Change("update", n, _part(n, 1000), True)),
         Workload("deleted", "1 % deleted", "sync", lambda n: Change("delete", n, _part(n, 100))),
         Workload("force", "everything copied again", "force"),
+        Workload("undo", "the first copy taken back", "undo"),
     )
 }
 

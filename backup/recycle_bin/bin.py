@@ -12,6 +12,7 @@ from functools import cached_property, partial
 from typing import Any
 from uuid import UUID
 
+from backup.core.key_ranges import KeyRange, count_keys, joined
 from backup.core.model import Action, Key, Now
 from backup.core.run_values import Counts, Run
 from backup.core.timeline import Timeline
@@ -25,6 +26,7 @@ from backup.stores import Keep, Sibling, SideName, Store
 from backup.stores.exact_json import key_hash
 
 _AT_ONCE = 500
+_KEYS_AT_ONCE = 50_000
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _BYTES_AT_ONCE = 8 * 1024 * 1024
 _RUNS_AT_FIRST, _RUNS_AT_ONCE = 16, 256
@@ -128,23 +130,50 @@ class RecycleBin:
         their records have no texts or are left out. Without `records` the records are None.
         """
         start, _, end = entries.bounds(sync_id)
-        small_at_once = max(_AT_ONCE, self._backup.traits.batch_size)
         where = self._of_run(sync_id) | ({} if action is None else {"Action": action.value})
         for page in pages_of(self._entries, where, start, end, records=records):
-            batch, size = list[Kept](), 0
-            page.reverse()
-            while page:
-                for kept in entries.kept(page.pop()):
-                    batch.append(kept)
-                    size += _size(kept)
-                    at_once = small_at_once if size == 0 else _AT_ONCE
-                    if len(batch) >= at_once or size > _BYTES_AT_ONCE:
-                        yield batch
-                        batch, size = [], 0
-                    del kept  # else it stays in memory beside the next one
-            if batch:
-                yield batch
-            del batch
+            yield from self._batches(page)
+            del page
+
+    def inserted(self, sync_id: str) -> Iterator[tuple[list[KeyRange], list[Kept]]]:
+        """Yields what the run inserted, some at a time: integer keys of the backup that had no record before, as
+        ascending ranges; and what the other entries say, as `of_run` does."""
+        start, _, end = entries.bounds(sync_id)
+        ranges, size = list[KeyRange](), 0
+        for page in pages_of(self._entries, self._of_run(sync_id) | {"Action": Action.INSERTED.value}, start, end):
+            others = []
+            for entry in page:
+                of_entry = entries.ranges_of(entry)
+                ranges += of_entry or ()
+                size += count_keys(of_entry or ())
+                others += [entry] if of_entry is None else []
+            page.clear()
+            del entry  # else memory holds the last one
+            for batch in self._batches(others):
+                yield [], batch
+                del batch  # else memory holds it beside the next one
+            if size > _KEYS_AT_ONCE:
+                yield joined(ranges), []
+                ranges, size = [], 0
+        if ranges:
+            yield joined(ranges), []
+
+    def _batches(self, page: list[dict[str, Any]]) -> Iterator[list[Kept]]:
+        """What the entries of a page say, as `of_run` says. Empties the page."""
+        small_at_once = max(_AT_ONCE, self._backup.traits.batch_size)
+        batch, size = list[Kept](), 0
+        page.reverse()
+        while page:
+            for kept in entries.kept(page.pop()):
+                batch.append(kept)
+                size += _size(kept)
+                at_once = small_at_once if size == 0 else _AT_ONCE
+                if len(batch) >= at_once or size > _BYTES_AT_ONCE:
+                    yield batch
+                    batch, size = [], 0
+                del kept  # else it stays in memory beside the next one
+        if batch:
+            yield batch
 
     def later_runs(self, sync_id: str) -> list[str]:
         """Returns the runs after this one that history knows. Only their entries are later ones."""

@@ -14,6 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from backup.core.errors import StoreError
+from backup.core.key_ranges import KeyRange
 from backup.core.model import Action, Image, Key
 from backup.stores import LongText, Shape, SideName
 from backup.stores.exact_json import (
@@ -216,6 +217,18 @@ def kept(entry: Mapping[str, Any]) -> Iterator[Kept]:
     kept_of_keys = kept_of(entry, {})
     with _named(entry):
         return kept_of_keys if _is_of_many(entry) else iter([*kept_of_keys])
+
+
+def ranges_of(entry: Mapping[str, Any]) -> list[KeyRange] | None:
+    """Returns the keys of an entry of inserted records as ascending ranges, if they are integers of the backup and
+    there was no record before; else None."""
+    with _named(entry):
+        if entry["Side"] != "backup" or entry["Record"] is not None:
+            return None
+        if _is_of_many(entry):
+            return [(first, last) for first, last in json.loads(entry["RecordKey"])]
+        key = key_from_text(entry["RecordKey"])
+        return [(key[0], key[0])] if is_one_integer(key) else None
 
 
 def number_of_keys(entry: Mapping[str, Any]) -> int:

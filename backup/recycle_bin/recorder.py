@@ -74,17 +74,21 @@ class Recorder:
             rows.append(common | entries.of_one(self._fields["SyncId"], self._fields["Side"], new.pop()))
         self._table.add(rows, transaction)
 
-    def entries_to_make(self, keys: Sequence[Key], action: Action, transaction: Any) -> EntriesToMake | None:
+    def entries_to_make(self, keys: Sequence[Key] | None, action: Action, transaction: Any) -> EntriesToMake | None:
         """As `KeepByServer`. An integer has one spelling, so only entries of many keys have to be looked up."""
-        if self._fields["Side"] != "backup" or not all(map(is_one_integer, keys)):
+        if self._fields["Side"] != "backup" or not all(map(is_one_integer, keys or ())):
             return None
         with self._lock:
             self._any_deleted |= action is Action.DELETED
             any_together = self._any_together
-        if any_together and not self._in_entries([], entries.hashes_of(keys)[1], transaction).isdisjoint(keys):
+        if any_together and (keys is None or self._has_any_together(keys, transaction)):
             return None
         fields = {**self._fields, "Action": action.value, "RecycledAt": self._now()}
         return EntriesToMake(self._table, entries.id_start(self._fields["SyncId"]), fields)
+
+    def _has_any_together(self, keys: Sequence[Key], transaction: Any) -> bool:
+        """Whether one of these keys is in an entry of many keys of the run."""
+        return not self._in_entries([], entries.hashes_of(keys)[1], transaction).isdisjoint(keys)
 
     def _in_entries(self, hashes: Sequence[str], keys_by_block: Mapping[str, set[Key]], transaction: Any) -> set[Key]:
         """The keys that have an entry of the run: under these values of KeyHash, or in a block of many keys."""

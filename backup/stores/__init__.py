@@ -16,7 +16,17 @@ from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Accept, Keep
 from backup.stores.listing import ForeignKey, Listed, PassedOver
 from backup.stores.sibling import EntriesToMake, Groups, LongText, Shape, Sibling
-from backup.stores.values import ChangesNotRelayed, Drift, IndexPlan, Limits, NotRelayed, OnNewColumn, Rules, Written
+from backup.stores.values import (
+    ChangesNotRelayed,
+    Drift,
+    IndexPlan,
+    Limits,
+    NotRelayed,
+    OnNewColumn,
+    RangesNotDeleted,
+    Rules,
+    Written,
+)
 
 if TYPE_CHECKING:
     from backup.stores.cosmos.access import CosmosAccess
@@ -44,6 +54,7 @@ __all__ = [
     "NotRelayed",
     "OnNewColumn",
     "PassedOver",
+    "RangesNotDeleted",
     "Rules",
     "Shape",
     "Sibling",

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
 from backup.stores.abilities import Buckets, Incremental, KeptDeletes, Transforming
 from backup.stores.codecs import Copies, CopyNote, Keys
@@ -90,7 +91,7 @@ class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
     `insert`, `relay`, `relay_changes`, `exchange`, `left_out` and `spelled` are for any number of threads; the first
-    four raise what `Store.write` raises. The others are for one thread.
+    four raise what `Store.write` raises, and so does `delete_ranges`. The others are for one thread.
     """
 
     def forget(self) -> None:
@@ -114,6 +115,19 @@ class Relational(Protocol):
         Yields what it wrote after each transaction, which has a part of the keys. Raises ChangesNotRelayed, with the
         keys that are left, where the servers cannot do it or refuse it, and where a record is gone from the source;
         earlier transactions stay.
+        """
+
+    def keys_in(self, ranges: Sequence[KeyRange]) -> list[Key] | None:
+        """The keys in these ascending ranges that have a row. None where the table has other keys than single integers,
+        or rows that do not belong to the service. Takes no more keys than a chunk has."""
+
+    def delete_ranges(self, ranges: Sequence[KeyRange], keep: Keep) -> Iterator[tuple[Sequence[KeyRange], int]]:
+        """Deletes the records with keys in these ascending ranges. The server makes the images, and no record and no
+        key becomes a value of this process.
+
+        Yields the ranges and the number of what it deleted after each transaction, which has a part of the keys, in
+        order. Raises RangesNotDeleted, with the ranges that are left, where the server cannot do it or refuses it, and
+        where it tells of as many images as deletes; earlier transactions stay.
         """
 
     def may_look_at_once(self, records: int, seconds: float) -> bool:

@@ -24,11 +24,12 @@ class Keep(Protocol):
 class KeepByServer(Protocol):
     """A `Keep` that can also say how the entries of images look, so that the store's server makes them of its rows."""
 
-    def entries_to_make(self, keys: Sequence[Key], action: Action, transaction: Any) -> EntriesToMake | None:
-        """How the entries of the records with these keys look, before this change of them in this transaction.
+    def entries_to_make(self, keys: Sequence[Key] | None, action: Action, transaction: Any) -> EntriesToMake | None:
+        """How the entries of the records with these keys look, before this change of them in this transaction. None
+        stands for keys that the caller does not know one by one, but for single integers of 64 bits.
 
         None where the images have to be handed over: other keys than single integers of 64 bits, another side than the
-        backup, or a record that is in an entry of this run already, which only this process can tell.
+        backup, or a record that is, or without keys may be, in an entry of many keys of this run already.
         """
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from backup.core.conditions import Condition
 from backup.core.errors import BackupError
+from backup.core.key_ranges import KeyRange
 from backup.core.masks import Masking
 from backup.core.model import Chunk, Key, PartitionPaths, Throughput
 from backup.core.retry import Retry
@@ -207,6 +208,15 @@ class ChangesNotRelayed(Exception):
     """The servers cannot write the records of these keys by themselves. `error` as in `NotRelayed`."""
 
     def __init__(self, rest: Sequence[Key], error: BackupError | None = None) -> None:
+        super().__init__()
+        self.rest, self.error = rest, error
+
+
+class RangesNotDeleted(Exception):
+    """The server cannot delete the records of these keys with images that it makes itself. `error` as in
+    `NotRelayed`."""
+
+    def __init__(self, rest: Sequence[KeyRange], error: BackupError | None = None) -> None:
         super().__init__()
         self.rest, self.error = rest, error
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from hashlib import blake2b
 
 from backup.core.errors import StoreError
+from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Action, Image, Key, Record
 from backup.runs.runner import Session
 from backup.stores import Store
@@ -56,6 +57,13 @@ class Effects:
         existing_keys = self.existing([*keys])
         self._report(existing_keys)
         return existing_keys
+
+    def look_in(self, ranges: Sequence[KeyRange]) -> list[Key]:
+        """As `look_for_deleted`, of the keys in these ranges, which a `Relational` has deleted."""
+        relational = self._into.relational
+        existing_keys = None if relational is None else relational.keys_in(ranges)
+        self._report(existing_keys or ())
+        return existing_keys or []
 
     def look_for_written(self, wanted: Mapping[Key, Record], before: Mapping[Key, Content]) -> frozenset[Key]:
         """Returns the keys of the wanted records that were not written: they are missing, or still as they were before.

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from backup.core.errors import BackupError, BadRequest, Conflict, UnknownRun
-from backup.core.model import Action, Key, Record
+from backup.core.errors import BadRequest, Conflict, UnknownRun
+from backup.core.key_ranges import KeyRange
+from backup.core.model import Action
 from backup.core.run_values import Run, Status
-from backup.mirror.set_aside import Refusal, apart
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Session
-from backup.verbs.effects import Effects
+from backup.verbs.taking_back import TakingBack
 
 _NAMED_AT_MOST = 10
 _ASKED_AT_MOST = 50
-_WAITING_AT_MOST = 1_000  # records, which are held in memory
-_OPPOSITES = {
-    Action.INSERTED: (Action.DELETED, "deleted"),
-    Action.UPDATED: (Action.UPDATED, "updated"),
-    Action.DELETED: (Action.INSERTED, "inserted"),
-}
-"""For each action of a run: the action that takes it back, and how the undo counts that; in the undo's order."""
 
 
 def undo(session: Session, sync_id: str, *, through: bool) -> None:
@@ -48,18 +41,17 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     # fill these columns.
     added = tuple(sorted({name for run in runs for name in run.added_columns}))
     session.become(undone=ids, added_columns=added, notes=(f"Undoes {', '.join(ids)}.",))
-    taking_back = _TakingBack(session)
+    taking_back = TakingBack(session)
     lost: Counter[str] = Counter()
     relational = session.backup.relational
     for run in runs:
-        # All that it inserted goes first, for the server may see the new spelling of a key as equal to the old one.
-        for action in _OPPOSITES:
-            for entries in session.recycled.of_run(run.sync_id, action):
-                of_backup = [kept for kept in entries if kept.side == "backup"]
-                if relational is not None:
-                    lost.update(name for kept in of_backup if kept.record for name in relational.left_out(kept.record))
-                taking_back.take_back(action, of_backup)
-                del entries, of_backup  # else memory holds them beside the next
+        for action, ranges, entries in _changes(session.recycled, run.sync_id):
+            of_backup = [kept for kept in entries if kept.side == "backup"]
+            if relational is not None:
+                lost.update(name for kept in of_backup if kept.record for name in relational.left_out(kept.record))
+            taking_back.delete_ranges(ranges)
+            taking_back.take_back(action, of_backup)
+            del entries, of_backup  # else memory holds them beside the next
     session.note(
         *(
             f"Column {name} is no longer in the backup: its values of {records} records could not be brought back."
@@ -67,6 +59,17 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
         )
     )
     taking_back.finish()
+
+
+def _changes(recycled: RecycleBin, sync_id: str) -> Iterator[tuple[Action, Sequence[KeyRange], Sequence[Kept]]]:
+    """What the run changed, some at a time; ranges are of keys that it inserted. All that it inserted comes first, for
+    the server may see the new spelling of a key as equal to the old one."""
+    for ranges, entries in recycled.inserted(sync_id):
+        yield Action.INSERTED, ranges, entries
+    for action in (Action.UPDATED, Action.DELETED):
+        for entries in recycled.of_run(sync_id, action):
+            yield action, (), entries
+            del entries
 
 
 def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
@@ -148,93 +151,3 @@ def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
     for entries in recycled.of_run(run.sync_id, records=False):
         keys = [kept.key for kept in entries if kept.side == "backup"]
         yield from (kept for kept in recycled.of_keys(keys, records=False) if kept.number > (run.number or 0))
-
-
-class _TakingBack:
-    """Takes back what runs did, batch by batch. What a constraint refuses waits until all else was taken back."""
-
-    def __init__(self, session: Session) -> None:
-        self._session, self._backup, self._tally = session, session.backup, session.tally
-        self._effects = Effects(session, session.backup, is_shared=False)
-        self._waiting: dict[Key, tuple[Record | None, BackupError]] = {}  # None: to delete
-
-    def take_back(self, action: Action, entries: Sequence[Kept]) -> None:
-        """Takes back this action of a run on the records of these entries."""
-        keys = [kept.key for kept in entries]
-        existing_keys = self._backup.matching(keys) if action is Action.INSERTED else set[Key]()
-        if action is Action.INSERTED:
-            keys = [key for key in keys if key in existing_keys]  # another undone run may have deleted the record again
-        opposite, counted = _OPPOSITES[action]
-        if self._session.run.dry_run:
-            self._tally.name(keys, opposite)
-            self._tally.add(**{counted: len(keys)})
-            return
-        for kept in entries:  # the image of an older run replaces that of a newer one
-            self._waiting.pop(kept.key, None)
-        records = {kept.key: kept.record for kept in entries if kept.record is not None}
-        # What was marked as deleted before gets its mark back, and counts as deleted.
-        self._write(records, dict.fromkeys(records, counted))
-        if action is Action.INSERTED:
-            self._delete([kept.key for kept in entries if kept.record is None and kept.key in existing_keys])
-
-    def finish(self) -> None:
-        """Tries again what constraints refused, as long as each try leaves less; then writes the rest together. Raises
-        RecordsSetAside when constraints still refuse something."""
-        before = len(self._waiting) + 1
-        while 0 < len(self._waiting) < before:
-            before = len(self._waiting)
-            self._once_more()
-        if any(Refusal([key], error).may_exchange for key, (_, error) in self._waiting.items()):
-            self._once_more(replace=True)
-        for key, (_, error) in self._waiting.items():
-            self._tally.set_aside(Refusal([key], error))
-        if failure := self._tally.failure():
-            self._session.recycled.take_back(self._session.run.sync_id, self._tally.aside)
-            raise failure
-        self._effects.finish()
-
-    def _once_more(self, *, replace: bool = False) -> None:
-        waiting, self._waiting = self._waiting, {}
-        if replace:
-            never = {key: entry for key, entry in waiting.items() if not Refusal([key], entry[1]).may_exchange}
-            waiting, self._waiting = {key: waiting[key] for key in waiting if key not in never}, never
-        self._delete([key for key, (record, _) in waiting.items() if record is None])
-        records = {key: record for key, (record, _) in waiting.items() if record is not None}
-        existing_keys = self._backup.matching([*records])
-        self._write(records, {key: "updated" if key in existing_keys else "inserted" for key in records}, replace)
-
-    def _delete(self, keys: Sequence[Key]) -> None:
-        def work(part: Sequence[Key]) -> None:
-            self._session.steps.check_lock()
-            self._backup.delete(part, self._session.steps.keep)
-
-        def done(part: Sequence[Key]) -> None:
-            self._tally.add(deleted=len(part) - len(self._effects.look_for_deleted(part)))
-
-        for refusal in apart(keys, lambda key: key, work, done):
-            self._wait(refusal, {})
-
-    def _write(self, records: Mapping[Key, Record], counted: Mapping[Key, str], replace: bool = False) -> None:
-        """Writes the records. `counted` says what each counts as. With `replace` they may exchange unique values."""
-        wanted = dict[Key, Record]()
-
-        def work(part: Sequence[Key]) -> None:
-            self._session.steps.check_lock()
-            nonlocal wanted
-            wanted = {key: self._backup.copies.as_it_was(records[key]) for key in part}
-            relational = self._backup.relational if replace else None
-            write = self._backup.write if relational is None else relational.exchange
-            write([*wanted.values()], self._session.steps.keep)
-
-        def done(part: Sequence[Key]) -> None:
-            without_effect = self._effects.look_for_written({key: wanted[key] for key in part}, {})
-            self._tally.add(**Counter(counted[key] for key in part if key not in without_effect))
-
-        for refusal in apart([*records], lambda key: key, work, done):
-            self._wait(refusal, records)
-
-    def _wait(self, refusal: Refusal, records: Mapping[Key, Record]) -> None:
-        if not refusal.may_pass or len(self._waiting) >= _WAITING_AT_MOST:
-            self._tally.set_aside(refusal)
-            return
-        self._waiting |= {key: (records.get(key), refusal.error) for key in refusal.keys}

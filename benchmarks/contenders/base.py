@@ -22,6 +22,9 @@ class Contender(ABC):
     mirrors: ClassVar[bool] = True
     """Whether a turn leaves its backup equal to the source."""
 
+    undoes: ClassVar[bool] = False
+    """Whether it can take a copy back."""
+
     drives_python: ClassVar[bool] = True
     """Whether it uses Python's drivers, where `counting` counts SQLite's statements."""
 

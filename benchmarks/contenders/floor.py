@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from benchmarks import drivers
 from benchmarks.contenders.base import Contender
-from benchmarks.data import customers, order
-from benchmarks.jobs import Job, OwnMeasures, Place, Work
+from benchmarks.data import NAMES, customers, order
+from benchmarks.jobs import EngineName, Job, OwnMeasures, Place, Work
 from benchmarks.orders import container, drop_container, preload
 
 _READS = {
@@ -30,22 +30,34 @@ _QUERIES = {
 
 class Floor(Contender):
     """Its parts: `count`, `sums` and `stamps` (key and version) ask both sides; `sums at once` asks both at the same
-    time; `rows` reads the source; `insert` inserts the rows of the source."""
+    time; `rows` reads the source; `insert` inserts the rows of the source; `images and update`, `images and delete`
+    change all of them in two statements of the server's own."""
 
     name = "floor"
     mirrors = False
 
     def parts(self, workload: str) -> tuple[str, ...]:
         match workload:
-            case "first" | "force":
+            case "first":
                 return ("rows", "insert")
+            case "force":
+                return ("rows", "insert", "images and update")
+            case "undo":
+                return ("images and delete",)
             case "unchanged":
                 return ("count", "sums", "sums at once", "stamps")
             case _:
                 return ("stamps",)
 
+    def cannot(self, engine: EngineName, workload: str) -> str | None:
+        if workload == "undo" and engine in ("sqlserver", "cosmos"):
+            return "has no statement for images there"
+        return None
+
     def prepare(self, job: Job) -> Work:
         place = job.place
+        if job.part.startswith("images"):
+            return _by_server(job)
         cosmos = place.engine == "cosmos"
         if cosmos:
             preload()
@@ -122,6 +134,35 @@ def _insert(job: Job) -> OwnMeasures:
         with clock:
             connection.commit()
     return OwnMeasures(seconds=clock.seconds, cpu_seconds=clock.cpu_seconds, records=job.rows)
+
+
+def _by_server(job: Job) -> Work:
+    """Fills a table, untimed, and returns the work: its images go into a bin, then all its rows are changed."""
+    engine, place = job.place.engine, inserted(job.place)
+    table, beside, bin_name = (
+        drivers.quoted(engine, f"{place.backup_table.rpartition('.')[0]}.{name}".lstrip("."))
+        for name in ("Inserted", "Beside", "Bin")
+    )
+    _insert(job)
+    change = f"DELETE FROM {table}"
+    with closing(drivers.connect(engine, place.backup)) as connection:
+        drivers.create_bin(engine, connection, bin_name)
+        if job.part.endswith("update"):
+            drivers.run(connection, f"DROP TABLE IF EXISTS {beside}")
+            drivers.run(connection, f"CREATE TABLE {beside} AS SELECT * FROM {table}")
+            names = [drivers.quoted(engine, name) for name in NAMES]
+            values = ", ".join(f"{name} = beside.{name}" for name in names[1:])
+            change = f"UPDATE {table} SET {values} FROM {beside} AS beside WHERE {table}.{names[0]} = beside.{names[0]}"
+
+    def work() -> OwnMeasures:
+        with closing(drivers.connect(engine, place.backup)) as connection, closing(connection.cursor()) as cursor:
+            cursor.execute(drivers.make_images(engine, bin_name, table))
+            cursor.execute(change)
+            changed = cursor.rowcount
+            connection.commit()
+        return OwnMeasures(records=changed)
+
+    return work
 
 
 class _Clock:

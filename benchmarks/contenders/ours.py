@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from benchmarks.contenders.base import Contender
-from benchmarks.jobs import Job, Place, Work
+from benchmarks.jobs import EngineName, Job, Place, Work
 
 
 class Ours(Contender):
     """With the default settings, except where the two sides are."""
 
     name = "ours"
+    undoes = True
+
+    def cannot(self, engine: EngineName, workload: str) -> str | None:
+        return "is measured on SQL alone" if (engine, workload) == ("cosmos", "undo") else None
 
     def prepare(self, job: Job) -> Work:
         from backup.config.settings import load_settings
@@ -24,11 +28,15 @@ class Ours(Contender):
         for side in ("source", "backup"):  # imports the drivers; before the first copy the backup does not answer
             registry.get(name).ping("source" if side == "source" else "backup")
         options = Options(force=job.task == "force")
+        [last] = registry.get(name).past.history(1) if job.task == "undo" else [None]
 
         def work() -> None:
             if job.task == "copy":
                 registry.get(name).initialize()
-            [outcome] = registry.sync(name, Trigger.CLI, options)
+            if last is None:
+                [outcome] = registry.sync(name, Trigger.CLI, options)
+            else:
+                outcome = registry.get(name).undo(last.sync_id)
             if outcome.error is not None:
                 raise outcome.error
 

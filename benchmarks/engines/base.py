@@ -67,6 +67,10 @@ class Engine(ABC):
         Without `exact`, values may have another type with the same meaning: a time as text, a flag as 'true'.
         """
 
+    def has_copies(self, place: Place) -> bool:
+        """Returns whether the place's backup has any record."""
+        raise NotImplementedError(f"{self.name} is not asked whether {place.backup_table} is empty")
+
     def counted(self, place: Place) -> AbstractContextManager[tuple[Place, Meter | None]]:
         """Yields the place and, where something outside the client counts, a source that counts, and its meter."""
         return nullcontext((place, None))

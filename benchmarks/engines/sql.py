@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks import drivers
 from benchmarks.data import LATER, Change, customers
 from benchmarks.engines.base import Engine
+from benchmarks.jobs import Place
 
 
 class SqlEngine(Engine):
@@ -48,6 +49,11 @@ class SqlEngine(Engine):
             drivers.run(connection, f"DROP TABLE {self._old_rows}")
         self.deleted = 0
         self.settle(self.source, self.source_table)
+
+    def has_copies(self, place: Place) -> bool:
+        with closing(self.connect(place.backup)) as connection:
+            table = drivers.quoted(self.name, place.backup_table)
+            return bool(drivers.query(connection, f"SELECT COUNT(*) FROM {table}")[0][0])
 
     def connect(self, text: str) -> Any:
         """Opens a connection to a side."""

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from backup.core.errors import ConstraintRefused, LockLost
+from backup.core.key_ranges import KeyRange, count_keys, keys_of
 from backup.core.masks import Mask, Masking
 from backup.core.model import Action, Chunk, Image, Key
 from backup.recycle_bin import entries
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
-from backup.stores import ChangesNotRelayed, Rules, Store, stamps_in
+from backup.stores import ChangesNotRelayed, RangesNotDeleted, Rules, Store, stamps_in
 from backup.stores.exact_json import key_from_text, record_from_text
+from backup.stores.sql import range_deletes
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
@@ -24,7 +26,7 @@ from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from tests.contract import test_sqlite_types as sqlite_types
 from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, other_database
 from tests.contract.test_postgresql_types import VALUES
-from tests.contract.test_recycle import Recycled, recycled
+from tests.contract.test_recycle import Recycled, recycled, run_at
 from tests.contract.test_relay import is_plain, reads_nothing, synced
 from tests.contract.test_store import run_sync
 
@@ -480,3 +482,57 @@ def test_changes_are_relayed_in_parts_behind_the_fence(making_bench: SqlBench, m
     assert made == [10, 40, 50]
     assert len(it.of(1)) == 50
     assert {item.n for item in making_bench.items("backup").values() if item.version == 2} == {*range(1, 51)}
+
+
+# --- ranges of keys that the server deletes -----------------------------------------------------------------------
+
+
+def ranges_deleted(it: Recycled, ranges: list[KeyRange]) -> list[tuple[list[KeyRange], int]]:
+    """What the server has deleted of these ranges, up to the first refusal, which it raises."""
+    assert it.backup.relational is not None
+    return [([*part], deleted) for part, deleted in it.backup.relational.delete_ranges(ranges, it.keep(1))]
+
+
+@pytest.mark.parametrize("ranges", [[(3, 12), (20, 99)], [(n, n) for n in range(1, 30, 2)]])
+def test_ranges_are_deleted_with_their_images_in_parts(
+    making_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, made: list[int | None], ranges: list[KeyRange]
+) -> None:
+    monkeypatch.setattr(range_deletes, "_RANGES_NAMED", 4)
+    making_bench.create(Item(n) for n in range(1, 31))
+    it = recycled(making_bench, batch_size=5, chunk_size=15)
+    run_sync(it.source, it.backup)
+    images = [image for batch in it.backup.images(keys_of(ranges), Action.DELETED) for image in batch]
+    parts = ranges_deleted(it, ranges)
+    assert [count_keys(part) for part, _ in parts][:2] == [5, min(15, count_keys(ranges) - 5)]
+    assert [deleted for _, deleted in parts] == made
+    assert sum(deleted for _, deleted in parts) == len(images)
+    equal_entries(it.backup, run_at(1)[0].sync_id, images)
+    assert it.backup.relational is not None
+    assert it.backup.relational.keys_in([(1, 40)]) == numbers(*sorted({*range(1, 31)} - {i.key[0] for i in images}))
+
+
+OBSTACLES = {
+    ("postgresql", "delete"): "CREATE RULE swallows AS ON DELETE TO {table} WHERE old.id = 7 DO INSTEAD NOTHING",
+    (
+        "postgresql",
+        "image",
+    ): "CREATE RULE swallows AS ON INSERT TO {bin} WHERE new.\"RecordKey\" = '[7]' DO INSTEAD NOTHING",
+    ("postgresql", "reference"): "ALTER TABLE {table} ADD other integer REFERENCES {table} (id) ON DELETE SET NULL",
+    ("sqlite", "delete"): "CREATE TRIGGER swallows BEFORE DELETE ON {table} WHEN old.id = 7 BEGIN {ignore} END",
+    ("sqlite", "image"): "CREATE TRIGGER swallows BEFORE INSERT ON {bin} WHEN new.RecordKey = '[7]' BEGIN {ignore} END",
+    ("sqlite", "reference"): "ALTER TABLE {table} ADD other integer REFERENCES {table} (id) ON DELETE SET NULL",
+}
+
+
+@pytest.mark.parametrize("obstacle", ["delete", "image", "reference"])
+def test_what_the_server_cannot_delete_exactly_is_left_as_it_was(
+    it: Recycled, making_bench: SqlBench, obstacle: str
+) -> None:
+    statement = OBSTACLES[making_bench.kind, obstacle].replace("{bin}", making_bench.quoted("RecycleBin"))
+    making_bench.sql("backup", statement.replace("{ignore}", "SELECT RAISE(IGNORE);"))
+    before = making_bench.rows("backup")
+    with pytest.raises(RangesNotDeleted) as refused:
+        ranges_deleted(it, [(1, 30)])
+    assert refused.value.rest == [(1, 30)]
+    assert making_bench.rows("backup") == before
+    assert it.of(1) == {}

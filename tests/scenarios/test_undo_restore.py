@@ -22,6 +22,7 @@ from backup.core.run_values import Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.services.registry import Registry
+from backup.stores.sql.batch import SqlBatch
 from tests.emulators.servers import lent_database
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places
@@ -829,6 +830,26 @@ def test_undo_and_show_on_a_server(served: Place, tmp_path: Path) -> None:
     assert (counted(undone), whole(place.order.backup)) == ((2, 3, 2, 0), before)
     done(command(tmp_path, place.settings, "undo", undone["SyncId"], "--yes", "--json"))
     assert whole(place.order.backup) == later
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_the_server_takes_back_a_first_copy_by_itself(
+    two_postgres_databases: tuple[str, str], monkeypatch: pytest.MonkeyPatch, *, swallows: bool
+) -> None:
+    place = alone(places.on_postgres(*two_postgres_databases).customer)
+    service, backup = place.registry.get("customer"), place.customer.backup
+    run, copied = synced(place, "customer"), whole(backup)
+    if swallows:  # then the app deletes batch by batch, and finds the record that is left
+        run_sql(backup, 'CREATE RULE swallows AS ON DELETE TO {table} WHERE old."Id" = 7 DO INSTEAD NOTHING')
+    else:
+        monkeypatch.setattr(SqlBatch, "delete", None)
+    preview = service.undo(run.sync_id, dry_run=True)
+    assert (preview.run.counts.deleted, len(preview.changes), whole(backup)) == (len(copied), len(copied), copied)
+    undone = service.undo(run.sync_id)
+    assert isinstance(undone.error, StoreError) == swallows
+    assert (undone.run.counts.deleted, len(whole(backup))) == (len(copied) - swallows, swallows)
+    assert service.undo(undone.run.sync_id).error is None
+    assert whole(backup) == copied
 
 
 def test_restore_on_a_server(served: Place, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
+from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record
 from backup.stores.base import Store
 from backup.stores.codecs import CopyNote
@@ -24,6 +25,7 @@ from backup.stores.sql.engines.tables import spelled_name
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
 from backup.stores.sql.indexes import creation, index_plan, shared_columns
 from backup.stores.sql.keys import spelled
+from backup.stores.sql.range_deletes import SqlRangeDeletes
 from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
 from backup.stores.sql.writes import SqlWrites
@@ -49,6 +51,7 @@ class SqlRelational:
         self._sibling, self._chunks = sibling, chunks
         self._relay = SqlRelay(access, catalog, limits)
         self._relayed_changes = SqlRelayedChanges(access, catalog, limits)
+        self._range_deletes = SqlRangeDeletes(access, catalog, limits)
 
     def forget(self) -> None:
         self._catalog.forget()
@@ -61,6 +64,12 @@ class SqlRelational:
 
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[Written]:
         return self._relayed_changes.write(catalog_of(source), keys, note, keep)
+
+    def keys_in(self, ranges: Sequence[KeyRange]) -> list[Key] | None:
+        return self._range_deletes.keys_in(ranges)
+
+    def delete_ranges(self, ranges: Sequence[KeyRange], keep: Keep) -> Iterator[tuple[Sequence[KeyRange], int]]:
+        return self._range_deletes.delete(ranges, keep)
 
     def may_look_at_once(self, records: int, seconds: float) -> bool:
         shape, dialect, chunk_size = self._catalog.shape, self._access.dialect, self._chunks.chunk_size

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from backup.core.key_ranges import KeyRange
 from backup.core.model import Action, Key
 from backup.stores.exact_json import ordered_digits
 from backup.stores.keeping import Keep, KeepByServer
@@ -39,25 +41,66 @@ class ServerImages:
         Of a table with masks, an image is not what is in the row; of one whose deleted records stay, it may be one of
         an insert. Raises StoreError if the bin then lacks the entry of such a row.
         """
-        if not isinstance(keep, KeepByServer) or len(shape.key) > 1:
-            return None
-        if shape.masked is not None or shape.marks is not None:
-            return None
-        entries = keep.entries_to_make(keys, action, cx)
-        if entries is None or not isinstance(entries.table, SqlSibling):
-            return None
-        images = ImagesToMake(
-            entries.table.table, entries.id_start, entries.fields, shape.key[0], shape.version, [*shape.table.columns]
-        )
-        try:
-            made = self._dialect.make_images(cx, images, shape.is_one_of(keys))
-        except sa.exc.DBAPIError:
-            self.refused = True
-            raise
-        if made is None or made == len({*keys}):
+        entries = _entries(shape, keep, keys, action, cx)
+        made = None if entries is None else self._make(cx, shape, entries, shape.is_one_of(keys), _ends(keys))
+        if entries is None or made is None or made == len({*keys}):
             return None if made is None else {*keys}
         existing_keys = matching(keys)
         if made < len(existing_keys):
             ids = [f"{entries.id_start}{ordered_digits(key[0])}" for key in existing_keys]
             entries.table.refuse_lost(ids, cx)
         return existing_keys
+
+    def make_of(
+        self,
+        cx: sa.Connection,
+        shape: TableShape,
+        keep: Keep,
+        action: Action,
+        condition: sa.ColumnElement[bool],
+        ends: KeyRange,
+    ) -> int | None:
+        """As `make`, for the rows that fulfil the condition; their keys lie between the `ends`. Returns how many
+        entries it has added: as many as there are rows, unless the bin has lost some, or has entries of this run about
+        them."""
+        entries = _entries(shape, keep, None, action, cx)
+        return None if entries is None else self._make(cx, shape, entries, condition, ends)
+
+    def _make(
+        self, cx: sa.Connection, shape: TableShape, entries: _Entries, condition: sa.ColumnElement[bool], ends: KeyRange
+    ) -> int | None:
+        bin_table, (key,) = entries.table.table, shape.key
+        columns = [*shape.table.columns]
+        images = ImagesToMake(bin_table, entries.id_start, entries.fields, key, shape.version, columns, ends)
+        try:
+            return self._dialect.make_images(cx, images, condition)
+        except sa.exc.DBAPIError:
+            self.refused = True
+            raise
+
+
+def _ends(keys: Sequence[Key]) -> KeyRange:
+    numbers = [key[0] for key in keys]
+    return min(numbers), max(numbers)
+
+
+class _Entries(NamedTuple):
+    """As `EntriesToMake`, in a table of this kind of store."""
+
+    table: SqlSibling
+    id_start: str
+    fields: Mapping[str, Any]
+
+
+def _entries(
+    shape: TableShape, keep: Keep, keys: Sequence[Key] | None, action: Action, cx: sa.Connection
+) -> _Entries | None:
+    """How the entries look; None where this process has to make the images."""
+    if not isinstance(keep, KeepByServer) or len(shape.key) > 1:
+        return None
+    if shape.masked is not None or shape.marks is not None:
+        return None
+    entries = keep.entries_to_make(keys, action, cx)
+    if entries is None or not isinstance(entries.table, SqlSibling):
+        return None
+    return _Entries(entries.table, entries.id_start, entries.fields)

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from backup.core.key_ranges import KeyRange
+from backup.stores.exact_json import ordered_digits
+
 LARGEST_BYTES = 1 << 17
 """How large a row may be at most. Its image is then shorter than one that this process would compress, even if JSON
 takes six characters for each byte."""
@@ -22,8 +25,8 @@ class ImagesToMake(NamedTuple):
       of the same JSON is as good: spaces, other escapes, digits after the point;
     - `fields`: values that all of them share.
 
-    `bin` is the table of the entries. `key` is the only key column. No row may be so large that its image would be in
-    parts: see `LARGEST_BYTES`.
+    `bin` is the table of the entries. `key` is the only key column. No row has a key below the first of the `ends` or
+    above the second. No row may be so large that its image would be in parts: see `LARGEST_BYTES`.
     """
 
     bin: sa.Table
@@ -32,8 +35,14 @@ class ImagesToMake(NamedTuple):
     key: sa.Column[Any]
     version: Sequence[sa.Column[Any]]
     columns: Sequence[sa.Column[Any]]
+    ends: KeyRange
 
     def entries(self, made: Mapping[str, sa.ColumnElement[Any]], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
         """The entries of the rows that fulfil the condition: the expressions `made`, then the shared values."""
         shared = (sa.literal(value, self.bin.c[name].type).label(name) for name, value in self.fields.items())
         return sa.select(*made.values(), *shared).where(condition)
+
+    def ids(self) -> sa.ColumnElement[bool]:
+        """The condition on the bin that an entry may have the id of one of the rows, by the `ends`."""
+        first, last = (f"{self.id_start}{ordered_digits(key)}" for key in self.ends)
+        return self.bin.c["EntryId"].between(first, last)

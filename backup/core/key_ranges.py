@@ -1,0 +1,43 @@
+"""Integer keys as ranges, so that memory holds two numbers for many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from backup.core.model import Key
+
+KeyRange = tuple[int, int]
+"""The integers from the first to the second, both included."""
+
+
+def count_keys(ranges: Iterable[KeyRange]) -> int:
+    """Returns how many integers the ranges have."""
+    return sum(last - first + 1 for first, last in ranges)
+
+
+def keys_of(ranges: Iterable[KeyRange]) -> list[Key]:
+    """Returns the keys in the ranges, in their order."""
+    return [(number,) for first, last in ranges for number in range(first, last + 1)]
+
+
+def joined(ranges: Iterable[KeyRange]) -> list[KeyRange]:
+    """Returns the same integers in ascending ranges, as few as possible."""
+    result: list[KeyRange] = []
+    for first, last in sorted(ranges):
+        if result and first <= result[-1][1] + 1:
+            result[-1] = (result[-1][0], max(last, result[-1][1]))
+        else:
+            result.append((first, last))
+    return result
+
+
+def split_at(ranges: Sequence[KeyRange], size: int) -> tuple[list[KeyRange], list[KeyRange]]:
+    """Returns the first `size` integers of the ranges, and the others."""
+    part: list[KeyRange] = []
+    for place, (first, last) in enumerate(ranges):
+        if last - first >= size:
+            head = [(first, first + size - 1)] if size else []
+            return part + head, [(first + size, last), *ranges[place + 1 :]]
+        part.append((first, last))
+        size -= last - first + 1
+    return part, []

@@ -1,0 +1,162 @@
+"""Takes back what runs did, batch by batch. The server deletes by itself what runs inserted, where it can."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+from backup.core.batched import batched
+from backup.core.errors import BackupError, ConstraintRefused
+from backup.core.key_ranges import KeyRange, keys_of, split_at
+from backup.core.model import Action, Key, Record
+from backup.mirror.set_aside import Refusal, apart
+from backup.recycle_bin.entries import Kept
+from backup.runs.runner import Session
+from backup.stores import RangesNotDeleted
+from backup.verbs.effects import Effects
+
+_WAITING_AT_MOST = 1_000  # records, which are held in memory
+_BATCH, _KEYS_AT_ONCE = 500, 50_000
+_NOT_BY_SERVER = "The backup's server refused to take back many records at once, so the app did it batch by batch."
+_OPPOSITES = {
+    Action.INSERTED: (Action.DELETED, "deleted"),
+    Action.UPDATED: (Action.UPDATED, "updated"),
+    Action.DELETED: (Action.INSERTED, "inserted"),
+}
+"""For each action of a run: the action that takes it back, and how the undo counts that."""
+
+
+class TakingBack:
+    """Takes back what runs did, batch by batch. What a constraint refuses waits until all else was taken back."""
+
+    def __init__(self, session: Session) -> None:
+        self._session, self._backup, self._tally = session, session.backup, session.tally
+        self._effects = Effects(session, session.backup, is_shared=False)
+        self._waiting: dict[Key, tuple[Record | None, BackupError]] = {}  # None: to delete
+
+    def take_back(self, action: Action, entries: Sequence[Kept]) -> None:
+        """Takes back this action of a run on the records of these entries."""
+        if action is Action.INSERTED:
+            self._delete_inserted([kept.key for kept in entries if kept.record is None])
+            # What was marked as deleted before gets its mark back, and counts as deleted.
+            entries = [kept for kept in entries if kept.record is not None]
+        if not entries:
+            return
+        opposite, counted = _OPPOSITES[action]
+        keys = [kept.key for kept in entries]
+        if self._session.run.dry_run:
+            self._count(self._backup.matching(keys) if action is Action.INSERTED else keys, opposite, counted)
+            return
+        self._forget(keys)
+        records = {kept.key: kept.record for kept in entries if kept.record is not None}
+        self._write(records, dict.fromkeys(records, counted))
+
+    def delete_ranges(self, ranges: Sequence[KeyRange]) -> None:
+        """Deletes the records with keys in these ascending ranges, which a run has inserted. The server does it alone
+        where it can."""
+        rest = [*ranges]
+        while rest:
+            part, rest = split_at(rest, _KEYS_AT_ONCE)
+            self._delete_part(part)
+
+    def _delete_part(self, ranges: Sequence[KeyRange]) -> None:
+        relational, steps = self._backup.relational, self._session.steps
+        if self._session.run.dry_run or relational is None:
+            existing_keys = None if relational is None else relational.keys_in(ranges)
+            if existing_keys is None:
+                self._delete_inserted(keys_of(ranges))
+            else:
+                self._count(existing_keys, *_OPPOSITES[Action.INSERTED])
+            return
+        self._forget([key for key in self._waiting if any(first <= key[0] <= last for first, last in ranges)])
+        steps.check_lock()
+        try:
+            for part, deleted in relational.delete_ranges(ranges, steps.keep):
+                self._tally.add(deleted=deleted - len(self._effects.look_in(part)))
+                steps.check_lock()
+        except RangesNotDeleted as refused:
+            if refused.error is not None and not isinstance(refused.error, ConstraintRefused):
+                self._tally.note(f"The first refusal: {refused.error}", once=_NOT_BY_SERVER)
+            self._delete_inserted(keys_of(refused.rest))
+
+    def _delete_inserted(self, keys: Sequence[Key]) -> None:
+        """Deletes the records of these keys, which a run has inserted. Another undone run may have deleted some."""
+        for part in batched(keys, max(_BATCH, self._backup.traits.batch_size)):
+            existing_keys = self._backup.matching(part)
+            inserted = [key for key in part if key in existing_keys]
+            if self._session.run.dry_run:
+                self._count(inserted, *_OPPOSITES[Action.INSERTED])
+                continue
+            self._forget(part)
+            self._delete(inserted)
+
+    def _count(self, keys: Collection[Key], outcome: Action, counted: str) -> None:
+        self._tally.name(keys, outcome)
+        self._tally.add(**{counted: len(keys)})
+
+    def _forget(self, keys: Sequence[Key]) -> None:
+        """What waits for these keys does so no more: the image of an older run replaces that of a newer one."""
+        for key in keys:
+            self._waiting.pop(key, None)
+
+    def finish(self) -> None:
+        """Tries again what constraints refused, as long as each try leaves less; then writes the rest together. Raises
+        RecordsSetAside when constraints still refuse something."""
+        before = len(self._waiting) + 1
+        while 0 < len(self._waiting) < before:
+            before = len(self._waiting)
+            self._once_more()
+        if any(Refusal([key], error).may_exchange for key, (_, error) in self._waiting.items()):
+            self._once_more(replace=True)
+        for key, (_, error) in self._waiting.items():
+            self._tally.set_aside(Refusal([key], error))
+        if failure := self._tally.failure():
+            self._session.recycled.take_back(self._session.run.sync_id, self._tally.aside)
+            raise failure
+        self._effects.finish()
+
+    def _once_more(self, *, replace: bool = False) -> None:
+        waiting, self._waiting = self._waiting, {}
+        if replace:
+            never = {key: entry for key, entry in waiting.items() if not Refusal([key], entry[1]).may_exchange}
+            waiting, self._waiting = {key: waiting[key] for key in waiting if key not in never}, never
+        self._delete([key for key, (record, _) in waiting.items() if record is None])
+        records = {key: record for key, (record, _) in waiting.items() if record is not None}
+        existing_keys = self._backup.matching([*records])
+        self._write(records, {key: "updated" if key in existing_keys else "inserted" for key in records}, replace)
+
+    def _delete(self, keys: Sequence[Key]) -> None:
+        def work(part: Sequence[Key]) -> None:
+            self._session.steps.check_lock()
+            self._backup.delete(part, self._session.steps.keep)
+
+        def done(part: Sequence[Key]) -> None:
+            self._tally.add(deleted=len(part) - len(self._effects.look_for_deleted(part)))
+
+        for refusal in apart(keys, lambda key: key, work, done):
+            self._wait(refusal, {})
+
+    def _write(self, records: Mapping[Key, Record], counted: Mapping[Key, str], replace: bool = False) -> None:
+        """Writes the records. `counted` says what each counts as. With `replace` they may exchange unique values."""
+        wanted = dict[Key, Record]()
+
+        def work(part: Sequence[Key]) -> None:
+            self._session.steps.check_lock()
+            nonlocal wanted
+            wanted = {key: self._backup.copies.as_it_was(records[key]) for key in part}
+            relational = self._backup.relational if replace else None
+            write = self._backup.write if relational is None else relational.exchange
+            write([*wanted.values()], self._session.steps.keep)
+
+        def done(part: Sequence[Key]) -> None:
+            without_effect = self._effects.look_for_written({key: wanted[key] for key in part}, {})
+            self._tally.add(**Counter(counted[key] for key in part if key not in without_effect))
+
+        for refusal in apart([*records], lambda key: key, work, done):
+            self._wait(refusal, records)
+
+    def _wait(self, refusal: Refusal, records: Mapping[Key, Record]) -> None:
+        if not refusal.may_pass or len(self._waiting) >= _WAITING_AT_MOST:
+            self._tally.set_aside(refusal)
+            return
+        self._waiting |= {key: (records.get(key), refusal.error) for key in refusal.keys}
