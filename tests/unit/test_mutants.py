@@ -2,6 +2,8 @@
 mutant only by tests that pass without it."""
 
 import ast
+import json
+import math
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,9 +59,11 @@ def test_a_mutant_is_judged_by_what_its_tests_do_with_it_and_without(
     file = tmp_path / ADDED.path
     file.write_text("n = 1 + 1")
     runs = list[tuple[str, list[str]]]()
+    limits = list[float]()
 
-    def first_failure(folder: Path, names: Sequence[str], _seconds: float) -> str | None:
+    def first_failure(folder: Path, names: Sequence[str], seconds: float) -> str | None:
         runs.append((file.read_text(), [*names]))
+        limits.append(seconds)
         return with_it if len(runs) == 1 else without_it
 
     monkeypatch.setattr(mutants, "first_failure", first_failure)
@@ -75,14 +79,41 @@ def test_a_mutant_is_judged_by_what_its_tests_do_with_it_and_without(
     else:
         assert trial.outcome(ADDED, known) == judged
     assert runs == [("n = (1 - 1)", NAMES), *([("n = 1 + 1", asked)] if asked else [])]
+    if with_it is None:  # it is slower by far than the tests are without it
+        assert limits == [36, 12]
     assert trial._copies.get_nowait() == tmp_path
 
 
+def run_with_failures(monkeypatch: pytest.MonkeyPatch, alone: int) -> list[list[str]]:
+    """Has the first of NAMES fail among all tests; alone, it ends as said. Returns the tests of each later run."""
+    runs = list[list[str]]()
+
+    def run(command: list[str], env: dict[str, str] | None = None, **_: object) -> subprocess.CompletedProcess[bytes]:
+        if "combine" in command:
+            return subprocess.CompletedProcess(command, 0)
+        if "tests.tests_of_lines" not in command:
+            runs.append([part for part in command if part in NAMES])
+            return subprocess.CompletedProcess(command, alone)
+        assert env is not None
+        Path(env["TESTS_OF_LINES"]).write_text(json.dumps({NAMES[0]: math.inf, NAMES[1]: 1.0}))
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return runs
+
+
 def test_nothing_is_judged_where_tests_fail_in_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
+    runs = run_with_failures(monkeypatch, alone=1)
     for _ in range(2):  # what the first left in the folder is nothing to go by
         with pytest.raises(BrokenCopy):
             tests_of_lines.TestsOfLines.learned(tmp_path, tmp_path / "lines")
+    assert runs == [NAMES[:1]] * 2
+
+
+def test_a_test_that_fails_only_among_others_judges_no_mutant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = run_with_failures(monkeypatch, alone=0)
+    assert tests_of_lines.TestsOfLines.learned(tmp_path, tmp_path / "lines").seconds == {NAMES[1]: 1.0}
+    assert runs[0] == NAMES[:1]
 
 
 def test_what_a_module_says_at_its_import_is_for_the_tests_that_import_it() -> None:
