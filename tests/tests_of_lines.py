@@ -90,19 +90,22 @@ class TestsOfLines:
         """The tests that run one of the lines; for lines that run at import, those that run any line of the file, and
         those whose file imports something of it.
 
-        The cheapest of each file come first, then the next of each file.
+        Those whose file imports something of it come first: it is what they are about. The cheapest of each file come
+        first, then the next of each file.
         """
         by_line = self.data.contexts_by_lineno(str(self.root / path))
         names = {name for line in lines for name in by_line.get(line, ()) if name in self.seconds}
+        imported = f"from {path.removesuffix('.py').replace('/', '.')} import "
+        importing = {file for file in {name.split("::")[0] for name in self.seconds} if imported in _text(file)}
         if not names and any(by_line.get(line) for line in lines):
             names = {name for contexts in by_line.values() for name in contexts if name in self.seconds}
-            imported = f"from {path.removesuffix('.py').replace('/', '.')} import "
-            importing = {file for file in {name.split("::")[0] for name in self.seconds} if imported in _text(file)}
             names |= {name for name in self.seconds if name.split("::")[0] in importing}
         files = defaultdict[str, list[str]](list)
         for name in sorted(names, key=lambda name: (self.seconds[name], name)):
             files[name.split("::")[0]].append(name)
-        return [name for name in chain(*zip_longest(*files.values())) if name]
+        about = [tests for file, tests in files.items() if file in importing]
+        others = [tests for file, tests in files.items() if file not in importing]
+        return [name for tests in (about, others) for name in chain(*zip_longest(*tests)) if name]
 
     def stages(self, path: str, lines: range, seconds: Sequence[float]) -> list[list[str]]:
         """Of those tests, what takes so many seconds, then what takes so many seconds of the others …"""
@@ -121,7 +124,8 @@ class TestsOfLines:
 
 @cache
 def _text(file: str) -> str:
-    return (ROOT / file).read_text()
+    path = ROOT / file
+    return path.read_text() if path.is_file() else ""  # removed since its lines were learned
 
 
 _seconds: defaultdict[str, float] = defaultdict(float)

@@ -128,3 +128,18 @@ def test_what_a_module_says_at_its_import_is_for_the_tests_that_import_it() -> N
     known = tests_of_lines.TestsOfLines(ROOT, dict.fromkeys(names, 1.0), lines)
     assert known.of(path, range(85, 86)) == names[:1]
     assert known.of(path, range(86, 87)) == []
+
+
+def test_the_tests_whose_file_imports_the_module_come_first_and_then_the_cheapest_of_each_file() -> None:
+    path, about, others = (
+        "backup/runs/history_entries.py",
+        "tests/unit/test_history_entries.py",
+        "tests/unit/test_log.py",
+    )
+    seconds = {f"{about}::a": 3.0, f"{about}::b": 2.0, f"{others}::c": 1.0, "tests/unit/test_names.py::d": 0.5}
+    lines = CoverageData(no_disk=True)
+    for name in seconds:
+        lines.set_context(name)
+        lines.add_lines({str(ROOT / path): [85]})
+    known = tests_of_lines.TestsOfLines(ROOT, {**seconds, f"{others}::e": 0.1}, lines)
+    assert [name[-1] for name in known.of(path, range(85, 86))] == ["b", "a", "d", "c"]

@@ -2,8 +2,10 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -136,6 +138,41 @@ def test_a_chunk_of_which_the_backup_has_more_than_twice_the_records_is_cut_by_t
     assert [(chunk.deletes, chunk.source_records, chunk.backup_records) for chunk in settled] == [
         (extra, 10, 10 + extra)
     ]
+
+
+@pytest.mark.parametrize(
+    ("may", "seconds_left", "asked", "fingerprints"),
+    [
+        (None, 100.0, [], 3),  # not a SQL server
+        ([True], 100.0, [6], 1),
+        ([True], 60.0, [], 3),
+        ([False, True], 100.0, [6, 3], 2),  # the first chunk showed that a statement is quick
+        ([False, False], 100.0, [6, 3], 3),
+    ],
+)
+def test_a_quiet_source_is_compared_at_once_only_where_both_sides_may_be_asked_about_so_many_records(
+    monkeypatch: pytest.MonkeyPatch,
+    may: list[bool] | None,
+    seconds_left: float,
+    asked: list[int],
+    fingerprints: int,
+) -> None:
+    records, compared = list[int](), list[None]()
+    source, backup = (MemoryStore(name, [record(n) for n in range(6)]) for name in ("source", "backup"))
+
+    def may_source(number: int, _seconds: float) -> bool:
+        records.append(number)
+        return True
+
+    if may is not None:
+        monkeypatch.setattr(source, "relational", SimpleNamespace(may_look_at_once=may_source))
+        monkeypatch.setattr(backup, "relational", SimpleNamespace(may_look_at_once=lambda *_: may.pop(0)))
+    source.on["fingerprint"] = lambda: compared.append(None)
+    run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
+    quiet = replace(steps(), quiet_records=6, seconds_left=lambda: seconds_left)
+    assert sync_stores(source, backup, run, tally, Guard(), quiet) is None
+    assert tally.counts == Counts(skipped=6)
+    assert (records, len(compared)) == (asked, fingerprints)
 
 
 @given(sides, sides)
