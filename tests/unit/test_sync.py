@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.core.errors import ConstraintRefused, GuardTripped, LockLost, Stopped, StoreUnavailable
-from backup.core.model import WHOLE, Key
+from backup.core.model import WHOLE, Key, Record
 from backup.core.run_values import Counts, Run, Trigger
 from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
@@ -271,6 +271,27 @@ def test_deletes_that_others_must_precede_are_made_in_as_many_rounds_as_it_takes
     assert backup.contents().keys() == {9}
 
 
+@pytest.mark.parametrize("chunk_size", [3, 50], ids=["after a chunk", "before the deletes"])
+@pytest.mark.parametrize(("force", "limit", "aside"), [(False, None, []), (True, None, ["[0]"]), (False, 50, ["[0]"])])
+def test_what_waits_when_the_time_is_up_is_set_aside_where_the_next_call_would_not_find_it(
+    monkeypatch: pytest.MonkeyPatch, chunk_size: int, force: bool, limit: int | None, aside: list[str]
+) -> None:
+    """A forced run would take the record for one that is written, and a run with a limit may not look there again."""
+    source = MemoryStore("source", [record(n, 2) for n in range(6)], chunk_size=chunk_size)
+    backup = MemoryStore("backup", [record(0, 1), record(9)])
+    write = backup.write
+
+    def constrained(records: Sequence[Record], *arguments: Any) -> Written:
+        if any(written["id"] == 0 for written in records):
+            raise ConstraintRefused("It exists already.")
+        return write(records, *arguments)
+
+    monkeypatch.setattr(backup, "write", constrained)
+    run, tally = Run("test", Trigger.CLI, force, NOW, limit=limit), Tally(lambda counts: None)
+    assert sync_stores(source, backup, run, tally, Guard(), replace(steps(), seconds_left=lambda: 0)) is not None
+    assert ([*tally.failures], tally.counts.failed) == (aside, len(aside))
+
+
 def test_a_source_without_records_never_empties_a_backup() -> None:
     backup = MemoryStore("backup", [record(1)])
     with pytest.raises(GuardTripped, match="source of test holds no records: 1 of 1 records would be deleted") as error:
@@ -344,6 +365,21 @@ def test_progress_is_told_after_every_step() -> None:
 
 def lower_case(value: Any) -> Any:
     return value.lower().rstrip()
+
+
+def test_the_backup_is_asked_for_other_spellings_only_where_inserts_meet_deletes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, backup = MemoryStore("source", [record(n, 2) for n in range(3)]), MemoryStore("backup", [record(1, 1)])
+    asked, matching = list[Key](), backup.matching
+
+    def matched(keys: Sequence[Key]) -> set[Key]:
+        asked.extend(keys)
+        return matching(keys)
+
+    monkeypatch.setattr(backup, "matching", matched)
+    assert run_sync(source, backup) == Counts(inserted=2, updated=1)
+    assert asked == []
 
 
 @pytest.mark.parametrize(("new", "old"), [("A", "a"), ("a ", "a"), ("STRASSE", "strasse")])
