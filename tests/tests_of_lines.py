@@ -90,8 +90,8 @@ class TestsOfLines:
         """The tests that run one of the lines; for lines that run at import, those that run any line of the file, and
         those whose file imports something of it.
 
-        Those whose file imports something of it come first: it is what they are about. The cheapest of each file come
-        first, then the next of each file.
+        Unit tests come first, and those whose file imports something of it. Of them as of the others, the cheapest of
+        each file come first, then the next of each file.
         """
         by_line = self.data.contexts_by_lineno(str(self.root / path))
         names = {name for line in lines for name in by_line.get(line, ()) if name in self.seconds}
@@ -103,9 +103,9 @@ class TestsOfLines:
         files = defaultdict[str, list[str]](list)
         for name in sorted(names, key=lambda name: (self.seconds[name], name)):
             files[name.split("::")[0]].append(name)
-        about = [tests for file, tests in files.items() if file in importing]
-        others = [tests for file, tests in files.items() if file not in importing]
-        return [name for tests in (about, others) for name in chain(*zip_longest(*tests)) if name]
+        first = {file for file in files if file in importing or file.startswith("tests/unit/")}
+        in_turn = ([files[file] for file in files if (file in first) is is_first] for is_first in (True, False))
+        return [name for tests in in_turn for name in chain(*zip_longest(*tests)) if name]
 
     def stages(self, path: str, lines: range, seconds: Sequence[float]) -> list[list[str]]:
         """Of those tests, what takes so many seconds, then what takes so many seconds of the others …"""

@@ -130,16 +130,15 @@ def test_what_a_module_says_at_its_import_is_for_the_tests_that_import_it() -> N
     assert known.of(path, range(86, 87)) == []
 
 
-def test_the_tests_whose_file_imports_the_module_come_first_and_then_the_cheapest_of_each_file() -> None:
-    path, about, others = (
-        "backup/runs/history_entries.py",
-        "tests/unit/test_history_entries.py",
-        "tests/unit/test_log.py",
-    )
-    seconds = {f"{about}::a": 3.0, f"{about}::b": 2.0, f"{others}::c": 1.0, "tests/unit/test_names.py::d": 0.5}
+def test_unit_tests_and_those_whose_file_imports_the_module_come_first_the_cheapest_of_each_file_before_others() -> (
+    None
+):
+    path, unit, contract = "backup/mirror/guard.py", "tests/unit/test_guard.py", "tests/contract/test_set_aside.py"
+    imports, others = "tests/contract/test_store.py", "tests/scenarios/test_rest.py"
+    seconds = {f"{unit}::a": 3.0, f"{unit}::b": 2.0, f"{imports}::c": 1.0, f"{contract}::d": 0.5, f"{others}::e": 0.1}
     lines = CoverageData(no_disk=True)
     for name in seconds:
         lines.set_context(name)
         lines.add_lines({str(ROOT / path): [85]})
-    known = tests_of_lines.TestsOfLines(ROOT, {**seconds, f"{others}::e": 0.1}, lines)
-    assert [name[-1] for name in known.of(path, range(85, 86))] == ["b", "a", "d", "c"]
+    known = tests_of_lines.TestsOfLines(ROOT, {**seconds, f"{others}::f": 0.1}, lines)
+    assert [name[-1] for name in known.of(path, range(85, 86))] == ["c", "b", "a", "e", "d"]
