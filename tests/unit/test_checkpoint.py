@@ -72,12 +72,21 @@ def test_the_numbers_of_chunks_add_up() -> None:
     assert (at.counts, at.source_records, at.backup_records, at.proof) == (Counts(1, 4, 0, 3), 8, 11, PROOF + PROOF)
 
 
+def test_that_a_key_could_not_be_read_is_remembered_to_the_end_of_the_walk() -> None:
+    at = Checkpoint()
+    for unread, chunk in ((False, Chunk(None, (1,))), (True, Chunk((1,), (2,))), (False, Chunk((2,), (3,)))):
+        at = at.past(chunk, Counts(), 0, 0, None, must_return=False, unread_keys=unread)
+    assert at.unread_keys
+    assert not at.begun_anew().unread_keys
+
+
 def test_a_chunk_with_deletes_is_remembered_until_it_is_proven() -> None:
-    parts = Chunk(None, (5,)), Chunk((5,), None)
-    at = walked(Checkpoint(), *parts, deletes=True)
-    proven = at.proven(parts[0], PROOF)
-    assert at.deleting == parts
-    assert (proven.deleting, proven.proof) == ((parts[1],), PROOF)
+    parts = Chunk((5,), None), Chunk(None, (5,))
+    at = walked(Checkpoint(begin=(5,), after=(5,)), *parts, deletes=True)
+    assert (at.deleting, at.deleting_first) == (parts, 1)
+    for part, other, first in ((parts[0], parts[1], 0), (parts[1], parts[0], 1)):
+        proven = at.proven(part, PROOF)
+        assert (proven.deleting, proven.deleting_first, proven.proof) == ((other,), first, PROOF)
 
 
 keys = st.one_of(
@@ -104,6 +113,7 @@ checkpoints = st.builds(
     proof=st.just(PROOF),
     deleting=st.lists(st.builds(Chunk, ends, ends), max_size=3).map(tuple),
     deleting_first=st.integers(0, 3),
+    unread_keys=st.booleans(),
 )
 
 

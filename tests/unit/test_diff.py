@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.core.model import Key, Version
-from backup.mirror.diff import Changes, compare, has_changed, went_back, with_server_equality
+from backup.mirror.diff import Changes, compare, has_changed, only_touched, went_back, with_server_equality
 from backup.stores.exact_json import decimal_of
 
 keys = st.tuples(st.integers(0, 8))
@@ -49,6 +49,30 @@ def test_a_record_is_changed_when_its_version_or_then_its_etag_differs(
     source: Version, backup: Version, expected: bool
 ) -> None:
     assert has_changed(source, backup) is expected
+
+
+@pytest.mark.parametrize(
+    ("source", "backup", "expected"),
+    [
+        (Version((1,), "b"), Version((1,), "a"), True),
+        (Version((1,), "a"), Version((1,), "a"), False),
+        (Version((2,), "b"), Version((1,), "a"), False),
+        (Version((1,), None), Version((1,), "a"), False),
+    ],
+)
+def test_a_record_is_only_touched_when_nothing_but_its_etag_differs(
+    source: Version, backup: Version, expected: bool
+) -> None:
+    assert only_touched(source, backup) is expected
+
+
+def test_without_their_records_in_the_source_inserts_are_none_and_updates_are_deletes() -> None:
+    new, changed, other, gone = [(n,) for n in range(4)]
+    changes = Changes(frozenset({new}), frozenset({changed, other}), frozenset({gone}), 5)
+    assert changes.without_source({new, changed}) == Changes(
+        frozenset(), frozenset({other}), frozenset({gone, changed}), 5
+    )
+    assert changes.without_source(set()) == changes
 
 
 def test_each_key_is_inserted_updated_deleted_or_skipped() -> None:

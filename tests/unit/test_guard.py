@@ -15,6 +15,8 @@ TEN_A_WEEK = Guard(100, 10, 5, deleted_lately=lambda: 40)
         (TEN_A_DAY, 5, 20, "MaxDeletePercent is 10"),  # the floor
         (TEN_A_DAY, 10, 100, "MaxDeletePercent is 10"),
         (Guard(), 5, 10, "more than half"),
+        (Guard(), 2, 4, "more than half"),
+        (Guard(), 20, 60, "MaxDeletePercent is 10"),  # its own floor
         (Guard(100, 100, 0, max_deletes=7), 7, 1_000, "MaxDeletes is 7"),
         (TEN_A_WEEK, 60, 960, "MaxDeletePercentPerWeek is 10"),
     ],
@@ -24,6 +26,11 @@ def test_what_a_limit_allows_and_one_more(guard: Guard, deletes: int, records: i
     with pytest.raises(GuardTripped, match=is_said):
         guard.check_deletes(deletes + 1, 1, records, "source", allowed=False, dry_run=False)
     guard.check_deletes(deletes + 1, 1, records, "source", allowed=True, dry_run=False)
+
+
+def test_a_side_of_three_records_may_lose_all_and_a_week_without_deletes_has_no_limit_of_its_own() -> None:
+    Guard().check_deletes(3, 1, 3, "source", allowed=False, dry_run=False)
+    Guard(100, 10, 5).check_deletes(50, 1, 100, "source", allowed=False, dry_run=False)
 
 
 def test_a_source_without_records_may_delete_nothing_but_on_demand() -> None:
