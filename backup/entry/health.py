@@ -73,15 +73,21 @@ def _of_side(check: Health) -> list[Concern]:
 
 
 def _merged(concerns: Sequence[Concern]) -> list[Concern]:
-    """The concerns; where both sides of a service have the same, one concern for both."""
+    """The concerns; where both sides of a service, or a side and its last sync, have the same error, one for both."""
     by_text: dict[tuple[str | None, str], Concern] = {}
     for concern in concerns:
         what = (concern.service, concern.detail or concern.reason)
-        if what in by_text and by_text[what].side != concern.side:
-            by_text[what] = replace(concern, side=None, reason="The service cannot be used as it is set up.")
-        else:
-            by_text[what] = concern
+        other = by_text.get(what)
+        by_text[what] = concern if other is None or other.side == concern.side else _for_both(other, concern)
     return list(by_text.values())
+
+
+def _for_both(first: Concern, second: Concern) -> Concern:
+    if first.side is not None and second.side is not None:
+        return replace(second, side=None, reason="The service cannot be used as it is set up.")
+    of_side, of_sync = (second, first) if first.side is None else (first, second)
+    reason = f"{of_side.reason} {of_sync.reason}"
+    return replace(of_side, reason=reason, sync_id=of_sync.sync_id, since=of_sync.since)
 
 
 def _because(reason: str, error: BackupError, check: Health | None = None) -> Concern:

@@ -79,6 +79,10 @@ def test_a_source_that_is_gone_is_a_503_with_its_reason(place: Place, tmp_path: 
     assert [(one["Service"], one["Side"], one["Error"]) for one in found.body["Reasons"]] == [
         ("order", "source", "SourceMissing")
     ]
+    failed = place.registry.get("order").sync(Trigger.CLI)
+    [both] = answer(place.settings).body["Reasons"]
+    assert (both["Side"], both["SyncId"]) == ("source", failed.run.sync_id)
+    assert both["Reason"] == "The source is down. The last sync that ended has failed."
 
 
 def test_a_sync_that_failed_is_a_reason_until_one_completes(place: Place) -> None:

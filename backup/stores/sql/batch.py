@@ -174,7 +174,7 @@ class SqlBatch:
             while left:
                 images, _ = whole_batch.images(left, Action.UPDATED)
                 before |= {image.key: image.record for image in images if image.record is not None}
-                left = rest(left, images)
+                left = keys_without_image(left, images)
         places = {name: columns.index(name) for name in columns}
         key_places = [places[name] for name in shape.key_names]
         whole_rows = []
@@ -210,7 +210,7 @@ class SqlBatch:
             left = list(part)
             while left:
                 images, size = self.images(left, action, locked=accept is not None)
-                left = rest(left, images)
+                left = keys_without_image(left, images)
                 if accept is not None:
                     refused = {image.key for image in images if not accept(image)}
                     looked_up.left |= refused
@@ -270,7 +270,7 @@ def key_batches(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits
     return batched(keys, step)
 
 
-def rest(keys: Sequence[Key], images: Sequence[Image]) -> list[Key]:
+def keys_without_image(keys: Sequence[Key], images: Sequence[Image]) -> list[Key]:
     """The keys that have no image yet. Empty if there is no image at all, for then no other key has a row."""
     image_keys = {image.key for image in images}
     return [key for key in keys if key not in image_keys] if image_keys else []

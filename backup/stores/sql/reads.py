@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from backup.core.errors import RecordRefused, Undecoded
 from backup.core.model import WHOLE, Action, Chunk, Image, Key, Record
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.batch import SqlBatch, key_batches, rest
+from backup.stores.sql.batch import SqlBatch, key_batches, keys_without_image
 from backup.stores.sql.rows import Rows, first_rows, values_of
 from backup.stores.sql.table import TableShape
 from backup.stores.values import LeftOut, Limits
@@ -124,7 +124,7 @@ class SqlReads:
                 for attempt in self._access.attempts("read records"):
                     with attempt as cx:
                         images, _ = self._batch_on(cx, shape).images(left, action)
-                left = rest(left, images)
+                left = keys_without_image(left, images)
                 if images:
                     yield images
                 del images  # else memory would hold them beside the next ones
