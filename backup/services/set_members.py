@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized
 from backup.core.log import event
-from backup.core.patterns import NameIndex, is_pattern
+from backup.core.patterns import NameIndex, is_pattern, matching
 from backup.core.suggestions import did_you_mean, quoted
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.set_specs import SetSpecs
@@ -63,8 +63,7 @@ def members_of(specs: SetSpecs) -> Members:
         # Each table that has a copy fails with an entry of its own, and its past can be seen.
         event("set.not_listed", level=logging.WARNING, set=specs.name, error=error, hint=error.hint)
         copies = _gone(specs, (), in_backup)
-        specs = specs.among(copies)
-        return Members({name: specs.spec(name, None) for name in copies}, errors=[error])
+        return _without_source(specs.among(copies), copies, error)
     made = _made.get(specs.name)
     if made is not None and _are_same(made.settings, specs.made_of) and made[1:3] == (in_source, in_backup):
         members = made.members
@@ -78,6 +77,16 @@ def members_of(specs: SetSpecs) -> Members:
         gone, ignored = ", ".join(members.gone), ", ".join(members.ignored)
         event("set.tables", level=logging.WARNING, set=specs.name, gone=gone, ignored=ignored)
     return members
+
+
+def _without_source(specs: SetSpecs, copies: Sequence[str], error: BackupError) -> Members:
+    services, errors = dict[str, ServiceSpec](), [error]
+    for name in copies:
+        try:
+            services[name] = specs.spec(name, None)
+        except ConfigError as refused:
+            errors.append(refused)
+    return Members(services, errors=errors)
 
 
 def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
@@ -183,14 +192,23 @@ def _typeable(name: str) -> str:
 
 def _gone(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[Listed]) -> list[str]:
     """The copies in the backup whose table the source does not have any more."""
-    present = {listed.name.lower() for listed in in_source}
+    sources, copies = ({listed.name for listed in listing} for listing in (in_source, in_backup))
+    # A file of SQLite has no schemas.
+    of_others = {name.rpartition(".")[2] for name in specs.neighbours}
+    of_others |= {copy for name in specs.neighbours for copy in matching(name, copies)}
+
+    def has_source(copy: str) -> bool:
+        name = same_name(copy, sources)
+        return name == copy or bool(name and name not in copies)  # one that has a copy of its own is another's source
+
     return [
         listed.name
         for listed in in_backup
-        if listed.name.lower() not in present
+        if not has_source(listed.name)
         and listed.name.rpartition(".")[2].lower() not in OWN_NAMES
+        and listed.name not in of_others
         and (specs.section.is_cosmos or any(column.name == "SyncedAt" for column in listed.columns))
-        and specs.rival_of(listed.name) is not None
+        and specs.takes(listed.name)
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 from backup.config.set_settings import SetSection, TableSection, options_of
@@ -16,7 +16,7 @@ from backup.core.patterns import matching
 from backup.core.transforms import Transform
 from backup.mirror.guard import Guard
 from backup.services.places import TARGET
-from backup.services.spec import ServiceSpec
+from backup.services.spec import ServiceSpec, specs_of
 from backup.services.table_sections import TableSections
 from backup.stores import Limits, Listed, Rules, Side, SideName, Store, open_store
 
@@ -88,13 +88,33 @@ class SetSpecs:
             return replace(spec, refused=ConfigError(text, hint="Remove key there: a primary key is its key."))
         return spec
 
-    def rival_of(self, table: str) -> ServiceSpec | None:
-        """The service that this set would have for a table of this name, for comparing places; None without one. Asks
-        no database."""
+    def takes(self, table: str) -> bool:
+        """Whether a table of this name would belong to the set."""
         section = self.section
         if any(matching(pattern, [table]) for pattern in section.exclude):
+            return False
+        return any(matching(pattern, [table]) for pattern in section.patterns)
+
+    def rival_of(self, table: str) -> ServiceSpec | None:
+        """The sides of the service that this set would have for a table of this name, for comparing places, without its
+        rules; None without one. Asks no database."""
+        if not self.takes(table):
             return None
-        return self.spec(table, None) if any(matching(pattern, [table]) for pattern in section.patterns) else None
+        sides = self.side("source", table), self.side("backup", table)
+        return ServiceSpec(f"{self.name}/{table}", *sides, Rules(of_set=True), Guard())
+
+    @cached_property
+    def neighbours(self) -> Sequence[str]:
+        """The names of the tables or containers in the same database that are copies of services of the settings."""
+        own, is_cosmos = self.side("backup"), self.section.is_cosmos
+        beside = (
+            spec.backup
+            for spec in specs_of(self._settings)
+            if spec.backup.connection_string == own.connection_string
+            and (not is_cosmos or spec.backup.database == own.database)
+        )
+        names = (side.container if is_cosmos else side.table or side.default_table for side in beside)
+        return [*filter(None, names)]
 
     def side(self, role: SideName, table: str = "") -> Side:
         """Returns the side of the service of this table; without one, the side of all services."""

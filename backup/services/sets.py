@@ -153,7 +153,7 @@ class ServiceSet:
     def _is_own(self, service: str) -> bool:
         """Whether the service is one of this set. A table that the file excludes now is none any more."""
         set_name, _, table = service.partition("/")
-        return set_name.lower() == self.name.lower() and self.specs.rival_of(table) is not None
+        return set_name.lower() == self.name.lower() and self.specs.takes(table)
 
     @contextmanager
     def _history(self) -> Iterator[History]:

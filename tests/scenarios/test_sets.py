@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -389,6 +389,10 @@ def test_a_table_that_is_gone_is_kept_and_its_past_can_be_seen(shop: Shop) -> No
     assert registry.directory.sets["shop"].members.gone == [f"{shop.prefix}Invoice"]
     assert len(shop.rows('"Invoice"')) == 2
     assert registry.get(shop.name("invoice")).past.history(1)[0].counts.inserted == 2
+    # The copy of a service of the settings in the same database is none of a table that is gone.
+    there = {"BackupThingDb__ConnectionString": shop.backup, "BackupThingDb__Table": f"{shop.prefix}Invoice"}
+    beside = replace(shop, settings=there | {"SourceThingDb__ConnectionString": f"{shop.source}_other"})
+    assert beside.registry(EXCLUDE).directory.sets["shop"].members.gone == []
 
 
 def test_without_its_source_a_set_fails_table_by_table_and_its_past_can_be_seen(sqlite_shop: Shop) -> None:
@@ -545,6 +549,13 @@ def test_masks_without_a_key_name_the_table_that_is_left_out(sqlite_shop: Shop) 
     [error] = plan.errors
     assert str(error).startswith("shop/Customer is left out. ")
     assert "BackupMask__Key" in str(error)
+    # What is said of tables that are gone, and of other sets with such a name, needs no key.
+    sqlite_shop.sync(EXCLUDE)
+    sqlite_shop.run('DROP TABLE "Customer"')
+    other = f"[set.b]\nsource = '{sqlite_shop.source}'\nbackup = '{sqlite_shop.backup}2'\ntables = 'Invoice'"
+    masked = sqlite_shop.registry(EXCLUDE, '[set.shop.table."*"]', 'mask = { Fax = "hmac" }', other)
+    assert masked.directory.sets["shop"].members.gone == ["Customer"]
+    assert [outcome.error for outcome in masked.sync("b", Trigger.CLI)] == [None]
 
 
 def test_commands_say_which_variables_to_set_and_a_shared_note_once(sqlite_shop: Shop, tmp_path: Path) -> None:
