@@ -95,7 +95,7 @@ class _Watch:
     def __init__(self) -> None:
         self._calls: set[TimedCall] = set()
         self._changed = threading.Condition()
-        self._wakes_at = float("inf")
+        self._next = float("inf")
         self._runs = False
 
     def add(self, call: TimedCall) -> None:
@@ -104,8 +104,7 @@ class _Watch:
                 self._runs = True
                 threading.Thread(target=self._run, name="calls", daemon=True).start()
             self._calls.add(call)
-            if call.deadline < self._wakes_at:
-                self._wakes_at = call.deadline
+            if call.deadline < self._next:
                 self._changed.notify()
 
     def remove(self, call: TimedCall) -> None:
@@ -122,10 +121,7 @@ class _Watch:
             with self._changed:
                 over = [call for call in self._calls if call.is_over()]
                 self._calls.difference_update(over)
-                # Nearly all calls end long before their time is up. So the thread sleeps on though no call is left, and
-                # nobody has to wake it for the next one.
-                if self._calls or self._wakes_at <= time.monotonic():
-                    self._wakes_at = min((call.deadline for call in self._calls), default=float("inf"))
+                self._next = min((call.deadline for call in self._calls), default=float("inf"))
                 if not over:
                     self._changed.wait(self._wait())
             for call in over:
@@ -134,7 +130,7 @@ class _Watch:
     def _wait(self) -> float | None:
         if interrupts.requested():
             return _LOOK_SECONDS
-        return None if self._wakes_at == float("inf") else self._wakes_at - time.monotonic()
+        return None if self._next == float("inf") else self._next - time.monotonic()
 
 
 _watch = _Watch()
