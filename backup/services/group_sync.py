@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Lock
 
 from backup.config.given_services import ALL
@@ -29,22 +29,40 @@ class GroupSync:
             self._syncs_of.setdefault(service_set.name if service_set else "", []).append(sync)
 
     def begin(self, look: Callable[[Sequence[SyncInTurn]], None] | None) -> list[Future[None]]:
-        """Starts the syncs in threads; returns what ends with each. The syncs of a set wait for a `look` at them.
+        """Starts the syncs in threads; returns what ends with them. Those of a set wait for a `look` at them, which may
+        settle some.
 
         Those of a whole set that is to be read as of one moment share a snapshot, which ends with the last of them."""
         futures: list[Future[None]] = []
         for set_name, syncs in self._syncs_of.items():
-            pool = ThreadPoolExecutor(min(len(syncs), syncs[0].at_once), thread_name_prefix="sync")
-            self._pools.append(pool)
             snapshot = self._snapshot(set_name, syncs)
             for sync in syncs:
                 sync.snapshot = snapshot
-            looks = [pool.submit(spans.carried(look), syncs)] if set_name and look is not None else []
-            of_set = [*looks, *in_turn(self._in_order(set_name, syncs), pool, looks)]
+            if set_name and look is not None:
+                looking = self._pool("look", 1)
+                of_set = [looking.submit(spans.carried(self._look_and_sync), look, set_name, syncs)]
+            else:
+                of_set = in_turn(self._in_order(set_name, syncs), self._pool("sync", len(syncs), syncs[0].at_once))
             if snapshot is not None:
                 _call_after(snapshot.close, of_set)
             futures += of_set
         return futures
+
+    def _pool(self, name: str, *threads: int) -> ThreadPoolExecutor:
+        pool = ThreadPoolExecutor(min(threads), thread_name_prefix=name)
+        self._pools.append(pool)
+        return pool
+
+    def _look_and_sync(
+        self, look: Callable[[Sequence[SyncInTurn]], None], set_name: str, syncs: Sequence[SyncInTurn]
+    ) -> None:
+        """Looks at the syncs of a set, and then makes those that are left. Whoever began it may have left meanwhile."""
+        try:
+            look(syncs)
+        finally:
+            if left := [sync for sync in syncs if not sync.has_ended]:
+                with ThreadPoolExecutor(min(len(left), left[0].at_once), thread_name_prefix="sync") as pool:
+                    wait(in_turn(self._in_order(set_name, left), pool))
 
     def _snapshot(self, set_name: str, syncs: Sequence[SyncInTurn]) -> SetSnapshot | None:
         """What the syncs read in, if they are of a whole set that is consistent."""

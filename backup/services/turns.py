@@ -57,15 +57,12 @@ class SyncInTurn(Observer):
         self._run: Run | None = None
         self._outcome: Outcome | None = None
         self._unrecorded: SyncService | None = None
-        self._is_settled = False
         self.snapshot: SetSnapshot | None = None
         """Where it reads its source; None: as it is now."""
 
     def run(self, others: Sequence[Future[None]] = ()) -> None:
-        """Syncs, once the others have ended, unless a look has settled it by then."""
+        """Syncs, once the others have ended."""
         wait(others)
-        if self._is_settled:
-            return
         self._has_turn.set()
         try:
             service = self._open_service(self.service)
@@ -96,7 +93,7 @@ class SyncInTurn(Observer):
 
     def settle(self, outcome: Outcome) -> None:
         """Takes this for the outcome of the sync, before its turn has come: a look has settled it."""
-        self._outcome, self._is_settled = outcome, True
+        self._outcome = outcome
         self._has_turn.set()
         self._has_begun.set()
         self._observer.progress(self.service, outcome.run.counts)
@@ -163,12 +160,10 @@ def could_not_begin(service: str, verb: Verb, trigger: Trigger, options: Options
     return Outcome(run.ended(Status.FAILED, run.started_at, Counts(), redact(str(error))), error)
 
 
-def in_turn(
-    groups: Sequence[Sequence[SyncInTurn]], pool: ThreadPoolExecutor, first: Sequence[Future[None]] = ()
-) -> list[Future[None]]:
-    """Starts the syncs, group by group: those of a group once all groups before, and `first`, have ended. If there are
-    several groups, what was refused is synced again at the end, the last group first."""
-    rounds: list[list[Future[None]]] = [[*first]] if first else []
+def in_turn(groups: Sequence[Sequence[SyncInTurn]], pool: ThreadPoolExecutor) -> list[Future[None]]:
+    """Starts the syncs, group by group: those of a group once all groups before have ended. If there are several
+    groups, what was refused is synced again at the end, the last group first."""
+    rounds: list[list[Future[None]]] = []
     for group in groups:
         before = [future for futures in rounds for future in futures]
         rounds.append([pool.submit(spans.carried(sync.run), before) for sync in group])

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.stores.sql.engines.failures import FULL_HINT, Failure, driver_text, name_in
@@ -34,6 +35,9 @@ class OpenFile(WaitingConnection):
     main_file: str | None = None
     """The file that SQLite says it has opened, once somebody has asked."""
 
+    catalog: tuple[int, tuple[Any, ...]] | None = None
+    """The rows of sqlite_master as they were read last, and the file's schema version before that."""
+
     @property
     def encoding(self) -> str:
         """The encoding of the file's texts, as a connection has read it last: the first table of a file settles it."""
@@ -59,6 +63,17 @@ def _identity(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return stat.st_dev, stat.st_ino
+
+
+def asked_plainly(cx: sa.Connection, statement: str) -> list[Any]:
+    """The rows of a statement without parameters, by the driver itself. For one that reads little, SQLAlchemy takes
+    several times as long as SQLite."""
+    driver: Any = cx.connection.driver_connection
+    try:
+        rows: list[Any] = driver.execute(statement).fetchall()
+    except sqlite3.Error as error:
+        raise sa.exc.DBAPIError(None, None, error) from None
+    return rows
 
 
 class SqliteFile:

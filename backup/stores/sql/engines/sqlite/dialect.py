@@ -30,7 +30,7 @@ from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import any_begins_with
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
-from backup.stores.sql.engines.sqlite.connection import SqliteFile
+from backup.stores.sql.engines.sqlite.connection import SqliteFile, asked_plainly
 from backup.stores.sql.engines.sqlite.engines import SqliteEngines
 from backup.stores.sql.engines.sqlite.fingerprint import (
     INTEGERS,
@@ -98,7 +98,7 @@ class SqliteDialect(DialectDefaults):
         for cx in (here, there):
             driver: Any = cx.connection.driver_connection
             if driver.main_file is None:  # it cannot move to another file
-                [driver.main_file] = driver.execute(_FILE).fetchone()
+                [[driver.main_file]] = asked_plainly(cx, _FILE)
             paths.append(Path(driver.main_file))
         return paths[0].samefile(paths[1])
 

@@ -13,6 +13,7 @@ from backup.core.errors import BackupError, SchemaMismatch
 from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.prepared import TABLES_KEPT
+from backup.stores.sql.engines.sqlite.connection import asked_plainly
 from backup.stores.sql.engines.sqlite.text import UTF_16
 from backup.stores.sql.engines.sqlite.types import ROW_NUMBER, holds_numbers, type_of
 from backup.stores.sql.engines.tables import TableName
@@ -170,7 +171,7 @@ _ALL_INDEXES = sa.text(
     WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
     """
 )
-_MASTER = sa.text("SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master")
+_MASTER = "SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
 
 
 def describe_all(cx: sa.Connection) -> Mapping[str, Described]:
@@ -216,7 +217,14 @@ _remembered: dict[tuple[Callable[[sa.Connection], Any], tuple[Any, ...]], Any] =
 
 
 def _master(cx: sa.Connection) -> tuple[Any, ...]:
-    return tuple(map(tuple, cx.execute(_MASTER)))
+    """The rows of sqlite_master. A connection that has read them reads them again only if the file's schema version has
+    changed: by that SQLite itself knows whether what the connection has read of the schema still counts."""
+    driver: Any = cx.connection.driver_connection
+    [[version]] = asked_plainly(cx, "PRAGMA schema_version")
+    if driver.catalog is None or driver.catalog[0] != version:
+        driver.catalog = version, tuple(map(tuple, asked_plainly(cx, _MASTER)))
+    rows: tuple[Any, ...] = driver.catalog[1]
+    return rows
 
 
 def _declared(declared: str, collation: str | None) -> str:
