@@ -68,6 +68,11 @@ class TableSection(Common):
     renamed_from: str | None = Field(default=None, min_length=1)
     partition_key: PartitionKey | None = None
 
+    @property
+    def hides(self) -> bool:
+        """Whether values of the source are not to be in the copy."""
+        return bool(self.mask or self.transform or self.columns.include or self.columns.exclude)
+
     @model_validator(mode="after")
     def _transforms(self) -> Self:
         if not self.transform and (self.types or self.transform_version):

@@ -100,6 +100,7 @@ def _members(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[L
     services, ignored, renamed = {}, [], set[str]()
     kind = "container" if specs.section.is_cosmos else "table"
     source_names = [listed.name for listed in in_source]
+    idle = _idle_section(specs, [*source_names, *(listed.name for listed in in_backup)])
     for name, listed in sorted(chosen.items(), key=lambda item: (-(item[1].records or 0), item[0])):
         is_new = name not in copied
         old_name = _old_name(specs, name, in_backup)
@@ -115,6 +116,8 @@ def _members(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[L
             continue
         if is_late and specs.section.on_new_table == "fail":
             spec = replace(spec, refused=_new_table(spec.name))
+        elif is_new and idle is not None and not specs.own_options(name).told_by:
+            spec = replace(spec, refused=_may_be_meant(spec.name, idle))
         if old_name:
             spec = _renamed(specs, spec, old_name, is_new=is_new, in_source=bool(same_name(old_name, source_names)))
             renamed.add(old_name)
@@ -238,6 +241,21 @@ def same_name(name: str, names: Collection[str]) -> str:
         return name
     alike = [candidate for candidate in names if candidate.lower() == name.lower()]
     return alike[0] if len(alike) == 1 else ""
+
+
+def _idle_section(specs: SetSpecs, tables: Collection[str]) -> str | None:
+    """The name of a section that hides values and stands for none of these tables; None without one."""
+    names = NameIndex(tables)
+    hiding = (name for name, section in specs.section.sections.items() if section.hides)
+    return next((name for name in hiding if not names.matching(name)), None)
+
+
+def _may_be_meant(service: str, section: str) -> ConfigError:
+    return ConfigError(
+        f"{service} is new, and the section {quoted(section)} hides values of a table that is not there. It may be "
+        "meant for this one, so nothing was copied.",
+        hint="Correct the name of the section in backup.toml, or remove it. Tables that have a copy were tried.",
+    )
 
 
 def _new_table(name: str) -> ConfigError:

@@ -558,6 +558,20 @@ def test_masks_without_a_key_name_the_table_that_is_left_out(sqlite_shop: Shop) 
     assert [outcome.error for outcome in masked.sync("b", Trigger.CLI)] == [None]
 
 
+def test_a_mask_whose_table_is_misspelt_keeps_new_tables_out_of_the_backup(sqlite_shop: Shop) -> None:
+    sqlite_shop.run(SHOP)
+    lines = (EXCLUDE, '[set.shop.table."Custmer"]', 'columns = { exclude = ["Name"] }')
+    own = ('[set.shop.table."Invoice"]', "recycle_days = 3")
+    outcomes = sqlite_shop.sync(*lines, *own)
+    assert {table for table, outcome in outcomes.items() if outcome.error is None} == {"Invoice"}
+    assert "'Custmer' hides values" in str(outcomes["Customer"].error)
+    assert sqlite_shop.tables("backup") == ["Invoice", "RecycleBin", "SetCatalog", "SyncHistory"]
+    sqlite_shop.sync(EXCLUDE)
+    sqlite_shop.run('DROP TABLE "Customer"; CREATE TABLE "Later" ("Id" INTEGER PRIMARY KEY)')
+    gone = sqlite_shop.sync(EXCLUDE, '[set.shop.table."Customer"]', lines[2])  # a table that was dropped is no mistake
+    assert gone["Later"].error is None
+
+
 def test_commands_say_which_variables_to_set_and_a_shared_note_once(sqlite_shop: Shop, tmp_path: Path) -> None:
     sqlite_shop.run(SHOP)
     ended = command(tmp_path, {}, "init", "SHOP_SOURCE")
