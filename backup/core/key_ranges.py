@@ -3,11 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import overload
 
 from backup.core.model import Key
 
 KeyRange = tuple[int, int]
 """The integers from the first to the second, both included."""
+
+
+class NumberedKeys(Sequence[Key]):
+    """Keys of one integer each, without gaps: those of all numbers in a range. Holds none of them in memory."""
+
+    def __init__(self, numbers: range) -> None:
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, place: int) -> Key: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> NumberedKeys: ...
+
+    def __getitem__(self, place: int | slice) -> Key | NumberedKeys:
+        return NumberedKeys(self.numbers[place]) if isinstance(place, slice) else (self.numbers[place],)
 
 
 def count_keys(ranges: Iterable[KeyRange]) -> int:

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Any
 
 from backup.core.errors import StoreError
-from backup.core.key_ranges import KeyRange
+from backup.core.key_ranges import KeyRange, NumberedKeys
 from backup.core.model import Action, Image, Key
 from backup.stores import LongText, Shape, SideName
 from backup.stores.exact_json import (
@@ -129,9 +129,13 @@ def together(sync_id: str, side: str, keys: Sequence[Key]) -> tuple[list[dict[st
 
     Keys of one entry have all bits but the last 16 in common. These bits are their block, by which the entry is found.
     """
-    if not keys or len(keys[0]) != 1 or {type(key[0]) for key in keys} != {int}:
+    numbers: Sequence[int]
+    if isinstance(keys, NumberedKeys):
+        numbers = keys.numbers
+    elif not keys or len(keys[0]) != 1 or {type(key[0]) for key in keys} != {int}:
         return [], keys
-    numbers = sorted({key[0] for key in keys})
+    else:
+        numbers = sorted({key[0] for key in keys})
     if not (is_one_integer((numbers[0],)) and is_one_integer((numbers[-1],))):
         return [], keys
     entries_of_many: list[dict[str, Any]] = []

@@ -200,7 +200,7 @@ def test_a_part_that_is_not_empty_after_all_is_left_as_it_is(sql_bench: SqlBench
     with pytest.raises(NotRelayed) as refused:
         relayed(source, backup, keep.recorder(RUN, lambda: NOW))
     assert refused.value.rest == WHOLE
-    assert "1 other records" in str(refused.value.error)
+    assert "Others wrote 1 records" in str(refused.value.error)
     assert bench.items("backup").keys() == {2}
     assert inserted(backup) == []
 

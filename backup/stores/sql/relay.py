@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
+from backup.core.key_ranges import NumberedKeys
 from backup.core.model import Chunk, Key
 from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
@@ -15,7 +16,7 @@ from backup.stores.keeping import Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.copies import mark_of, milliseconds
-from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows
 from backup.stores.sql.rows import each_row
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, NotRelayed
@@ -73,10 +74,10 @@ class SqlRelay:
         for attempt in self._access.attempts("relay records", writes=True):
             with attempt as cx, self._size.measuring() as measured:
                 relayed = self._access.dialect.relay(cx, rows, source.access.dialect)
-                if relayed:
-                    measured.records = relayed
+                if relayed is not None and relayed.number:
+                    measured.records = relayed.number
                     _keep_keys(cx, shape, part, relayed, keep)
-        return relayed
+        return None if relayed is None else relayed.number
 
 
 def may_relay(source: SqlCatalog, access: SqlAccess) -> bool:
@@ -104,17 +105,19 @@ def relayed_rows(
     )
 
 
-def _keep_keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int, keep: Keep) -> None:
+def _keep_keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: Relayed, keep: Keep) -> None:
     """Hands the keys of the relayed rows to `keep`. They are all that the part has, or the part was not empty."""
     kept = 0
     for keys in _keys(cx, shape, part, relayed):
         keep([], cx, keys)
         kept += len(keys)
-    if kept != relayed:
-        raise StoreError(f"Others wrote {kept - relayed} records into a part of the {shape.label} that was empty.")
+    if kept != relayed.number:
+        raise StoreError(
+            f"Others wrote {kept - relayed.number} records into a part of the {shape.label} that was empty."
+        )
 
 
-def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int) -> Iterator[Sequence[Key]]:
+def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: Relayed) -> Iterator[Sequence[Key]]:
     conditions = [*shape.within(part), *shape.filters]
     if len(shape.key) == 1:
         [key] = shape.key
@@ -122,9 +125,11 @@ def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: int) -> It
         orders = (key.asc(), key.desc())
         ends = (sa.select(key).where(*conditions).order_by(order).limit(1).scalar_subquery() for order in orders)
         first, last = cx.execute(sa.select(*ends)).one()
-        without_gaps = type(first) is int and type(last) is int and last - first + 1 == relayed
-        if without_gaps and _integers(cx, key, conditions) == relayed:
-            yield [(number,) for number in range(first, last + 1)]
+        without_gaps = type(first) is int and type(last) is int and last - first + 1 == relayed.number
+        # As many different integers are there as fit between these two, if none was deleted. Else they are counted.
+        all_are_there = relayed.alone and shape.key[0].type.is_row_number  # type: ignore[attr-defined] # a ServerType
+        if without_gaps and (all_are_there or _integers(cx, key, conditions) == relayed.number):
+            yield NumberedKeys(range(first, last + 1))
             return
     yield from each_row(cx, sa.select(*shape.exact_key).where(*conditions), _KEYS_AT_ONCE)
 

@@ -17,7 +17,7 @@ from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.prepared import Prepared
-from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -216,7 +216,7 @@ class Dialect(Protocol):
     ) -> None:
         """Inserts the rows in the fastest exact way. `identity`: they have values for an identity column."""
 
-    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> Relayed | None:
         """Inserts rows of a table in the database that `source` reaches, and returns their number. None, and nothing
         was done, where this server has no exact way to do so without this process reading them."""
 

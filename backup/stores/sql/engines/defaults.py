@@ -13,7 +13,7 @@ from backup.stores.listing import PassedOver
 from backup.stores.sql.engines.base import Described, Dialect, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.images_to_make import ImagesToMake
-from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_together
 from backup.stores.sql.engines.tables import TableName
 
@@ -43,7 +43,7 @@ class DialectDefaults(Dialect):
     def read_any_text(self) -> bool:
         return False
 
-    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> Relayed | None:
         return None
 
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:

@@ -17,6 +17,14 @@ class StagedRows(NamedTuple):
     number: int
 
 
+class Relayed(NamedTuple):
+    """How many rows were inserted, and whether the server is known to have changed nothing else meanwhile, as a trigger
+    would."""
+
+    number: int
+    alone: bool = False
+
+
 class RelayedRows(NamedTuple):
     """Rows of a source's table, and the columns of a copy's table that take their values.
 

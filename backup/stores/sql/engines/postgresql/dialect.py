@@ -34,7 +34,7 @@ from backup.stores.sql.engines.postgresql.snapshot import export
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
-from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -174,9 +174,9 @@ class PostgresqlDialect(DialectDefaults):
     ) -> None:
         self._copying.insert(cx, insert, rows)
 
-    def relay(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> int | None:  # noqa: ARG002 - by its connection
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> Relayed | None:  # noqa: ARG002 - by its connection
         # A server does not take COPY where row-level security applies to this login.
-        return relay_rows(cx, rows) if self._copying.may_copy(cx, rows.copy) else None
+        return Relayed(relay_rows(cx, rows)) if self._copying.may_copy(cx, rows.copy) else None
 
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> StagedRows | None:  # noqa: ARG002 - by its connection
         if not self._copying.may_stage(cx):

@@ -26,7 +26,7 @@ from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
-from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import any_begins_with
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
@@ -174,7 +174,7 @@ class SqliteDialect(DialectDefaults):
     ) -> None:
         insert.run(cx, rows)
 
-    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> int | None:
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> Relayed | None:
         if not isinstance(source, SqliteDialect) or self.is_one_file(source):
             return None
         return relay_rows(cx, rows, source.attachable)

@@ -14,17 +14,22 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from backup.stores.sql.engines.column import spelled_column, spelled_table
-from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.tables import TableAlone, refusing
 
 _ATTACHED, _STAGED = "relay_source", "backup_changes"
 _SPELLING = SQLiteDialect()
 
 
-def relay_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> int | None:
-    """Inserts the rows and returns their number; None where a condition may name tables, which SQLite would look for
-    in the copy's file first. `source` is the name of the file to attach."""
-    return None if rows.own_condition else _insert(cx, rows, source, _in_main(rows.copy), rows.names)
+def relay_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> Relayed | None:
+    """Inserts the rows; None where a condition may name tables, which SQLite would look for in the copy's file first.
+    `source` is the name of the file to attach."""
+    if rows.own_condition:
+        return None
+    driver: Any = cx.connection.driver_connection
+    before = driver.total_changes  # which also counts what triggers and foreign keys change
+    number = _insert(cx, rows, source, _in_main(rows.copy), rows.names)
+    return Relayed(number, alone=driver.total_changes - before == number)
 
 
 def stage_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> StagedRows | None:
