@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import pickle
 from collections import Counter
@@ -68,6 +69,14 @@ VALUES: dict[str, list[str]] = {
     "oid": ["4294967295"],
     "name": ["'a name'"],
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def little_to_collect() -> None:
+    """Has the garbage collector leave alone what there is by now: each connection that carried a large value is closed
+    with a whole collection, and the objects of all tests before took half a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.mark.parametrize("type_", VALUES)

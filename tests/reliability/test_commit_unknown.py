@@ -16,7 +16,7 @@ from sqlalchemy.engine.default import DefaultDialect
 
 from backup.core.run_values import Run, Status, Trigger
 from backup.stores.cosmos import throttle
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.reliability import scenes
 from tests.reliability.commits import DeafProxy
 from tests.reliability.effort import rounds
@@ -169,7 +169,7 @@ def test_any_commit_of_an_undo_may_be_told_as_failed(
 
 @pytest.fixture
 def postgresql(postgres: str) -> Iterator[Scene]:
-    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+    with lent_database(postgres) as source, lent_database(postgres) as backup:
         scene = scenes.on_postgres(source, backup)
         scene.begin()
         yield scene

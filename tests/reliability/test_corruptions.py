@@ -32,7 +32,7 @@ from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores.cosmos.store import CosmosStore
 from backup.stores.sql.store import SqlStore
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.reliability import damage
 from tests.reliability.chaos import CALM, Chaos
 from tests.reliability.effort import SEED, rounds
@@ -236,7 +236,7 @@ def on_sqlite(mirrored_files: Path, tmp_path: Path) -> Mirrored:
 @pytest.fixture
 def on_postgres(postgres: str) -> Iterator[Mirrored]:
     """A mirrored table of 1,000 rows."""
-    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+    with lent_database(postgres) as source, lent_database(postgres) as backup:
         service = Service("customer", Sql(source, "Customers"), Sql(backup, "Customers"))
         yield sql_mirror(service, POSTGRESQL, 1_000)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.reliability import scenes
 from tests.reliability.effort import rounds
 from tests.reliability.mortal import Mortal, Point, one_of_each, points_of
@@ -31,7 +31,7 @@ def sqlite(tmp_path: Path) -> Scene:
 
 @pytest.fixture
 def postgresql(postgres: str) -> Iterator[Scene]:
-    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+    with lent_database(postgres) as source, lent_database(postgres) as backup:
         scene = scenes.on_postgres(source, backup)
         scene.begin()
         yield scene

@@ -14,7 +14,7 @@ from backup.core.run_values import Trigger
 from backup.runs.outcome import Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.reliability import scenes
 from tests.reliability.scenes import Scene, check_bin, look
 from tests.scenarios.places import Contents, Sql
@@ -27,7 +27,7 @@ def sqlite(tmp_path: Path) -> Scene:
 
 @pytest.fixture
 def postgresql(postgres: str) -> Iterator[Scene]:
-    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+    with lent_database(postgres) as source, lent_database(postgres) as backup:
         yield begun(scenes.on_postgres(source, backup))
 
 

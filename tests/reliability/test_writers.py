@@ -16,7 +16,7 @@ from backup.config.settings import load_settings
 from backup.core.run_values import Counts, Status, Trigger
 from backup.dev import sample
 from backup.services.registry import Registry
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.writers import COLUMNS, PAUSE_SECONDS, CosmosHand, Writers, order_id, postgres_hand, sqlite_hand
 from tests.scenarios import places
@@ -92,7 +92,7 @@ def on_sqlite(folder: Path) -> Iterator[Written]:
 
 @contextmanager
 def on_postgres(server: str) -> Iterator[Written]:
-    with postgres_database(server) as source, postgres_database(server) as backup:
+    with lent_database(server) as source, lent_database(server) as backup:
         sides = Sql(source, "Customers"), Sql(backup, "Customers")
         address = sa.make_url(source).set(drivername="postgresql").render_as_string(hide_password=False)
         writers = Writers(lambda: postgres_hand(address, '"Customers"'), SEED)

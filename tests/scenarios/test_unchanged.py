@@ -27,7 +27,7 @@ from backup.services.unchanged import SetLook
 from backup.stores import open_tables
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.many_tables import SECONDS_FOR_MANY, AskedTable, ManyTables
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop
 
@@ -267,7 +267,7 @@ def test_twenty_unchanged_tables_cost_a_few_statements_and_one_connection_a_side
         cost_of_twenty(Shop(f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/backup.db", ""))
         return
     server = request.getfixturevalue("postgres")
-    with postgres_database(server) as source, postgres_database(server) as backup:
+    with lent_database(server) as source, lent_database(server) as backup:
         cost_of_twenty(Shop(source, backup, "public."))
 
 
