@@ -42,6 +42,7 @@ from tests.contract.benches import (
 )
 from tests.contract.memory_bench import MemoryBench
 from tests.emulators.partitioned import Partitioned
+from tests.unit.memory_store import MemoryStore
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments"}
@@ -712,6 +713,16 @@ def test_a_batch_ends_after_the_record_that_makes_it_too_large(bench: Bench, mon
     assert {kept.key: kept.record for batch in batches for kept in batch} == {
         key: kept.record for key, kept in it.of(2).items()
     }
+
+
+def test_records_without_texts_come_in_batches_as_large_as_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recycle_bin, "_AT_ONCE", 2)
+    images = RecycleBin(MemoryStore("backup", batch_size=3), "customer")
+    images.create()
+    run, now = run_at(1)
+    images.recorder(run, now)([Image((n,), Action.DELETED, {"id": n, "content": "x"}, (1,)) for n in range(7)], None)
+    assert [len(batch) for batch in images.of_run(run.sync_id)] == [2, 2, 2, 1]
+    assert [len(batch) for batch in images.of_run(run.sync_id, records=False)] == [3, 3, 1]
 
 
 def test_of_keys_gives_the_backups_entries_of_these_keys_oldest_first(bench: Bench, many: int) -> None:

@@ -16,7 +16,10 @@ from backup.core.errors import (
     StoreError,
     StoreUnavailable,
 )
-from backup.core.model import Key, Record
+from backup.core.model import Key, Record, Unread, Version
+from backup.core.run_values import Proof
+from backup.mirror.diff import Changes
+from backup.mirror.pair import Compared
 from backup.mirror.set_aside import Refusal, apart, read_apart
 
 bad_numbers = st.sets(st.integers(0, 63), max_size=6)
@@ -60,10 +63,12 @@ def test_what_a_store_names_itself_is_not_looked_for() -> None:
     written = list[int]()
 
     def write(numbers: Sequence[int]) -> None:
-        raise RecordRefused(refused={(2,): "too large"})
+        raise RecordRefused(refused={(2,): "too large", (3,): "taken"}, in_the_way={(3,)})
 
-    [refused] = apart(range(4), key_of, write, written.extend)
-    assert (refused.keys, str(refused.error), written) == ([(2,)], "too large", [0, 1, 3])
+    large, taken = apart(range(4), key_of, write, written.extend)
+    assert (large.keys, str(large.error), written) == ([(2,)], "too large", [0, 1])
+    assert (taken.keys, taken.may_pass, taken.may_exchange) == ([(3,)], True, True)
+    assert (large.may_pass, large.may_exchange) == (False, False)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +98,25 @@ def test_a_value_that_no_driver_takes_is_one_record_s_fault_and_is_not_told(erro
     assert refused.keys == [(3,)]
     assert type(error).__name__ in str(refused.error)
     assert "4711" not in str(refused.error)
+
+
+@pytest.mark.parametrize(
+    ("unread", "in_source", "expected"),
+    [
+        (Unread("no text", of_key=True), True, True),
+        (Unread("no text", of_key=True), False, False),
+        (Unread("no text"), True, False),
+    ],
+    ids=["a key of the source", "a key of the backup", "another value"],
+)
+def test_a_piece_has_unread_keys_only_where_the_source_has_them(
+    unread: Unread, in_source: bool, expected: bool
+) -> None:
+    stamps = {("row 1",): Version((unread,))}
+    of_source, of_backup = (stamps, {}) if in_source else ({}, stamps)
+    nothing = Changes(frozenset(), frozenset(), frozenset(), 0)
+    compared = Compared(set(), set(), of_source, of_backup, nothing, Proof(), None, {("row 1",): unread})
+    assert compared.has_unread_keys is expected
 
 
 @given(bad_numbers, st.integers(1, 7))

@@ -26,7 +26,7 @@ from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps, Writing
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
-from backup.stores import Keep, Written
+from backup.stores import Keep, Store, Written
 from backup.verbs.sync import sync_with_schema
 from tests.unit.memory_server import Stored
 from tests.unit.memory_store import MemoryStore, fail_at_call, record
@@ -341,6 +341,26 @@ def test_no_batch_is_written_once_the_work_of_another_chunk_has_failed(old: str)
     with pytest.raises(Stopped):  # as after an error of other work
         writing.write(WHOLE, Changes(frozenset(), keys, frozenset(), 0, touched=keys))
     assert backup.calls == []
+
+
+@pytest.mark.parametrize("changed", [3, 2])
+def test_many_changed_records_are_passed_on_by_the_servers_and_few_are_not(
+    monkeypatch: pytest.MonkeyPatch, changed: int
+) -> None:
+    monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 3)
+    source, backup, keys = MemoryStore("source"), MemoryStore("backup"), frozenset((n,) for n in range(changed))
+    relayed = list[Key]()
+
+    def relay_changes(_source: Store, keys: Sequence[Key], *_: Any) -> list[Written]:
+        relayed.extend(keys)
+        return [Written(updated=frozenset(keys))]
+
+    monkeypatch.setattr(backup, "relational", SimpleNamespace(relay_changes=relay_changes))
+    run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
+    with Workers(1) as workers:
+        writing = Writing(Sides(source, backup, workers), run, tally, steps(), workers.check)
+        writing.write(WHOLE, Changes(frozenset(), keys, frozenset(), 0))
+    assert (relayed, tally.counts) == (sorted(keys) if changed == 3 else [], Counts(updated=len(relayed)))
 
 
 def test_the_counts_of_a_failed_run_are_what_it_had_done() -> None:
