@@ -1,4 +1,4 @@
-"""Misspelt names: which name the user meant, how a message quotes what the user wrote, and names where it stands."""
+"""Parts of messages: which name the user meant, what the user wrote, where it stands, and numbers of things."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def quoted(text: str) -> str:
     """Returns what the user wrote, for a message: in quotes, on one line, at most 100 characters."""
     return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")
+
+
+def quantity(number: int, thing: str) -> str:
+    """Returns `1 record`, `2 records`. The plural of the thing adds an s."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def subject(setting: str) -> str:

@@ -19,6 +19,7 @@ from backup.config.bindings import QUEUE
 from backup.config.environment import variable_named
 from backup.config.settings import Settings
 from backup.core.model import Now
+from backup.core.suggestions import quantity
 from backup.doctor.findings import Check, Finding, Grade, fine, wrong
 from backup.doctor.sides import clock_finding
 from backup.jobs.desk import Desk
@@ -184,9 +185,11 @@ def _queues(settings: Settings) -> Iterator[Finding]:
             hint = (
                 "Their jobs are still in the records. The log has jobs.poisoned; clear the queue once they have ended."
             )
-            yield Finding(Grade.WARNING, "storage", "poison queue", f"the host gave up {number} messages", hint)
+            yield Finding(
+                Grade.WARNING, "storage", "poison queue", f"the host gave up {quantity(number, 'message')}", hint
+            )
         else:
-            yield fine("storage", "queue", f"{name} has {number} messages")
+            yield fine("storage", "queue", f"{name} has {quantity(number, 'message')}")
 
 
 def job_findings(settings: Settings, desk: Desk) -> list[Finding]:
@@ -200,11 +203,11 @@ def job_findings(settings: Settings, desk: Desk) -> list[Finding]:
     late = [job for job in desk.records.waiting() if now - (job.state_at or job.created_at) > _WAITS_TOO_LONG]
     if late:
         minutes = round((now - min(job.created_at for job in late)).total_seconds() / 60)
-        text = f"{len(late)} jobs wait for a worker, the oldest for {minutes} minutes"
+        text = f"no worker has taken {quantity(len(late), 'job')}, the oldest for {quantity(minutes, 'minute')}"
         hint = "In Azure look whether WorkOnJob runs; elsewhere start `python -m backup work` or serve."
         findings.append(Finding(Grade.FAILED, "jobs", "waiting", text, hint))
     if numbers[State.FAILED]:
-        text = f"{numbers[State.FAILED]} jobs have failed"
+        text = f"failed: {quantity(numbers[State.FAILED], 'job')}"
         findings.append(
             Finding(Grade.WARNING, "jobs", "failed", text, "`python -m backup history --failed` has the runs.")
         )

@@ -11,6 +11,7 @@ from functools import partial
 from backup.core.errors import BackupError, ColumnMissing, NotInitialized
 from backup.core.log import redact
 from backup.core.model import Now, SideName
+from backup.core.suggestions import quantity
 from backup.doctor.findings import Check, Finding, Grade, fine, wrong
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs import upgrade
@@ -35,6 +36,7 @@ _TOO_WIDE: dict[SideName, str] = {
 }
 
 
+_NAMED_AT_MOST = 5
 _ITS_TABLE = re.compile(r", table (?:\w+\.)?SyncHistory\b")
 
 
@@ -229,13 +231,18 @@ def _tables(service_set: ServiceSet) -> Iterator[Finding]:
         if spec.refused is not None:
             yield wrong(f"{spec.name} source", "tables", spec.refused)
     if keyless := service_set.without_key():
-        text = f"{len(keyless)} tables have no primary key: {', '.join(keyless[:5])}{', …' if len(keyless) > 5 else ''}"
+        text = f"{quantity(len(keyless), 'table')} without a primary key: {_first(keyless)}"
         yield Finding(Grade.FAILED, subject, "tables", text, "Name a key of each in backup.toml, or exclude it.")
     if members.gone:
-        text = f"{len(members.gone)} tables of the backup are gone from the source: {', '.join(members.gone[:5])}"
+        text = f"gone from the source: {quantity(len(members.gone), 'table')} of the backup: {_first(members.gone)}"
         yield Finding(Grade.WARNING, subject, "tables", text, "Their copies stay. Exclude them if that is meant.")
     if members.specs:
-        yield fine(subject, "tables", f"{len(members.specs)} tables or containers belong to the set")
+        number = quantity(len(members.specs), "container" if service_set.specs.section.is_cosmos else "table")
+        yield fine(subject, "tables", f"the set has {number}")
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED_AT_MOST]) + (", …" if len(names) > _NAMED_AT_MOST else "")
 
 
 def _one_moment(service_set: ServiceSet) -> Iterator[Finding]:

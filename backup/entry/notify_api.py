@@ -9,6 +9,7 @@ from uuid import uuid4
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, ConfigError
 from backup.core.model import Now, utc_now
+from backup.core.suggestions import quantity
 from backup.entry.answers import Answer
 from backup.entry.requests import check_no_body, check_query
 from backup.jobs.desk import Desk
@@ -53,7 +54,7 @@ def answer_delivery(settings: Settings, desk: Desk) -> Answer:
     delivery = delivery_of(settings, desk)
     rows = side_by_side(lambda sink: _delivered(delivery, desk, sink), sinks, _AT_ONCE)
     waiting = sum(row["waiting"] for row in rows)
-    body = {"success": waiting == 0, "message": f"{waiting} events wait", "sinks": rows}
+    body = {"success": waiting == 0, "message": f"{quantity(waiting, 'event')} left to send", "sinks": rows}
     return Answer(503 if waiting else 200, body)
 
 

@@ -9,6 +9,7 @@ from math import inf
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.run_values import Verb
+from backup.core.suggestions import quantity
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.walk import sync_stores
 from backup.runs.policy import Policy
@@ -58,8 +59,8 @@ def _refuse_unproven(session: Session) -> None:
     if proof.differing > failed:
         set_aside = f", beside {failed} that were set aside" if failed else ""
         raise NotVerified(
-            f"The sync ended, but {proof.differing - failed} records of the {session.backup.place.label} differ from "
-            f"the source{set_aside}."
+            f"The sync ended, but the {session.backup.place.label} differs from the source in "
+            f"{quantity(proof.differing - failed, 'record')}{set_aside}."
         )
 
 

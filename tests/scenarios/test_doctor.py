@@ -290,7 +290,7 @@ def test_a_set_is_asked_once_for_all_its_tables(tmp_path: Path, own_file: dict[s
     places.filled_on_sqlite(tmp_path)
     file = f'[set.shop]\nsource = "sqlite:///{tmp_path}/customers.db"\nbackup = "sqlite:///{tmp_path}/customers_backup.db"\n'
     findings = examined({**own_file, "BACKUP_TOML": file + 'tables = ["Cust*"]'})
-    assert (lines(findings), "1 tables" in the(findings, "shop source", "tables").message) == (set(), True)
+    assert (lines(findings), "the set has 1 table" in the(findings, "shop source", "tables").message) == (set(), True)
     wrong = examined({**own_file, "BACKUP_TOML": file + 'tables = ["Cust*", "Invoice"]'})
     assert "'Invoice'" in the(wrong, "shop source", "tables").message
 
@@ -303,7 +303,7 @@ def test_a_set_tells_of_its_database_alone_and_of_tables_that_no_run_can_copy(
     Sql(f"sqlite:///{tmp_path}/customers.db", "notes").run("CREATE TABLE {table} (text, author)")
     settings = {**own_file, "BACKUP_TOML": file + 'tables = ["*"]'}
     keyless = the(examined(settings), "shop source", "tables")
-    assert (keyless.grade, keyless.message) == (Grade.FAILED, "1 tables have no primary key: notes")
+    assert (keyless.grade, keyless.message) == (Grade.FAILED, "1 table without a primary key: notes")
     named = settings["BACKUP_TOML"] + '\n[set.shop.table.notes]\nkey = ["author"]'
     assert the(examined({**settings, "BACKUP_TOML": named}), "shop source", "tables").grade is Grade.OK
     gone = {**own_file, "BACKUP_TOML": settings["BACKUP_TOML"].replace("customers.db", "nothing.db")}
