@@ -83,9 +83,10 @@ class SqlSibling:
         return index not in self._lacking_indexes(cx)
 
     def _lacking_indexes(self, cx: sa.Connection) -> list[sa.Index]:
-        existing = sa.inspect(cx).get_indexes(self.table.name, schema=self.table.schema)
-        names = {index["name"] for index in existing}
-        return [index for index in self.table.indexes if index.name not in names]
+        # By their columns: not every server that speaks T-SQL keeps the name of an index.
+        listed = sa.inspect(cx).get_indexes(self.table.name, schema=self.table.schema)
+        existing = {tuple((name or "").lower() for name in index["column_names"]) for index in listed}
+        return [index for index in self.table.indexes if tuple(c.name.lower() for c in index.columns) not in existing]
 
     def put(self, entries: Sequence[Entry], *, new: bool = False) -> None:
         may_exist = not new

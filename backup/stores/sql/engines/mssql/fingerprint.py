@@ -14,35 +14,49 @@ from backup.stores.sql.engines.mssql.types import MssqlType, as_exact_text, as_t
 
 _COLON: Any = sa.literal_column("N':'")
 _NULL: Any = sa.literal_column("N'-'")
+_END: Any = sa.literal_column("';'")
+_SHORT_NULL: Any = sa.literal_column("'~'")
 _BIGINT = MssqlType("bigint", "bigint")
 _CONCATENATED = 32
 _INTEGERS = ("bigint", "int", "smallint", "tinyint", "bit")
 
 
 def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
-    """The SHA-256 of the columns' exact texts, each after its length. NULL has a mark without a length."""
-    return _hash_of_texts(list(map(_text, columns)))
+    """The SHA-256 of the columns' exact texts: short ones with an end, others after their lengths. NULL has a mark that
+    no text begins with."""
+    shorts = [column.type.short_text(column) for column in columns]  # type: ignore[attr-defined] # MssqlType
+    ended = [sa.func.isnull(short.op("+")(_END), _SHORT_NULL) for short in shorts if short is not None]
+    others = [column for column, short in zip(columns, shorts, strict=True) if short is None]
+    if not others and len(ended) <= _CONCATENATED:
+        return sha256(_concatenated(ended))  # type: ignore[no-any-return]
+    # A text of any length costs much more than a short one. So short ones are put together first.
+    return _hash_of([*map(as_exact_text, _in_groups(ended)), *(_after_its_length(_text(column)) for column in others)])
 
 
 def keyed_hash(columns: Sequence[sa.Column[Any]], secret: str, mark: str) -> sa.ColumnElement[Any]:
-    """The SHA-256 of the secret and the columns' exact texts, and the 8 bytes of the mark, as varbinary(40)."""
-    hashed = _hash_of_texts([as_exact_text(sa.literal(secret)), *map(_text, columns)])
+    """The SHA-256 of the secret and the columns' exact texts, and the 8 bytes of the mark, as varbinary(40). Backups
+    keep it: it stays as it is."""
+    texts = [as_exact_text(sa.literal(secret)), *map(_text, columns)]
+    hashed = _hash_of(list(map(_after_its_length, texts)))
     stamp: sa.ColumnElement[Any] = as_type(hashed.op("+")(sa.literal_column(f"0x{mark}")), "varbinary(40)")
     return stamp
 
 
-def _hash_of_texts(texts: Sequence[Any]) -> sa.ColumnElement[Any]:
-    pieces: list[Any] = []
-    for text in texts:
-        length = as_type(sa.func.datalength(text), "nvarchar(20)")
-        pieces.append(sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL))
-    while len(pieces) > 1:
-        # Each + nests in the one before. Neither a server nor SQLAlchemy takes a thousand nested ones.
-        pieces = [
-            _concatenated(pieces[start : start + _CONCATENATED]) for start in range(0, len(pieces), _CONCATENATED)
-        ]
-    result: sa.ColumnElement[Any] = sha256(pieces[0])
-    return result
+def _after_its_length(text: Any) -> Any:
+    """The text after its length; a mark in place of NULL."""
+    length = as_type(sa.func.datalength(text), "nvarchar(20)")
+    return sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL)
+
+
+def _hash_of(texts: list[Any]) -> sa.ColumnElement[Any]:
+    # Each + nests in the one before. Neither a server nor SQLAlchemy takes a thousand nested ones.
+    while len(texts) > 1:
+        texts = _in_groups(texts)
+    return sha256(texts[0])  # type: ignore[no-any-return]
+
+
+def _in_groups(texts: Sequence[Any]) -> list[Any]:
+    return [_concatenated(texts[start : start + _CONCATENATED]) for start in range(0, len(texts), _CONCATENATED)]
 
 
 def _concatenated(texts: Sequence[Any]) -> Any:
@@ -89,7 +103,7 @@ def _version_parts(
     version: Sequence[sa.Column[Any]], content: sa.ColumnElement[Any] | None
 ) -> list[sa.ColumnElement[Any]]:
     if not version:
-        return [eight_bytes(content, 1), eight_bytes(content, 9)]
+        return [eight_bytes(content, 1)]
     parts = []
     for i, column in enumerate(version):
         for value in _integers(column):
@@ -113,7 +127,8 @@ def _integers(column: sa.Column[Any]) -> list[sa.ColumnElement[Any]]:
         return [sa.cast(column, _BIGINT)]
     if column.type.base == "uniqueidentifier":  # type: ignore[attr-defined] # an MssqlType
         return [eight_bytes(as_type(column, "binary(16)"), start) for start in (1, 9)]
-    return [eight_bytes(sha256(_text(column)), 1)]
+    short = column.type.short_text(column)  # type: ignore[attr-defined] # an MssqlType
+    return [eight_bytes(sha256(_text(column) if short is None else short), 1)]
 
 
 def _text(column: sa.Column[Any]) -> Any:

@@ -9,21 +9,22 @@ WITHOUT_KEY = frozenset({"history table", "dropped ledger table", "external tabl
 
 KINDS = """
     (
-        SELECT t.object_id, (
+        SELECT t.object_id, t.kind
+        FROM (SELECT 0 AS is_node, 0 AS is_edge, 0 AS ledger_type, 0 AS is_dropped_ledger_table) AS lacking
+        CROSS APPLY (
             -- Where the catalogue is older than a column, its name means the zero of `lacking`.
-            SELECT CASE
+            SELECT object_id, CASE
                 WHEN temporal_type = 1 OR ledger_type = 1 THEN 'history table'
                 WHEN is_dropped_ledger_table = 1 THEN 'dropped ledger table'
                 WHEN is_external = 1 THEN 'external table'
                 WHEN is_node = 1 THEN 'node table'
                 WHEN is_edge = 1 THEN 'edge table'
-            END
-            FROM sys.tables WHERE object_id = t.object_id
-        ) AS kind
-        FROM sys.tables t
-        CROSS JOIN (SELECT 0 AS is_node, 0 AS is_edge, 0 AS ledger_type, 0 AS is_dropped_ledger_table) AS lacking
+            END AS kind
+            FROM sys.tables
+        ) AS t
+        WHERE t.kind IS NOT NULL
     )"""
-"""Selects `object_id` and `kind` of each table; NULL for a plain one. SQL Server has graphs from 2017 on, and ledgers
+"""Selects `object_id` and `kind` of the tables that are no plain ones. SQL Server has graphs from 2017 on, and ledgers
 from 2022 on."""
 
 

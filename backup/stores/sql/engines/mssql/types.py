@@ -63,22 +63,28 @@ class MssqlType(ServerType):
             case _:  # text, and values that travel as text
                 return (dbapi.SQL_WVARCHAR, room(values, 2, 4_000), 0)
 
-    def exact_text(self, column: Any) -> Any:
-        """The column's value as nvarchar(max). Equal values have equal texts, different values different ones."""
+    def short_text(self, column: Any) -> Any:
+        """The column's value as a text of at most 60 characters, without ; and ~. Equal values have equal texts,
+        different values different ones. None for types whose values are texts of any length."""
         match self.base:
             case "binary" | "varbinary" | "image":
-                plain = _hash_as_text(as_type(column, "varbinary(max)"))
+                return _hash_as_text(as_type(column, "varbinary(max)"))
             case "char" | "varchar" | "nchar" | "nvarchar" | "text" | "ntext":
-                plain = column
+                return None
             case "float" | "real":  # all bits
                 plain = sa.cast(as_type(as_type(column, "float"), "binary(8)"), sa.BigInteger)
             case "money" | "smallmoney":  # their own text has two decimals
                 plain = as_type(column, "decimal(19, 4)")
             case "date":
-                plain = _converted(column, "121")
+                return _converted(column, "121")
             case _:  # integers, decimals, uniqueidentifier
-                plain = as_type(column, "varchar(60)")
-        return as_exact_text(plain)
+                plain = column
+        return as_type(plain, "varchar(60)")
+
+    def exact_text(self, column: Any) -> Any:
+        """As `short_text`, as nvarchar(max), and of any type."""
+        short = self.short_text(column)
+        return as_exact_text(column if short is None else short)
 
 
 def room(values: Iterable[Any], widest: int, limit: int) -> int:
@@ -126,6 +132,9 @@ class ConvertedType(MssqlType):
     def column_expression(self, column: Any) -> Any:
         return self._convert(_CONVERTED[self.base][0], column)
 
+    def short_text(self, column: Any) -> Any:
+        return None if self.base in ("xml", "json") else self.column_expression(column)
+
     def exact_text(self, column: Any) -> Any:
         return as_exact_text(self.column_expression(column))
 
@@ -158,8 +167,8 @@ class ClrType(MssqlType):
     def column_expression(self, column: Any) -> Any:
         return sa.cast(column, _Raw("varbinary(max)"))
 
-    def exact_text(self, column: Any) -> Any:
-        return as_exact_text(_hash_as_text(self.column_expression(column)))
+    def short_text(self, column: Any) -> Any:
+        return _hash_as_text(self.column_expression(column))
 
     def bind_expression(self, bindvalue: Any) -> Any:
         return sa.cast(bindvalue, _Raw(self.declared))
