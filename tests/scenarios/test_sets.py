@@ -347,7 +347,8 @@ def test_a_plan_says_what_partitions_and_what_is_no_table_of_the_server_are(post
         CREATE TABLE sale_2 PARTITION OF sale FOR VALUES FROM (9) TO (99);
         CREATE MATERIALIZED VIEW total AS SELECT count(*) FROM sale;
         CREATE FOREIGN DATA WRAPPER elsewhere; CREATE SERVER there FOREIGN DATA WRAPPER elsewhere;
-        CREATE FOREIGN TABLE far (id int) SERVER there
+        CREATE FOREIGN TABLE far (id int) SERVER there;
+        CREATE TABLE void ()
     """)
     plan = plan_of(postgres_shop.registry(EXCLUDE), "shop")
     assert {
@@ -355,6 +356,7 @@ def test_a_plan_says_what_partitions_and_what_is_no_table_of_the_server_are(post
         "table, public.sale.",
         "shop: the materialized view public.total is left out. A materialized view takes part once a section names "
         "its key.",
+        "shop: the table public.void is left out. It has no column, so nothing of it can be copied.",
         "shop: the foreign table public.far is left out. A foreign table takes part once a section names its key.",
     } <= {*plan.notes}
     assert "shop/public.sale" in [service.service for service in plan.services]

@@ -51,6 +51,16 @@ _PARTITIONS = sa.text(
     """
 )
 
+_WITHOUT_COLUMNS = sa.text(
+    """
+    SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
+      AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
+      AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+    ORDER BY 1, 2
+    """
+)
+
 _ACTIONS = {"a": "NO ACTION", "r": "RESTRICT", "c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 # A foreign key of a partition, or to one, is told of the whole table.
 _FOREIGN_KEYS = sa.text(
@@ -76,7 +86,17 @@ _FOREIGN_KEYS = sa.text(
 
 
 def list_left_out(cx: sa.Connection) -> list[PassedOver]:
-    """The partitions. Costs one statement."""
+    """The partitions, and tables without a column. Costs two statements."""
+    return [
+        *(
+            PassedOver(spelled_name(schema, name), "table", "It has no column, so nothing of it can be copied.")
+            for schema, name in cx.execute(_WITHOUT_COLUMNS)
+        ),
+        *_partitions(cx),
+    ]
+
+
+def _partitions(cx: sa.Connection) -> list[PassedOver]:
     return [
         PassedOver(
             spelled_name(schema, name),
