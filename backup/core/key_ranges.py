@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import overload
+from typing import NamedTuple, overload
 
 from backup.core.model import Key
 
@@ -28,6 +28,14 @@ class NumberedKeys(Sequence[Key]):
 
     def __getitem__(self, place: int | slice) -> Key | NumberedKeys:
         return NumberedKeys(self.numbers[place]) if isinstance(place, slice) else (self.numbers[place],)
+
+
+class EqualRanges(NamedTuple):
+    """Ranges of `width` integers each, from `first` on, up to the one with `last`. A block is named by its first."""
+
+    first: int
+    last: int
+    width: int
 
 
 def count_keys(ranges: Iterable[KeyRange]) -> int:

@@ -11,11 +11,11 @@ from threading import Semaphore
 
 from backup.core.errors import NotVerified, StoreError
 from backup.core.log import event
-from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key, StampRow
 from backup.core.run_values import Counts, Proof, Run
 from backup.mirror import proof
 from backup.mirror.diff import Changes, compare, went_back, with_server_equality
-from backup.mirror.pair import Compared, Sides
+from backup.mirror.pair import Compared, Differing, Sides
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.set_aside import Refusal
 from backup.mirror.settled import FEW_OF, NONE, Settled, Spread
@@ -24,6 +24,7 @@ from backup.mirror.writing import Steps, Try, Writing
 
 _NAMED_IN_LOG = 10
 _STAMPS_AT_ONCE = 2
+_STAMPS_AT_MOST = 100_000
 _WHOLE_BELOW = 2_000
 _NARROW_ABOVE = 2_000
 
@@ -104,6 +105,20 @@ class Settling:
         of_source, of_backup = self._sides.fingerprints(chunk)
         return self._skip(chunk, of_source) if proof.are_equal(of_source, of_backup) else None
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether blocks may say what differs in a part of any size (`differing_blocks`)."""
+        return self._may_skip and self._sides.has_blocks
+
+    def differing_blocks(self, part: Chunk, records: int) -> Differing | None:
+        """Returns the blocks that differ in a part of about so many records; None where their stamps are too many for
+        memory, or the servers cannot say."""
+        return self._sides.differing_blocks(part, records, _STAMPS_AT_MOST)
+
+    def settle_blocks(self, part: Chunk, differing: Differing) -> Settled:
+        """Settles a part of which these blocks differ, as `settle` does."""
+        return self._settle_by_stamps(part, 0, parts=differing)
+
     def counted(self) -> Settled | None:
         """Returns the whole key space, settled, if the last `catch_up` has written all that the source should name, and
         both sides have as many records; else None. Nothing is known then of records that the source did not name."""
@@ -176,7 +191,13 @@ class Settling:
         return Settled(chunk, Counts(skipped=records), records, records, proof=proven, by="fingerprints")
 
     def _settle_by_stamps(
-        self, piece: Chunk, counted: int | None, which: Try = Try.FIRST, *, narrow: bool = False
+        self,
+        piece: Chunk,
+        counted: int | None,
+        which: Try = Try.FIRST,
+        *,
+        narrow: bool = False,
+        parts: Differing | None = None,
     ) -> Settled:
         """Compares the stamps of a piece and writes what differs.
 
@@ -186,7 +207,7 @@ class Settling:
         # Force applies only to records that were not written before, so that none is written and counted twice.
         force = self._run.forced and counted == 0
         with self._stamps_at_once:
-            compared = self._sides.compare(piece, force=force, narrow=narrow)
+            compared = self._sides.compare(piece, force=force, narrow=narrow, parts=parts)
             changes, left = compared.changes, frozenset[Key]()
             measured = self._run.dry_run or self._run.limit is not None
             same = self._sides.same_content(changes.touched, piece) if measured else set[Key]()
@@ -210,7 +231,8 @@ class Settling:
                 self._tally.add(**would)
                 counts = counts.plus(**would)
                 return Settled(piece, counts, *sizes, len(changes.delete), unread_keys=compared.has_unread_keys)
-            written = self._writing.write(piece, changes, which)
+            far_apart = parts is not None and parts.width is not None
+            written = self._writing.write(piece, changes, which, far_apart=far_apart)
             must_wait = written.left or (changes.delete and counted is not None)
             if left:
                 self._check_written(changes, compared)
@@ -240,12 +262,16 @@ class Settling:
         equal = self._sides.proven_since(before) if few else self._sides.proven(piece)
         if equal is not None:
             return equal
-        source_rows, backup_rows = self._sides.stamp_rows(piece, before.buckets)
+
+        def rows() -> tuple[set[StampRow], set[StampRow]]:
+            return self._sides.stamp_rows(piece, before.parts)
+
+        source_rows, backup_rows = rows()
         source_rows -= before.left_out
         source_stamps, backup_stamps = proof.split(self._source, source_rows, self._backup, backup_rows)
         differing = proof.differences(source_stamps, backup_stamps)
         moved = self._source.keys.stamps(source_rows ^ before.source_rows).keys() if differing else ()
-        lasting = proof.lasting(self._source, self._backup, piece, source_stamps, differing, moved)
+        lasting = proof.lasting(self._source, self._backup, piece, source_stamps, differing, moved, rows)
         # A key of `before.changes.delete` is not wrong: the source deleted it after this run had made its deletes.
         wrong = len(lasting.keys() - before.changes.delete)
         part = proof.of_part(

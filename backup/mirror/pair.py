@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from backup.core.key_ranges import EqualRanges
 from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record, StampRow, Stamps, Unread, unread_in
 from backup.core.run_values import Proof
 from backup.core.workers import Workers
@@ -12,13 +13,29 @@ from backup.mirror import proof
 from backup.mirror.diff import Changes, compare, with_server_equality
 from backup.mirror.set_aside import Refusal, read_apart, until_refused
 from backup.stores import Store
+from backup.stores.abilities import KeyBlocks
+
+_NEIGHBOURS = 64  # records of a block, about
+
+
+@dataclass(frozen=True)
+class Differing:
+    """The parts of a piece whose fingerprints differ.
+
+    `equal` is the proof of all other parts. `buckets` are the numbers of the parts: of buckets, or, with a `width`, the
+    names of blocks of so many keys.
+    """
+
+    equal: Proof
+    buckets: frozenset[int]
+    width: int | None = None
 
 
 @dataclass(frozen=True)
 class Compared:
     """A piece of the key space, compared.
 
-    - `source_rows`, `backup_rows`: the stamp rows that were read. Both are of the same `buckets`; None stands for all.
+    - `source_rows`, `backup_rows`: the stamp rows that were read. Both are of the same `parts`; None stands for all.
     - `source_stamps`, `backup_stamps`: the stamps that differ; with force, those of all rows.
     - `equal`: the proof of the buckets that were not read, because their fingerprints are equal.
     - `unread`: the records of the source that could not be read, and the keys of the backup that could not.
@@ -33,7 +50,7 @@ class Compared:
     backup_stamps: Stamps
     changes: Changes
     equal: Proof
-    buckets: frozenset[int] | None
+    parts: Differing | None
     unread: Mapping[Key, Unread]
     left_out: frozenset[StampRow] = frozenset()
 
@@ -78,15 +95,21 @@ class Sides:
             return None
         return proof.of_fingerprint(of_source)
 
-    def stamp_rows(self, piece: Chunk, buckets: frozenset[int] | None) -> tuple[set[StampRow], set[StampRow]]:
-        """Returns the stamp rows of source and backup, in these buckets; None stands for all.
+    def stamp_rows(self, piece: Chunk, parts: Differing | None) -> tuple[set[StampRow], set[StampRow]]:
+        """Returns the stamp rows of source and backup, in these parts of the piece; None stands for all.
 
-        Holds the rows of both sides in memory, so the piece must be small enough for that.
+        Holds the rows of both sides in memory, so they must be few enough for that.
         """
-        if buckets is None:
+        if parts is None:
             return self._workers.both(lambda: self.source.stamp_rows(piece), lambda: self.backup.stamp_rows(piece))
-        if not buckets:
+        if not parts.buckets:
             return set(), set()
+        buckets, width = parts.buckets, parts.width
+        if width is not None:
+            starts, (blocks_of_source, blocks_of_backup) = sorted(buckets), self._blocks()
+            return self._workers.both(
+                lambda: blocks_of_source.stamp_rows(starts, width), lambda: blocks_of_backup.stamp_rows(starts, width)
+            )
         of_source, of_backup = self.source.buckets, self.backup.buckets
         assert of_source is not None  # noqa: S101 - for mypy; the buckets were named by both sides
         assert of_backup is not None  # noqa: S101 - the same
@@ -135,14 +158,17 @@ class Sides:
             return until_refused(batches(None))
         return read_apart(keys, self.source.keys.of, batches, refuse)
 
-    def compare(self, piece: Chunk, *, force: bool = False, narrow: bool = False) -> Compared:
-        """Compares the stamps of both sides in a piece.
+    def compare(
+        self, piece: Chunk, *, force: bool = False, narrow: bool = False, parts: Differing | None = None
+    ) -> Compared:
+        """Compares the stamps of both sides in a piece, or in these `parts` of it.
 
         With `narrow` it first compares fingerprints of the piece's buckets, and reads no stamps of equal buckets. With
         `force` every record in both sides is an update.
         """
-        equal, buckets = self._equal_buckets(piece) if narrow else (Proof(), None)
-        source_rows, backup_rows = self.stamp_rows(piece, buckets)
+        parts = self._differing_buckets(piece) if narrow and parts is None else parts
+        equal = Proof() if parts is None else parts.equal
+        source_rows, backup_rows = self.stamp_rows(piece, parts)
         if force:
             source_stamps, backup_stamps = self.source.keys.stamps(source_rows), self.backup.keys.stamps(backup_rows)
         else:
@@ -167,7 +193,7 @@ class Sides:
             backup_stamps,
             replace(changes, skipped=skipped),
             equal,
-            buckets,
+            parts,
             unread,
             left_out,
         )
@@ -201,29 +227,80 @@ class Sides:
             if contents[key := self.backup.keys.of(copy)] == self.backup.copies.content(copy)
         }
 
-    def _equal_buckets(self, piece: Chunk) -> tuple[Proof, frozenset[int] | None]:
-        """Returns the proof of the piece's equal buckets, and the numbers of the other buckets.
+    @property
+    def has_blocks(self) -> bool:
+        """Whether both sides have blocks."""
+        return all(side.relational is not None and side.relational.blocks for side in (self.source, self.backup))
 
-        Returns an empty proof and None, for all buckets, if most of them differ or a side has no buckets.
+    def _blocks(self) -> tuple[KeyBlocks, KeyBlocks]:
+        of_sides = [side.relational.blocks for side in (self.source, self.backup) if side.relational is not None]
+        of_source, of_backup = of_sides
+        assert of_source is not None  # noqa: S101 - for mypy; `has_blocks` has said so
+        assert of_backup is not None  # noqa: S101 - the same
+        return of_source, of_backup
+
+    def differing_blocks(self, part: Chunk, records: int, at_most: int) -> Differing | None:
+        """Returns the blocks that differ in a part of the key space with about so many records. Call it only where
+        `has_blocks`.
+
+        None where the blocks that differ have more records than `at_most`, or a side cannot make fingerprints of them.
         """
+        of_source, of_backup = self._blocks()
+        ends = self._workers.both(lambda: of_source.ends(part), lambda: of_backup.ends(part))
+        known = [both_ends for both_ends in ends if both_ends is not None]
+        if not known:
+            return None
+        first, last = min(start for start, _ in known), max(end for _, end in known)
+        # A block has some of the records, however far apart their keys are, so that the blocks are not too many.
+        blocks = EqualRanges(first, last, max(_NEIGHBOURS, -(-_NEIGHBOURS * (last - first + 1) // max(1, records))))
+        source_fingerprints, backup_fingerprints = self._workers.both(
+            lambda: of_source.fingerprints(blocks), lambda: of_backup.fingerprints(blocks)
+        )
+        differing = _differing(source_fingerprints, backup_fingerprints)
+        if differing is None or source_fingerprints is None or backup_fingerprints is None:
+            return None
+        for fingerprints in (source_fingerprints, backup_fingerprints):
+            in_them = (fingerprints[block].records for block in differing if block in fingerprints)
+            if sum(in_them) > at_most:
+                return None
+        equal = _together(source_fingerprints[block] for block in source_fingerprints.keys() - differing)
+        return Differing(equal, differing, blocks.width)
+
+    def _differing_buckets(self, piece: Chunk) -> Differing | None:
+        """Returns the buckets of the piece that differ; None if most of them do, or a side has no buckets."""
         of_source, of_backup = self.source.buckets, self.backup.buckets
         if of_source is None or of_backup is None:
-            return Proof(), None
+            return None
         source_fingerprints, backup_fingerprints = self._workers.both(
             lambda: of_source.fingerprints(piece), lambda: of_backup.fingerprints(piece)
         )
-        if source_fingerprints is None or backup_fingerprints is None:
-            return Proof(), None
-        buckets = source_fingerprints.keys() | backup_fingerprints.keys()
-        differing = frozenset(
-            bucket
-            for bucket in buckets
-            if not proof.are_equal(source_fingerprints.get(bucket), backup_fingerprints.get(bucket))
-        )
-        if len(differing) * 2 > len(buckets):
-            return Proof(), None
-        equal = [proof.of_fingerprint(source_fingerprints[bucket]) for bucket in source_fingerprints.keys() - differing]
-        return sum(equal, Proof()), differing
+        differing = _differing(source_fingerprints, backup_fingerprints)
+        if differing is None or source_fingerprints is None or backup_fingerprints is None:
+            return None
+        if len(differing) * 2 > len(source_fingerprints.keys() | backup_fingerprints.keys()):
+            return None
+        equal = _together(source_fingerprints[bucket] for bucket in source_fingerprints.keys() - differing)
+        return Differing(equal, differing)
+
+
+def _differing(
+    of_source: Mapping[int, Fingerprint] | None, of_backup: Mapping[int, Fingerprint] | None
+) -> frozenset[int] | None:
+    """The numbers of the parts whose fingerprints differ; None if a side has none."""
+    if of_source is None or of_backup is None:
+        return None
+    numbers = of_source.keys() | of_backup.keys()
+    return frozenset(n for n in numbers if not proof.are_equal(of_source.get(n), of_backup.get(n)))
+
+
+def _together(fingerprints: Iterable[Fingerprint]) -> Proof:
+    """The proof of parts with these fingerprints on both sides."""
+    some = list(fingerprints)
+    if any(fingerprint.digest for fingerprint in some):
+        return sum(map(proof.of_fingerprint, some), Proof())
+    sums = zip(*(fingerprint.sums for fingerprint in some), strict=True)
+    records = sum(fingerprint.records for fingerprint in some)
+    return proof.of_fingerprint(Fingerprint(some[0].functions, records, tuple(map(sum, sums)))) if some else Proof()
 
 
 def _is_large(records: Sequence[Record]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Any
@@ -96,18 +96,20 @@ def lasting(
     source_stamps: Stamps,
     first_look: Mapping[Key, DifferenceKind],
     moved: Collection[Key] = (),
+    rows: Callable[[], tuple[set[StampRow], set[StampRow]]] | None = None,
 ) -> dict[Key, DifferenceKind]:
     """Looks a second time at the differences of a first look, and returns those that are still there.
 
     The other differences were in flight. `source_stamps` are the source's stamps at the first look. A record whose
     stamp changes in the source between two looks is being written: it is in flight, whatever the backup has. `moved`
     are the keys of records whose stamps had changed already at the first look. Reads the stamps of the whole chunk
-    again, unless every difference is in `moved`.
+    again, or `rows`, which have all of these keys, unless every difference is in `moved`.
     """
     suspects = [key for key in first_look if key not in moved]
     if not suspects:
         return {}
-    stamps_now, backup_stamps = split(source, source.stamp_rows(chunk), backup, backup.stamp_rows(chunk))
+    source_rows, backup_rows = (source.stamp_rows(chunk), backup.stamp_rows(chunk)) if rows is None else rows()
+    stamps_now, backup_stamps = split(source, source_rows, backup, backup_rows)
     second_look = differences(stamps_now, backup_stamps)
     return {
         key: second_look[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from backup.core import spans
 from backup.core.errors import GuardTripped, TransientStoreError
@@ -24,6 +25,7 @@ from backup.stores import Store
 
 _CHUNKS_KEPT_FREE = 1.5
 _CATCH_UPS = 3
+_AS_DEAR_AS = 2  # fingerprints of blocks, as one of all
 _SECONDS_FOR_THE_REST = 60.0
 
 
@@ -76,12 +78,12 @@ def sync_stores(
         # `parallelism` earlier chunks are unsettled.
         chunks = ((chunk, spread) for chunk in in_time(at, source.chunks, steps.seconds_left))
 
-        def rest() -> Chunk | None:
+        def rest() -> _Rest | None:
             """What the walk has still to pass, if one statement may be about all of it."""
             [part] = at.left if len(at.left) == 1 else [None]
-            quiet = steps.quiet_records - at.source_records
+            records = (steps.records or steps.quiet_records) - at.source_records
             in_time_for_it = steps.seconds_left() > _SECONDS_FOR_THE_REST
-            return part if in_time_for_it and settling.may_look_at_once(quiet) else None
+            return _Rest(part, records) if part and in_time_for_it and settling.may_look_at_once(records) else None
 
         for settled in [whole] if whole else _settled(settling, settle, workers, chunks, rest):
             spread = spread.after(settled)
@@ -138,30 +140,57 @@ def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chu
         yield from backup.chunks(chunk)
 
 
+class _Rest(NamedTuple):
+    """What a walk has still to pass, and about how many records that are."""
+
+    part: Chunk
+    records: int
+
+
 def _settled(
     settling: Settling,
     settle: Callable[[tuple[Chunk, Spread]], Settled],
     workers: Workers,
     chunks: Iterator[tuple[Chunk, Spread]],
-    rest: Callable[[], Chunk | None],
+    rest: Callable[[], _Rest | None],
 ) -> Iterator[Settled]:
-    """Settles the chunks, in their order. A quiet source is compared at once where `rest` gives all of it, because the
-    last sync was quick. Else its first chunk goes alone: it shows how long a statement takes.
+    """Settles the chunks, in their order; all at once where `rest` gives all of them, because the last sync was quick.
+    Else the first chunk goes alone: it shows how long a statement takes, and whether much has changed.
 
-    If it is equal, all others are compared at once, where `rest` gives them; and chunk by chunk where they differ.
+    All at once means: a quiet source is asked for one fingerprint of all, unless the first chunk has changed. If it
+    differs, or the source is not quiet, blocks of neighbouring keys say what differs. Else it goes chunk by chunk.
     """
-    whole = rest() if settling.expects_nothing else None
-    if whole is not None and (equal := _skipped(settling, whole)) is not None:
-        yield equal
-        return
-    if settling.expects_nothing and whole is None and (first := next(chunks, None)) is not None:
+    left, quiet = rest() if settling.expects_nothing else None, settling.expects_nothing
+    parts_measured = False  # whether fingerprints of parts are among the statements that were measured
+    if left is None and (quiet or settling.has_blocks) and (first := next(chunks, None)) is not None:
         settled = settle(first)
         yield settled
-        part = rest() if settled.by == "fingerprints" else None
-        if part is not None and (equal := _skipped(settling, part)) is not None:
-            yield equal
+        quiet = quiet and settled.by == "fingerprints"
+        parts_measured = settled.by == "stamps"
+        changed_few = settled.by == "stamps" and not Spread().after(settled).many
+        left = rest() if settled.by == "fingerprints" or (changed_few and settling.has_blocks) else None
+    if left is not None:
+        at_once = _skipped(settling, left.part) if quiet else None
+        at_once = at_once or _settled_by_blocks(settling, left, 1 if parts_measured else _AS_DEAR_AS)
+        if at_once is not None:
+            yield at_once
             return
     yield from workers.in_order(settle, chunks)
+
+
+def _settled_by_blocks(settling: Settling, left: _Rest, factor: int) -> Settled | None:
+    """The rest, settled, if blocks can say in time what differs there, and that is not too much for memory. It takes
+    `factor` times as long as what was measured so far."""
+    may_take = settling.may_look_at_once(left.records * factor)
+    if not (settling.has_blocks and may_take and left.part.upto is None):  # the last block may reach beyond an end
+        return None
+    try:
+        differing = settling.differing_blocks(*left)
+    except TransientStoreError as error:
+        if error.unanswered:
+            raise
+        return None
+    return None if differing is None else settling.settle_blocks(left.part, differing)
 
 
 def _skipped(settling: Settling, part: Chunk) -> Settled | None:

@@ -8,6 +8,7 @@ from enum import Enum
 from threading import Lock, Semaphore
 
 from backup.core import spans
+from backup.core.batched import batched
 from backup.core.errors import BackupError, ConstraintRefused
 from backup.core.model import WHOLE, CheckLock, Chunk, Key, Now, Record
 from backup.core.run_values import Counts, Run
@@ -44,7 +45,8 @@ class Steps:
     - `since`: the watermark. Changes of the source from `overlap_seconds` before it are read first. None: no watermark.
     - `quiet_records`: how many records the source has, if it probably has not changed since the last run, or not beyond
       what is read first; else 0.
-    - `quiet_seconds`: how long the last sync of these records took.
+    - `quiet_seconds`: how long the last sync took.
+    - `records`: how many records the source had then; 0 if nobody knows.
     - `counts`: what is read first is copied, and then equal numbers of records settle everything.
     - `full`: only stamps settle a chunk, never fingerprints.
     - `seconds_left`: returns how long the run may still work before it has to stop.
@@ -59,6 +61,7 @@ class Steps:
     overlap_seconds: float = 0.0
     quiet_records: int = 0
     quiet_seconds: float = float("inf")
+    records: int = 0
     counts: bool = False
     full: bool = False
     seconds_left: Callable[[], float] = no_end
@@ -146,14 +149,16 @@ class Writing:
                 told.tell(records=counts.inserted)
         return WriteCounts(counts), None
 
-    def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST) -> WriteCounts:
-        """Writes the records that changed, except those that were set aside already."""
+    def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST, *, far_apart: bool = False) -> WriteCounts:
+        """Writes the records that changed, except those that were set aside already. `far_apart`: the piece has far
+        more records than these, so each is looked up."""
         written = WriteCounts()
         keys = changes.write - self._tally.aside
         if which is Try.FIRST and not changes.touched and len(keys) >= _FEWEST_RELAYED:
             written, keys = self._relay_changes(keys)
-        if keys:
-            batches = self._sides.read(keys, piece, self._tally.set_aside)
+        parts = batched([*keys], self._source.traits.batch_size) if far_apart else [keys] if keys else []
+        for part in parts:
+            batches = self._sides.read(frozenset(part), piece, self._tally.set_aside)
             for records in _joined(batches) if which is Try.EXCHANGED else batches:
                 same = self._sides.unchanged(records, changes.touched) if changes.touched else ()
                 written = self._note(records, same, written)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from backup.core.key_ranges import EqualRanges
 from backup.core.model import Chunk, Fingerprint, Key, StampRow
 from backup.stores.keeping import Keep
 from backup.stores.values import LeftOut
@@ -24,6 +25,21 @@ class Buckets(Protocol):
     def stamp_rows(self, chunk: Chunk, buckets: Collection[int]) -> set[StampRow]:
         """The stamps of the chunk's records in these buckets, which `fingerprints` has named. Cost: the keys of the
         chunk."""
+
+
+class KeyBlocks(Protocol):
+    """Ranges of neighbouring integer keys, whose stamps the server sums up in one statement about any number of
+    records. For any number of threads."""
+
+    def ends(self, part: Chunk) -> tuple[int, int] | None:
+        """The least and the greatest key of the records in a part of the key space; None if it has none."""
+
+    def fingerprints(self, blocks: EqualRanges) -> Mapping[int, Fingerprint] | None:
+        """The fingerprints of those of the blocks that have records, by the names of the blocks; None if the server
+        cannot compute them. Cost: a seek in the key's index for each block, and a few numbers for each."""
+
+    def stamp_rows(self, starts: Sequence[int], width: int) -> set[StampRow]:
+        """The stamps of the records in the blocks of these names."""
 
 
 class Incremental(Protocol):

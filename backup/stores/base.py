@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
-from backup.stores.abilities import Buckets, Incremental, KeptDeletes, Transforming
+from backup.stores.abilities import Buckets, Incremental, KeptDeletes, KeyBlocks, Transforming
 from backup.stores.codecs import Copies, CopyNote, Keys
 from backup.stores.keeping import Accept, Keep
 from backup.stores.sibling import Entry, Groups, Shape, Sibling
@@ -93,6 +93,10 @@ class Relational(Protocol):
     `insert`, `relay`, `relay_changes`, `exchange`, `left_out` and `spelled` are for any number of threads; the first
     four raise what `Store.write` raises, and so does `delete_ranges`. The others are for one thread.
     """
+
+    @property
+    def blocks(self) -> KeyBlocks | None:
+        """Fingerprints of ranges of keys; None where the server is slow at that, or a key is not one integer."""
 
     def forget(self) -> None:
         """Makes the next use read the table's name and columns anew."""

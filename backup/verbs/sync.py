@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 from math import inf
+from typing import Any
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.run_values import Verb
@@ -123,8 +124,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
             tally.counts = replace(tally.counts, failed=session.run.counts.failed)
     before = tally.counts
     saver = _Saver(session)
-    quiet_records, quiet_seconds = _quiet(session)
-    steps = replace(session.steps, save=saver.save, quiet_records=quiet_records, quiet_seconds=quiet_seconds)
+    steps = replace(session.steps, save=saver.save, **_last_sizes(session))
     steps = from_watermark(session, steps)
     run = session.run
     guard = replace(
@@ -152,18 +152,19 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     return None
 
 
-def _quiet(session: Session) -> tuple[int, float]:
-    """How many records the source has, if the last sync changed nothing or copied everything, else 0; and how many
-    seconds that sync took.
+def _last_sizes(session: Session) -> dict[str, Any]:
+    """How many records the last sync saw, how many seconds it took, and whether the source is quiet, as `Steps` says.
 
-    A source that changes now and then is not worth a look at all of it at once, which would find it changed.
+    A source is quiet if that sync changed nothing or copied everything. One that changes now and then is not worth a
+    look at all of it at once that only says whether it has changed.
     """
     last = session.last_synced() if session.backup.relational is not None else None
     if last is None or last.proof is None:
-        return 0, inf
+        return {}
     records, counts = last.proof.source.records, last.counts
     is_quiet = counts.processed == 0 or counts.inserted == records
-    return records if is_quiet else 0, (last.duration_ms or 0) / 1000
+    seconds = (last.duration_ms or 0) / 1000
+    return {"records": records, "quiet_records": records if is_quiet else 0, "quiet_seconds": seconds}
 
 
 class _Saver:

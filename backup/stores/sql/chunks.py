@@ -53,7 +53,7 @@ class SqlChunks:
         query = sa.select(*shape.exact_key).where(*conditions).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
         try:
-            for attempt in self._attempts(operation, single=True):
+            for attempt in self.attempts(operation, single=True):
                 with attempt as cx, self.chunk_size.measuring(records):
                     row = cx.execute(query).first()
         except Undecoded:  # this key is not a text: take the next that is
@@ -74,7 +74,7 @@ class SqlChunks:
             return
         query = sa.select(sa.literal(1)).select_from(shape.table).where(*shape.within(WHOLE), *shape.filters)
         query = query.group_by(*shape.key).having(sa.func.count() > 1).limit(1)
-        for attempt in self._attempts("look for keys that stand for several rows"):
+        for attempt in self.attempts("look for keys that stand for several rows"):
             with attempt as cx:
                 is_repeated = cx.scalar(query)
         if is_repeated:
@@ -102,7 +102,7 @@ class SqlChunks:
         if in_parts:
             at_most = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
         try:
-            for attempt in self._attempts(operation, single=True):
+            for attempt in self.attempts(operation, single=True):
                 stamps = shape.stamps(dialect)  # a second try may have to hash in another way
                 with attempt as cx, self.chunk_size.measuring() as measured:
                     parameters = (stamps, conditions, bucket, at_most)
@@ -115,21 +115,25 @@ class SqlChunks:
         return fingerprints
 
     def stamp_rows(
-        self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]
+        self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]], *, whole: bool = False
     ) -> set[StampRow]:
-        """The stamps of the service's rows that fulfil the conditions. A row that cannot be read has an `Unread`."""
+        """The stamps of the service's rows that fulfil the conditions. A row that cannot be read has an `Unread`.
+
+        `whole`: they are all rows of a chunk. Otherwise the server may have looked at far more than it returns, and the
+        time says nothing about the next chunk.
+        """
         conditions = [*conditions, *shape.filters]
         try:
-            for attempt in self._attempts(operation):
+            for attempt in self.attempts(operation):
                 query = shape.stamp_query(self._access.dialect).where(*conditions)
                 with attempt as cx, self.chunk_size.measuring() as measured:
                     rows = small_rows(cx, query)
-                    measured.records = len(rows)
+                    measured.records = len(rows) if whole else 0
         except StoreError as error:
             if not may_be_of_rows(error):
                 raise
             return ReadApart(self._access, self._limits, shape, conditions, error).rows()
         return rows
 
-    def _attempts(self, operation: str, *, single: bool = False) -> Iterator[Attempt[sa.Connection]]:
+    def attempts(self, operation: str, *, single: bool = False) -> Iterator[Attempt[sa.Connection]]:
         return self._access.attempts(operation, seconds=self._limits.chunk_call_seconds, single=single)

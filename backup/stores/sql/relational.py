@@ -19,6 +19,7 @@ from backup.stores.sibling import Entry, Groups, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.batch import key_batches
+from backup.stores.sql.blocks import SqlBlocks
 from backup.stores.sql.catalog import SqlCatalog, catalog_of
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.engines.tables import spelled_name
@@ -52,6 +53,7 @@ class SqlRelational:
         self._relay = SqlRelay(access, catalog, limits)
         self._relayed_changes = SqlRelayedChanges(access, catalog, limits)
         self._range_deletes = SqlRangeDeletes(access, catalog, limits)
+        self._blocks = SqlBlocks(access, catalog, chunks)
 
     def forget(self) -> None:
         self._catalog.forget()
@@ -70,6 +72,10 @@ class SqlRelational:
 
     def delete_ranges(self, ranges: Sequence[KeyRange], keep: Keep) -> Iterator[tuple[Sequence[KeyRange], int]]:
         return self._range_deletes.delete(ranges, keep)
+
+    @property
+    def blocks(self) -> SqlBlocks | None:
+        return self._blocks if self._blocks.are_known() else None
 
     def may_look_at_once(self, records: int, seconds: float) -> bool:
         shape, dialect, chunk_size = self._catalog.shape, self._access.dialect, self._chunks.chunk_size

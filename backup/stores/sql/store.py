@@ -134,7 +134,7 @@ class SqlStore:
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Each row's key, its version fields, and a last part: the server's hash of its content if it has no version,
         else None. The first chunk has the rows whose key has a NULL, too."""
-        rows = self._chunks.stamp_rows("read the stamps", self.shape, self.shape.within(chunk))
+        rows = self._chunks.stamp_rows("read the stamps", self.shape, self.shape.within(chunk), whole=True)
         return rows if chunk.after is not None else rows | self._chunks.stamp_rows_without_keys(self.shape)
 
     def left_out(self, keys: Sequence[Key]) -> LeftOut:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sa
 
 from backup.core.errors import BackupError
+from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
 from backup.stores.listing import Listed, PassedOver
@@ -80,6 +81,9 @@ class Dialect(Protocol):
     """How many columns a table may have."""
 
     in_process: bool
+    has_blocks: bool
+    """Whether `block_fingerprints` and `in_blocks` are quick: the server seeks each block in the key's index."""
+
     """Whether the server is a library in this process: its fingerprints then need memory here for a chunk's stamps."""
 
     references: sa.TextClause
@@ -279,6 +283,18 @@ class Dialect(Protocol):
     ) -> Sequence[Fingerprint | None]:
         """The fingerprints of whole tables, asked together where that costs less than to ask for each. None of those
         that have to be asked for themselves, such as one that may have more than `at_most` rows."""
+
+    def block_fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        blocks: EqualRanges,
+    ) -> Mapping[int, Fingerprint] | None:
+        """As `fingerprints`, of the blocks of a key that is one integer, by their names. Only where `has_blocks`."""
+
+    def in_blocks(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
+        """The condition that the key lies in one of these blocks. Only where `has_blocks`."""
 
     def reads_in_parts(self, stamps: StampColumns) -> bool:
         """Whether a fingerprint of a whole table with these stamps takes memory for a part of it only. True where it

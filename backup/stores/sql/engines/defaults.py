@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.stores.listing import PassedOver
 from backup.stores.sql.engines.base import Described, Dialect, StampColumns
@@ -24,6 +25,7 @@ class DialectDefaults(Dialect):
     """Members of `Dialect` for a server that does nothing special there. `Dialect` says what each returns."""
 
     kin: sa.TextClause | None = None
+    has_blocks = False
 
     def asking(self) -> AbstractContextManager[sa.Connection]:
         return self.reading()
@@ -72,6 +74,18 @@ class DialectDefaults(Dialect):
         self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
     ) -> Sequence[Fingerprint | None]:
         return [None] * len(tables)
+
+    def block_fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        blocks: EqualRanges,
+    ) -> Mapping[int, Fingerprint] | None:
+        return None
+
+    def in_blocks(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
+        return sa.or_(*(key.between(start, start + width - 1) for start in starts))
 
     def reads_in_parts(self, stamps: StampColumns) -> bool:
         return True

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
+from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
 from backup.stores.listing import Listed, PassedOver
@@ -62,6 +63,7 @@ class PostgresqlDialect(DialectDefaults):
     max_parameters = 30_000
     max_columns = 1_600
     in_process = False
+    has_blocks = True
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     kin: sa.TextClause | None = system_tables.KIN
@@ -242,6 +244,18 @@ class PostgresqlDialect(DialectDefaults):
         in_parts: bool = False,  # noqa: ARG002 - the rows stay in the server
     ) -> Mapping[Any, Fingerprint] | None:
         return fingerprint.fingerprints(cx, stamps, conditions, bucket, at_most)
+
+    def block_fingerprints(
+        self,
+        cx: sa.Connection,
+        stamps: StampColumns,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        blocks: EqualRanges,
+    ) -> Mapping[int, Fingerprint] | None:
+        return fingerprint.block_fingerprints(cx, stamps, conditions, blocks)
+
+    def in_blocks(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
+        return fingerprint.in_blocks(key, starts, width)
 
     def largest_row_bytes(
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None

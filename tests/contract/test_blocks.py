@@ -1,0 +1,137 @@
+"""Blocks of neighbouring keys: the server says in one statement which of them differ, whatever the table's size."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from backup.core.key_ranges import EqualRanges
+from backup.core.model import WHOLE
+from backup.mirror import chunk
+from backup.mirror.guard import Guard
+from backup.mirror.tally import Tally
+from backup.mirror.walk import sync_stores
+from backup.mirror.writing import Steps
+from backup.stores import Rules
+from backup.stores.sql.blocks import SqlBlocks
+from tests.contract.benches import NOW, RUN, Item, PostgresBench
+from tests.contract.test_recycle import Recycled, recycled
+
+DENSE = range(-50, 150)
+SPARSE = sorted(random.Random(15).sample(range(-(10**6), 10**6), 200))
+
+
+@pytest.fixture
+def stamped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many blocks were named in each request for stamps."""
+    asked: list[int] = []
+    stamp_rows = SqlBlocks.stamp_rows
+
+    def noted(self: SqlBlocks, starts: Sequence[int], width: int) -> set[tuple[object, ...]]:
+        asked.append(len(starts))
+        return stamp_rows(self, starts, width)
+
+    monkeypatch.setattr(SqlBlocks, "stamp_rows", noted)
+    return asked
+
+
+def equal_sides(bench: PostgresBench, numbers: Sequence[int]) -> Recycled:
+    """Both sides with these items, in chunks of 20."""
+    bench.create(Item(n) for n in numbers)
+    it = recycled(bench, chunk_size=20, batch_size=7)
+    it.backup.catalog.match(it.source)
+    bench.put("backup", *(Item(n) for n in numbers))
+    return it
+
+
+def sync(it: Recycled, records: int, *, quiet: bool = False, dry_run: bool = False, limit: int | None = None) -> Tally:
+    """What a sync has counted. The last one took no time, and saw so many records."""
+    tally, run = Tally(lambda _: None), replace(RUN, dry_run=dry_run, limit=limit)
+    keep = it.bin.recorder(run, lambda: NOW)
+    steps = Steps(lambda: None, lambda: NOW, keep, 2, records=records, quiet_records=records if quiet else 0)
+    steps = replace(steps, quiet_seconds=0)
+    sync_stores(it.source, it.backup, run, tally, Guard(), steps)
+    return tally
+
+
+@pytest.mark.parametrize("numbers", [DENSE, SPARSE], ids=["dense", "sparse"])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_all_the_rest_is_settled_by_the_blocks_that_differ(
+    postgresql_bench: PostgresBench, stamped: list[int], numbers: Sequence[int], *, quiet: bool
+) -> None:
+    bench, it = postgresql_bench, equal_sides(postgresql_bench, numbers)
+    changed, gone, new = [numbers[n] for n in (60, 120)], [numbers[90], numbers[-1]], [10**7, -(10**7)]
+    bench.put("source", *(Item(n, 2) for n in changed), *(Item(n) for n in new))
+    bench.remove("source", *gone)
+    tally = sync(it, len(numbers), quiet=quiet)
+    counts = tally.counts
+    assert (counts.inserted, counts.updated, counts.deleted, counts.skipped) == (2, 2, 2, len(numbers) - 4)
+    assert tally.proof is not None
+    assert tally.proof.verified
+    assert tally.proof.source.records == len(numbers)
+    assert bench.items("backup") == bench.items("source")
+    assert stamped
+    assert max(stamped) <= 4
+
+
+def test_too_many_stamps_are_not_read_at_once(
+    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch, stamped: list[int]
+) -> None:
+    monkeypatch.setattr(chunk, "_STAMPS_AT_MOST", 30)
+    it = equal_sides(postgresql_bench, DENSE)
+    postgresql_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
+    assert sync(it, len(DENSE)).counts.updated == 4
+    assert postgresql_bench.items("backup") == postgresql_bench.items("source")
+    assert stamped == []
+
+
+@pytest.mark.parametrize(("dry_run", "limit", "counts"), [(True, None, (0, 4, 0)), (False, 3, (0, 3, 1))])
+def test_blocks_serve_a_dry_run_and_a_limit(
+    postgresql_bench: PostgresBench,
+    stamped: list[int],
+    counts: tuple[int, int, int],
+    *,
+    dry_run: bool,
+    limit: int | None,
+) -> None:
+    it = equal_sides(postgresql_bench, DENSE)
+    postgresql_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
+    made = sync(it, len(DENSE), dry_run=dry_run, limit=limit).counts
+    assert (made.inserted, made.updated, made.remaining) == counts
+    assert stamped
+
+
+@pytest.mark.parametrize("numbers", [DENSE, SPARSE, [-(1 << 63), -1, 0, 1 << 61]])
+def test_the_fingerprints_of_blocks_add_up_to_that_of_all(
+    postgresql_bench: PostgresBench, numbers: Sequence[int]
+) -> None:
+    bench = postgresql_bench
+    bench.sql("source", "CREATE TABLE {table} (id bigint PRIMARY KEY, version integer NOT NULL)")
+    bench.sql("source", "INSERT INTO {table} VALUES (%s, %s)", [(n, n % 7) for n in numbers])
+    source = bench.open("source", rules=Rules(version=("version",)))
+    assert source.relational is not None
+    assert source.relational.blocks is not None
+    ends = source.relational.blocks.ends(WHOLE)
+    assert ends == (min(numbers), max(numbers))
+    width = max(3, (ends[1] - ends[0]) // 50)
+    parts = source.relational.blocks.fingerprints(EqualRanges(*ends, width))
+    whole = source.fingerprint(WHOLE)
+    assert parts is not None
+    assert whole is not None
+    assert sum(part.records for part in parts.values()) == whole.records == len(numbers)
+    assert tuple(map(sum, zip(*(part.sums for part in parts.values()), strict=True))) == whole.sums
+    for start in parts:
+        rows = source.relational.blocks.stamp_rows([start], width)
+        assert {row[0] for row in rows} == {n for n in numbers if start <= n < start + width}
+
+
+def test_a_block_that_would_end_beyond_64_bits_is_not_asked_for(postgresql_bench: PostgresBench) -> None:
+    bench = postgresql_bench
+    bench.sql("source", "CREATE TABLE {table} (id bigint PRIMARY KEY, version integer NOT NULL)")
+    source = bench.open("source", rules=Rules(version=("version",)))
+    assert source.relational is not None
+    assert source.relational.blocks is not None
+    assert source.relational.blocks.fingerprints(EqualRanges(0, (1 << 63) - 1, 64)) is None
