@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from datetime import timedelta
 from email import message_from_bytes, policy
@@ -275,6 +276,7 @@ def test_a_server_that_answers_a_byte_at_a_time_does_not_hold_a_test_for_ever(
         [row] = answer_test(load_settings(given)).body["sinks"]
         ended.set()
         thread.join()
+    wait([delivery._left_behind["webhook1"]])  # until its thread has ended, no other test's webhook gets anything
     assert "did not answer within" in row["error"]
 
 
