@@ -126,19 +126,23 @@ def test_a_quiet_source_is_asked_once_for_all(place: Place, monkeypatch: pytest.
         assert asked["read the fingerprint"] == statements
 
 
+@pytest.mark.parametrize(
+    ("seconds", "statements"),
+    [(3_600, 2), (2_500, 1)],  # of 2,500 s, two thirds of the records took no longer than a statement may
+)
 def test_a_quiet_source_whose_last_sync_took_long_is_asked_for_its_first_chunk_and_for_all_the_rest(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: int, statements: int
 ) -> None:
     monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
     customer = registry(place, BackupSync__Parallelism="1").get("customer")
     with customer.stores() as (_, backup):
         history = History(backup)
         [last] = history.latest("customer", 1)
-        history.save(replace(last, started_at=last.started_at - timedelta(hours=1)))
+        history.save(replace(last, started_at=last.started_at - timedelta(seconds=seconds)))
     with counting(monkeypatch) as asked:
         run = customer.sync(Trigger.CLI).run
     assert (run.counts, run.verified) == (Counts(skipped=ROWS), True)
-    assert asked["read the fingerprint"] == 2
+    assert asked["read the fingerprint"] == statements
 
 
 def test_a_quiet_source_that_does_not_answer_about_all_at_once_is_asked_chunk_by_chunk(

@@ -85,7 +85,8 @@ class SqlRelational:
         if shape.filters or not dialect.reads_in_parts(shape.stamps(dialect)):
             return False
         part = min(records, _CHUNKS_OF_A_PART * self._limits.chunk_size)  # each is a statement of its own
-        return is_quick or chunk_size.suffices_for(max(part, records // _STATEMENTS_OF_ALL))
+        part = max(part, records // _STATEMENTS_OF_ALL)
+        return is_quick or chunk_size.suffices_for(part) or chunk_size.spans(records, seconds * part / max(1, records))
 
     def small_fingerprint(self) -> Fingerprint | None:
         shape, at_most = self._catalog.shape, self._limits.chunk_size
