@@ -2,8 +2,8 @@
 
 The sample is fixed by its seed: of every module the mutant with the lowest hash, then those with the lowest of all. A
 change elsewhere in the code leaves it alone. First all tests that need no server but Azurite run once in a copy of the
-project, to learn which of them run which line. A mutant is tried in a copy too, by the tests that run its lines: the
-cheapest of each file first, then the others, for a minute at most. A mutant that does not end counts as noticed only if
+project, to learn which of them run which line. A mutant is tried in a copy too, by the tests that run its lines: unit
+tests first, the cheapest of each file first, for a minute at most. A mutant that does not end counts as noticed only if
 the same tests end without it in a third of the time.
 
 What survives for a reason stands in `tests/mutants.txt`, with it: `path function: before → after | reason`. Ends with 1

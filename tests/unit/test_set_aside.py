@@ -20,7 +20,7 @@ from backup.core.model import Key, Record, Unread, Version
 from backup.core.run_values import Proof
 from backup.mirror.diff import Changes
 from backup.mirror.pair import Compared
-from backup.mirror.set_aside import Refusal, apart, read_apart
+from backup.mirror.set_aside import Refusal, apart, read_apart, until_refused
 
 bad_numbers = st.sets(st.integers(0, 63), max_size=6)
 
@@ -86,6 +86,8 @@ def test_what_is_not_about_records_ends_the_work(error: Exception) -> None:
         list(apart(range(4), key_of, fail, fail))
     with pytest.raises(type(error)):
         list(read_apart({(1,), (2,)}, lambda record: (record["id"],), read, lambda refused: None))
+    with pytest.raises(type(error)):
+        list(until_refused(read(frozenset())))
 
 
 @pytest.mark.parametrize("error", [OverflowError("4711"), UnicodeEncodeError("ascii", "4711", 0, 1, "x"), TypeError()])

@@ -1,7 +1,7 @@
 """One sync between two stores in memory: its result, the order of its steps, and what it never does."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import reduce
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from backup.core.errors import ConstraintRefused, GuardTripped, LockLost, Stopped, StoreUnavailable
 from backup.core.model import WHOLE, Key, Record
-from backup.core.run_values import Counts, Run, Trigger
+from backup.core.run_values import Counts, Proof, Run, Trigger
 from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.diff import Changes
@@ -292,6 +292,35 @@ def test_what_waits_when_the_time_is_up_is_set_aside_where_the_next_call_would_n
     assert ([*tally.failures], tally.counts.failed) == (aside, len(aside))
 
 
+def test_what_waits_in_a_run_whose_limit_leaves_changes_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = MemoryStore("source", [record(n) for n in range(6)])
+    backup = MemoryStore("backup")
+
+    def constrained(*_: Any) -> Written:
+        raise ConstraintRefused("It exists already.")
+
+    monkeypatch.setattr(backup, "write", constrained)
+    run, tally = Run("test", Trigger.CLI, False, NOW, limit=2), Tally(lambda counts: None)
+    assert sync_stores(source, backup, run, tally, Guard(), steps()) is None
+    assert ([*tally.failures], tally.counts) == (["[0]", "[1]"], Counts(failed=2, remaining=4))
+
+
+def test_calls_that_have_time_for_a_chunk_each_make_all_changes_from_the_checkpoints_that_they_saved() -> None:
+    source = MemoryStore("source", [record(n, 2) for n in range(0, 20, 2)])
+    backup = MemoryStore("backup", [record(n, 1) for n in range(15)])
+    run, deleted, calls = Run("test", Trigger.CLI, False, NOW), 0, 0
+    at: Checkpoint | None = Checkpoint()
+    while at is not None:
+        saved, tally, calls = list[Checkpoint](), Tally(lambda counts: None), calls + 1
+        in_slices = replace(steps(), seconds_left=lambda: 0, save=saved.append)
+        left = sync_stores(source, backup, run, tally, Guard(max_delete_percent=100), in_slices, at)
+        deleted += tally.counts.deleted
+        assert left is None or at.complete or saved[-1].after == left.after
+        at = left
+        assert calls < 50
+    assert (backup.contents(), deleted) == (source.contents(), 7)
+
+
 def test_a_source_without_records_never_empties_a_backup() -> None:
     backup = MemoryStore("backup", [record(1)])
     with pytest.raises(GuardTripped, match="source of test holds no records: 1 of 1 records would be deleted") as error:
@@ -341,6 +370,36 @@ def test_no_batch_is_written_once_the_work_of_another_chunk_has_failed(old: str)
     with pytest.raises(Stopped):  # as after an error of other work
         writing.write(WHOLE, Changes(frozenset(), keys, frozenset(), 0, touched=keys))
     assert backup.calls == []
+
+
+@pytest.mark.parametrize("of_changes", [False, True])
+@pytest.mark.parametrize("of_lock", [True, False], ids=["the lock is lost", "other work failed"])
+@pytest.mark.parametrize("parts", [0, 1, 2])
+def test_servers_that_pass_records_on_are_stopped_before_their_next_part(
+    monkeypatch: pytest.MonkeyPatch, parts: int, of_lock: bool, of_changes: bool
+) -> None:
+    monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 1)
+    source, backup, made, asked = MemoryStore("source"), MemoryStore("backup"), list[int](), list[None]()
+
+    def relay(*_: Any) -> Iterator[Any]:
+        for n in range(4):
+            made.append(n)
+            yield Written(inserted=frozenset({(n,)})) if of_changes else 1
+
+    def check() -> None:
+        asked.append(None)
+        if len(asked) > parts:
+            raise LockLost
+
+    monkeypatch.setattr(backup, "relational", SimpleNamespace(relay=relay, relay_changes=relay))
+    run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
+    with Workers(1) as workers:
+        checks = (steps(check), workers.check) if of_lock else (steps(), check)
+        writing = Writing(Sides(source, backup, workers), run, tally, *checks)
+        insert = Changes(frozenset({(0,)}), frozenset(), frozenset(), 0)
+        with pytest.raises(LockLost):
+            _ = writing.write(WHOLE, insert) if of_changes else writing.copy(WHOLE)
+    assert (len(made), tally.counts) == (parts, Counts(inserted=parts))
 
 
 @pytest.mark.parametrize("changed", [3, 2])
@@ -465,6 +524,8 @@ def settled(changed: int, records: int = 1_000, by: Literal["fingerprints", "cop
         ([settled(1), settled(100)], Spread(0, many=True)),
         ([settled(100), settled(1)], Spread(1, many=False)),
         ([settled(1), settled(0)], Spread(0, many=False)),
+        ([replace(settled(0), deletes=99)], Spread(1, many=False)),
+        ([replace(settled(1), deletes=99)], Spread(0, many=True)),
         ([settled(1), settled(0, by="fingerprints")], Spread(0, many=False)),
         ([settled(100), settled(0, by="fingerprints")], Spread(0, many=True)),
         ([settled(1), settled(1_000, by="copy")], Spread(1, many=False, copied=True)),
@@ -478,3 +539,15 @@ def test_the_spread_for_the_next_chunk_is_a_function_of_the_chunks_so_far_in_the
 ) -> None:
     assert reduce(Spread.after, chunks, Spread()) == expected
     assert expected.is_all_over == (expected.in_a_row >= 2)
+
+
+def test_the_pieces_of_a_chunk_add_up_and_one_with_unread_keys_is_enough() -> None:
+    pieces = [
+        Settled(WHOLE, Counts(updated=1), 3, 4, deletes=2, waiting=1, proof=Proof(differing=1), unread_keys=unread)
+        for unread in (True, False)
+    ]
+    chunk = reduce(Settled.joined, pieces, Settled(WHOLE, Counts(), 0, 0, proof=Proof()))
+    assert chunk == Settled(
+        WHOLE, Counts(updated=2), 6, 8, deletes=4, waiting=2, proof=Proof(differing=2), unread_keys=True
+    )
+    assert chunk.joined(replace(pieces[0], proof=None)).proof is None
