@@ -232,8 +232,7 @@ def test_tables_asked_together_have_the_fingerprints_that_each_has_alone(bench: 
         alone = [dialect.fingerprints(cx, stamps, [], at_most=50) for stamps in tables]
     for stamps in tables:
         stamps.key[0].table.info.clear()
-    together()  # learns where each begins, and which has gaps
-    together()
+    together()  # learns where each begins, and then which has gaps
     assert [made is None for made in together()] == [name in ("texts", "wide", "many") for name in MANY]
     for name, made_together, by_bucket in zip(MANY, together(), alone, strict=True):
         assert made_together in (None, by_bucket and by_bucket[None]), name

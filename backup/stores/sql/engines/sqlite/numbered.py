@@ -6,7 +6,7 @@ If the numbers have no gaps, the first one and the versions in this order say al
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from operator import ge, gt, lt
@@ -106,22 +106,30 @@ def _made(records: int, digest: Any) -> Fingerprint:
 def numbered_fingerprints(
     cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
 ) -> Sequence[Fingerprint | None]:
-    """The fingerprints of whole tables that may be small, in one statement. `stamps` as for `numbered_fingerprint`.
-    None of one that has to be asked for itself."""
-    guesses = [_Guess.of(stamps.key[0], min(at_most, KEYS_AT_ONCE)) for stamps in tables]
-    texts = [
-        guess.spelled(cx.dialect, stamps.key[0], stamps.version[0])
-        for guess, stamps in zip(guesses, tables, strict=True)
-    ]
-    # Each row says of which table it is: nothing promises that they come in this order.
-    union = " UNION ALL ".join(f"SELECT {i}, {text.removeprefix('SELECT ')}" for i, text in enumerate(texts))
-    cursor: Any = cx.exec_driver_sql(union, tuple(bound for guess in guesses for bound in guess[:2])).cursor
+    """The fingerprints of whole tables that may be small, in one statement, or up to three where guesses are wrong. The
+    tables as for `numbered_fingerprint`. None of one that has to be asked for itself."""
     fingerprints: list[Fingerprint | None] = [None] * len(tables)
-    for i, *row in cursor.fetchall():
-        rows, _ = guesses[i].checked(tables[i].key[0].table.info, *row)
-        if rows is not None:
-            fingerprints[i] = _made(rows.records, _added(blake2b(digest_size=16), rows))
+    left = [*range(len(tables))]
+    for _ in range(_TRIES):
+        guesses = {i: _Guess.of(tables[i].key[0], min(at_most, KEYS_AT_ONCE)) for i in left}
+        left = []
+        for i, *row in _rows_of_each(cx, tables, guesses):
+            rows, may_differ = guesses[i].checked(tables[i].key[0].table.info, *row)
+            left += [i] if may_differ else []
+            if rows is not None:
+                fingerprints[i] = _made(rows.records, _added(blake2b(digest_size=16), rows))
+        if not left:
+            break
     return fingerprints
+
+
+def _rows_of_each(cx: sa.Connection, tables: Sequence[StampColumns], guesses: Mapping[int, _Guess]) -> list[Any]:
+    """The row of each table's statement, behind the place of the table: nothing promises that they come in an order."""
+    texts = {i: guess.spelled(cx.dialect, tables[i].key[0], tables[i].version[0]) for i, guess in guesses.items()}
+    union = " UNION ALL ".join(f"SELECT {i}, {text.removeprefix('SELECT ')}" for i, text in texts.items())
+    cursor: Any = cx.exec_driver_sql(union, tuple(bound for guess in guesses.values() for bound in guess[:2])).cursor
+    rows: list[Any] = cursor.fetchall()
+    return rows
 
 
 class _Guess(NamedTuple):
