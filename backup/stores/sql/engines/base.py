@@ -81,10 +81,10 @@ class Dialect(Protocol):
     """How many columns a table may have."""
 
     in_process: bool
+    """Whether the server is a library in this process: its fingerprints then need memory here for a chunk's stamps."""
+
     has_blocks: bool
     """Whether `block_fingerprints` and `in_blocks` are quick: the server seeks each block in the key's index."""
-
-    """Whether the server is a library in this process: its fingerprints then need memory here for a chunk's stamps."""
 
     references: sa.TextClause
     """Selects, by :table and :schema, the foreign keys that refer to a table: a row for each column, in order.
