@@ -194,14 +194,8 @@ class ManyTables:
                     and head == (entry[groups.order] - 1, 0)
                 ]
                 if fitting:
-                    self._insert(cx, table, fitting)
+                    self.dialect.insert_entries(cx, table, fitting)
         return {entry[shape.key] for entry in fitting}
-
-    def _insert(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
-        if self.dialect.in_process:  # what SQLAlchemy does for each value takes as long there as the insert
-            self.dialect.add_rows(cx, table, entries)
-        else:
-            cx.execute(table.insert(), [dict(entry) for entry in entries])
 
     def _parts(self, values: Sequence[str]) -> list[list[str]]:
         """The values, in lists that a statement can have as parameters."""

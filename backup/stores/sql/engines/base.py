@@ -239,6 +239,9 @@ class Dialect(Protocol):
         """Inserts rows into one of the app's own tables, except those whose primary key exists. Fast for many. Returns
         how many of them are there for certain, as the server counts them."""
 
+    def insert_entries(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Inserts rows into one of the app's own tables: few, with the same fields, and many of these."""
+
     def beside(self, name: str) -> Dialect:
         """The database of this name on the same server, with the same login."""
 

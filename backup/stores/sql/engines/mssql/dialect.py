@@ -207,6 +207,12 @@ class SqlServerDialect(DialectDefaults):
             cx.execute(statement, parameters)
         return 0  # the server also counts rows that an INSTEAD OF trigger has swallowed
 
+    def insert_entries(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
+        # Not as an array: for that pyodbc asks for the type of each field, and the server inserts row by row.
+        step = self.max_parameters // len(entries[0])
+        for start in range(0, len(entries), step):
+            cx.execute(table.insert().values([dict(entry) for entry in entries[start : start + step]]))
+
     def unseen_hint(self, schema: str | None, table: str) -> str:
         return mssql_unseen_hint(schema or self.default_schema or "", table, self._where.keywords.get("UID"))
 
