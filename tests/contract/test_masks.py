@@ -12,7 +12,7 @@ from backup.core.masks import Mask, Masking, MaskKind
 from backup.core.model import WHOLE, Action, Image, Record
 from backup.mirror.comparison import Depth, Report, verify
 from backup.stores import Rules, Store
-from tests.contract.benches import Bench, CosmosBench, Role, SqlBench
+from tests.contract.benches import Bench, CosmosBench, Role, SqlBench, SqlServerBench
 from tests.contract.test_store import run_sync
 
 KEY = "a key of the masks that is long enough"
@@ -38,8 +38,14 @@ def rules(masks: dict[str, Mask] = MASKS, key: str = KEY, version: tuple[str, ..
     return Rules(version=version, masking=Masking(masks, key))
 
 
+def skip_without_stamps(bench: SqlBench) -> None:
+    if isinstance(bench, SqlServerBench) and bench.stands_in:
+        pytest.skip("Babelfish writes SourceStamp in lower case, and adds the bytes of a stamp instead of joining them")
+
+
 def start(bench: SqlBench, given: Rules, *, null: str = "NOT NULL") -> tuple[Store, Store]:
     """A source of three rows, and its masked backup."""
+    skip_without_stamps(bench)
     bench.sql("source", f"CREATE TABLE {{table}} ({COLUMNS.format(null=null)})")
     mark = ", ".join([bench.mark] * 7)
     bench.sql("source", f"INSERT INTO {{table}} VALUES ({mark})", ROWS)
@@ -343,6 +349,7 @@ def test_a_source_may_have_such_a_column_of_its_own_without_masks(sql_bench: Sql
 @pytest.mark.parametrize("null", ["", "NOT NULL"], ids=["emptied", "deleted"])
 def test_exchanged_values_leave_what_is_not_written_as_it_is(sql_bench: SqlBench, null: str) -> None:
     """Others have values that are unique, too: a masked column, one that is not copied, one that the backup lacks."""
+    skip_without_stamps(sql_bench)
     bench, given = (
         sql_bench,
         Rules(version=("Version",), exclude=("Fax",), masking=Masking({"Mail": Mask("email")}, KEY)),
