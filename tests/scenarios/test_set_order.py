@@ -207,7 +207,8 @@ def test_another_database_gets_the_foreign_keys_where_all_rows_are(
     shop = postgres_shop
     shop.run(
         TABLES + 'ALTER TABLE "Alone" ADD CONSTRAINT "odd, name" FOREIGN KEY ("Boss", "Id") REFERENCES "Aline"'
-        " ON DELETE CASCADE ON UPDATE SET NULL DEFERRABLE INITIALLY DEFERRED"
+        " ON DELETE CASCADE ON UPDATE SET NULL DEFERRABLE INITIALLY DEFERRED;"
+        'ALTER TABLE "Border" ADD CONSTRAINT later FOREIGN KEY ("Id") REFERENCES "Border"'
     )
     shop.sync()
     with lent_database(postgres) as target:
