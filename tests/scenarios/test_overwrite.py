@@ -3,7 +3,7 @@ told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
-from backup.core.errors import TransientStoreError
-from backup.core.model import Image, Key
+from backup.core.errors import LockLost, TransientStoreError
+from backup.core.model import CheckLock, Image, Key
 from backup.core.retry import Retry
 from backup.core.run_values import Trigger
 from backup.recycle_bin.bin import RecycleBin
+from backup.services import registry
 from backup.services.registry import Registry
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.sql.access import SqlAccess
@@ -165,6 +166,38 @@ def test_what_is_changed_before_its_delete_is_looked_at_again(things: Things, mo
     assert (counted(restored), named(restored)) == ((0, 0, 1, 21), {32: "Newer"})
     assert {31, 32} & things.rows().keys() == {32}
     assert things.kept(restored["SyncId"]) == [((31,), (31, 1, 1))]
+
+
+@pytest.mark.parametrize("method", ["write", "delete"])
+def test_a_restore_that_lost_its_lock_stops_before_its_next_batch(
+    things: Things, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 10)))
+    if method == "write":
+        things.run("DELETE FROM {table} WHERE id > 3")
+    else:
+        things.put(*(f"{n}, 1, {n}" for n in range(21, 27)))
+    is_lost, batches, original = False, [], getattr(SqlWrites, method)
+
+    def lose(writes: SqlWrites, work: Sequence[Any], *rest: Any, **options: Any) -> Any:
+        nonlocal is_lost
+        is_lost = True
+        batches.append(len(work))
+        return original(writes, work, *rest, **options)
+
+    @contextmanager
+    def lock(_service: str, _backup: str) -> Iterator[CheckLock]:
+        def check() -> None:
+            if is_lost:
+                raise LockLost
+
+        yield check
+
+    monkeypatch.setattr(SqlWrites, method, lose)
+    monkeypatch.setattr(registry, "open_lock", lambda *_: lock)
+    restored = things.restore("--delete-extra", BackupSync__BatchSize="2")
+    assert refused(restored)[0] == "LockLost"
+    assert batches == [2]
 
 
 def test_a_try_that_was_rolled_back_keeps_what_the_next_one_replaces(
