@@ -89,7 +89,7 @@ def _digits_of(key: sa.Column[Any]) -> _Text:
 def _is_small(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[bool]:
     """Whether the row has no more than `LARGEST_BYTES`. SQLite need not read a large value to say how long it is."""
     sizes = [
-        sa.case((sa.func.typeof(column).in_(_TEXT_AND_BLOB), sa.func.length(sa.cast(column, _BLOB))), else_=_number(8))
+        sa.case((_has_kind(column, "text", "blob"), sa.func.length(sa.cast(column, _BLOB))), else_=_number(8))
         for column in columns
         if not column.type.is_row_number  # type: ignore[attr-defined] # a ServerType
     ]
@@ -118,7 +118,14 @@ def _json(column: sa.Column[Any]) -> _Text:
     quoted: _Text = sa.func.json_quote(column)
     if column.type.is_row_number:  # type: ignore[attr-defined] # a ServerType
         return quoted
-    return sa.case((sa.func.typeof(column).in_(_REAL_AND_BLOB), _called(_EXACT_VALUE, column)), else_=quoted)
+    exact = _called(_EXACT_VALUE, column)
+    # SQLite would not quote JSON that a generated column has just made; joined with nothing, it is a text.
+    text = sa.func.json_quote(_joined([column, _plain("")]))
+    return sa.case((_has_kind(column, "text"), text), (_has_kind(column, "real", "blob"), exact), else_=quoted)
+
+
+def _has_kind(column: sa.Column[Any], *kinds: str) -> sa.ColumnElement[bool]:
+    return sa.func.typeof(column).in_([_plain(kind) for kind in kinds])
 
 
 def _called(name: str, value: Any) -> _Text:
@@ -132,10 +139,6 @@ def _plain(text: str) -> Any:
 
 def _number(number: int) -> Any:
     return sa.literal_column(str(number), sa.BigInteger)
-
-
-_REAL_AND_BLOB = [_plain("real"), _plain("blob")]
-_TEXT_AND_BLOB = [_plain("text"), _plain("blob")]
 
 
 def _joined(parts: Sequence[_Text], operator: str = "||") -> _Text:
