@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, overload
 
@@ -46,6 +47,12 @@ def count_keys(ranges: Iterable[KeyRange]) -> int:
 def keys_of(ranges: Iterable[KeyRange]) -> list[Key]:
     """Returns the keys in the ranges, in their order."""
     return [(number,) for first, last in ranges for number in range(first, last + 1)]
+
+
+def is_among(number: int, ranges: Sequence[KeyRange]) -> bool:
+    """Returns whether one of the ascending ranges has the integer. Looks at few of them."""
+    place = bisect_right(ranges, number, key=lambda one: one[0])
+    return place > 0 and number <= ranges[place - 1][1]
 
 
 def joined(ranges: Iterable[KeyRange]) -> list[KeyRange]:

@@ -170,7 +170,7 @@ class SyncService:
         """As `stores`, but the source as `reading` says. Raises the error of a service that is refused. `complete`:
         first makes what a new service's backup needs."""
         if complete and self._refused is not None:
-            raise self._refused
+            raise self._refused.with_traceback(None)  # a process keeps it: each sync would add its frames
         with self._places.stores(snapshot=reading.begun()) as (source, backup):
             if complete and self._is_new:
                 self._setup.complete(source, backup)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from backup.core.batched import batched
 from backup.core.errors import BackupError, ConstraintRefused
-from backup.core.key_ranges import KeyRange, keys_of, split_at
+from backup.core.key_ranges import KeyRange, is_among, keys_of, split_at
 from backup.core.model import Action, Key, Record
 from backup.mirror.set_aside import Refusal, apart
 from backup.recycle_bin.entries import Kept
@@ -68,10 +68,10 @@ class TakingBack:
             else:
                 self._count(existing_keys, *_OPPOSITES[Action.INSERTED])
             return
-        self._forget([key for key in self._waiting if any(first <= key[0] <= last for first, last in ranges)])
         steps.check_lock()
         try:
             for part, deleted in relational.delete_ranges(ranges, steps.keep):
+                self._forget([key for key in self._waiting if is_among(key[0], part)])
                 self._tally.add(deleted=deleted - len(self._effects.look_in(part)))
                 steps.check_lock()
         except RangesNotDeleted as refused:

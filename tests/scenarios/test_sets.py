@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 from uuid import uuid4
 
@@ -378,6 +379,9 @@ def test_a_new_table_is_added_ignored_or_refused(shop: Shop, rule: str, taken: b
     outcomes = shop.sync(*lines)
     assert ("Later" in outcomes) == taken
     assert not taken or (outcomes["Later"].error is not None) == refused
+    if refused:
+        frames = len([*walk_tb(outcomes["Later"].error.__traceback__)])
+        assert len([*walk_tb(shop.sync(*lines)["Later"].error.__traceback__)]) == frames
     named = shop.sync(*lines, tables='["*Customer", "{}"]'.format(f"{shop.prefix}Later"))
     assert named["Later"].error is None
 

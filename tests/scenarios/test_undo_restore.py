@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from azure.cosmos import CosmosClient, DatabaseProxy
 
 from backup.config.settings import load_settings
-from backup.core.errors import StoreError
+from backup.core.errors import RecordsSetAside, StoreError
 from backup.core.model import Action
 from backup.core.run_values import Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
@@ -282,6 +282,26 @@ def test_undo_that_failed_half_way_can_be_repeated(customers: Place, tmp_path: P
     assert 101 not in place.customer.backup.contents()  # what it had done stays
     done(command(tmp_path, place.settings, "undo", run.sync_id, "--yes", "--json"))
     assert whole(place.customer.backup) == before
+
+
+@pytest.mark.parametrize(("type_", "key", "left"), [("NUMERIC", "a", {"a": 2}), ("INTEGER", 5, {99: 1})])
+def test_undo_of_several_runs_leaves_what_is_refused_but_not_what_it_deletes_later(
+    tmp_path: Path, type_: str, key: Any, left: dict[Any, int]
+) -> None:
+    service = Service("customer", *(Sql(f"sqlite:///{tmp_path}/{side}.db", "Thing") for side in ("source", "backup")))
+    place = Place(service, service)
+    service.source.run(f"CREATE TABLE {{table}} (Id {type_} PRIMARY KEY, Version INTEGER)")
+    service.source.run("INSERT INTO {table} VALUES (:id, 1)", id=min(left))
+    place.registry.get("customer").initialize()
+    synced(place, "customer")
+    service.source.run("INSERT INTO {table} SELECT value, 1 FROM json_each('[1,2,3,4,5,6,7,8]')")
+    run = synced(place, "customer")
+    service.source.run("UPDATE {table} SET Version = 2 WHERE Id = :id", id=key)
+    synced(place, "customer")
+    service.backup.run("CREATE TRIGGER stays BEFORE UPDATE ON {table} BEGIN SELECT RAISE(ABORT, 'no'); END")
+    undone = place.registry.get("customer").undo(run.sync_id, through=True)
+    assert isinstance(undone.error, RecordsSetAside) == (key in left)
+    assert {id_: row["Version"] for id_, row in service.backup.contents().items()} == left
 
 
 @pytest.mark.parametrize(
