@@ -77,6 +77,14 @@ def test_the_grants_of_the_page_are_enough_for_each_verb(app: App) -> None:
     app.grant(app.backup, WRITTEN)
     app.service.initialize()
     assert app.sync() == (30, 0, 0)
+    # SyncHistory of an earlier release, made by another login: its new index is not worth a failure.
+    for statement in (
+        'ALTER TABLE customer."SyncHistory" OWNER TO CURRENT_USER',
+        'DROP INDEX customer."IX_SyncHistory_ServiceName"',
+        'GRANT SELECT, INSERT, UPDATE, DELETE ON customer."SyncHistory" TO app',
+    ):
+        app.grant(app.backup, statement)
+    app.service.initialize()
     app.source.run('UPDATE {table} SET "Version" = 2')
     app.source.run('DELETE FROM {table} WHERE "Id" = 30')
     app.source.run("ALTER TABLE {table} ADD COLUMN city text")

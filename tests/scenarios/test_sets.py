@@ -379,9 +379,11 @@ def test_a_new_table_is_added_ignored_or_refused(shop: Shop, rule: str, taken: b
     outcomes = shop.sync(*lines)
     assert ("Later" in outcomes) == taken
     assert not taken or (outcomes["Later"].error is not None) == refused
-    if refused:
-        frames = len([*walk_tb(outcomes["Later"].error.__traceback__)])
-        assert len([*walk_tb(shop.sync(*lines)["Later"].error.__traceback__)]) == frames
+    if taken and (error := outcomes["Later"].error) is not None:
+        frames = len([*walk_tb(error.__traceback__)])
+        error = shop.sync(*lines)["Later"].error
+        assert error is not None
+        assert len([*walk_tb(error.__traceback__)]) == frames
     named = shop.sync(*lines, tables='["*Customer", "{}"]'.format(f"{shop.prefix}Later"))
     assert named["Later"].error is None
 

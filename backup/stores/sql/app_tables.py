@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
@@ -9,6 +10,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backup.core.errors import RightMissing
+from backup.core.log import event
 from backup.stores.sibling import Entry, Groups, Look, OneOf, Seen, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_table_queries import (
@@ -71,13 +74,17 @@ class SqlSibling:
             self._create_indexes()
 
     def _create_indexes(self) -> None:
-        """Makes the indexes that the table lacks: an earlier release made it."""
+        """Makes the indexes that the table lacks: an earlier release made it. A login that may not do so goes on
+        without, for an index only saves time."""
         for attempt in self._access.attempts(f"list the indexes of {self.table.name}"):
             with attempt as cx:
                 lacking = self._lacking_indexes(cx)
         for index in lacking:
             is_there = partial(self._has_index, index)
-            self._access.make(f"create the index {index.name}", is_there, index.create)
+            try:
+                self._access.make(f"create the index {index.name}", is_there, index.create)
+            except RightMissing as error:
+                event("index.not_made", level=logging.WARNING, index=index.name, error=error, hint=error.hint)
 
     def _has_index(self, index: sa.Index, cx: sa.Connection) -> bool:
         return index not in self._lacking_indexes(cx)
