@@ -13,6 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 import function_app
+from backup.stores.sql.engines.sqlite import dialect, system_tables
+from backup.stores.sql.engines.sqlite.connection import asked_plainly
 from tests.scenarios.inside import command
 from tests.scenarios.places import Place
 from tests.scenarios.product import ROOT
@@ -41,7 +43,7 @@ def own(frame: FrameType | None) -> list[str]:
 
 
 @pytest.fixture
-def first_statement() -> Iterator[list[str]]:
+def first_statement(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The own frames above the first statement: of its thread, then of the main thread, which waits for it."""
     stack: list[str] = []
 
@@ -54,7 +56,13 @@ def first_statement() -> Iterator[list[str]]:
                     stack.extend(own(frame))
                     break
 
+    def noted(cx: sa.Connection, statement: str) -> list[Any]:
+        note()
+        return asked_plainly(cx, statement)
+
     sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    for module in (dialect, system_tables):
+        monkeypatch.setattr(module, asked_plainly.__name__, noted)
     yield stack
     sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
