@@ -33,6 +33,8 @@ class TakingBack:
         self._session, self._backup, self._tally = session, session.backup, session.tally
         self._effects = Effects(session, session.backup, is_shared=False)
         self._waiting: dict[Key, tuple[Record | None, BackupError]] = {}  # None: to delete
+        self.older_run: str | None = None
+        """The run that is taken back now; None while it is the newest of them."""
 
     def take_back(self, action: Action, entries: Sequence[Kept]) -> None:
         """Takes back this action of a run on the records of these entries."""
@@ -45,7 +47,8 @@ class TakingBack:
         opposite, counted = _OPPOSITES[action]
         keys = [kept.key for kept in entries]
         if self._session.run.dry_run:
-            self._count(self._backup.matching(keys) if action is Action.INSERTED else keys, opposite, counted)
+            there = self._there(keys, self._backup.matching(keys)) if action is Action.INSERTED else keys
+            self._count(there, opposite, counted)
             return
         self._forget(keys)
         records = {kept.key: kept.record for kept in entries if kept.record is not None}
@@ -66,7 +69,8 @@ class TakingBack:
             if existing_keys is None:
                 self._delete_inserted(keys_of(ranges))
             else:
-                self._count(existing_keys, *_OPPOSITES[Action.INSERTED])
+                there = self._there(keys_of(ranges) if self.older_run else (), existing_keys)
+                self._count(there, *_OPPOSITES[Action.INSERTED])
             return
         steps.check_lock()
         try:
@@ -83,12 +87,23 @@ class TakingBack:
         """Deletes the records of these keys, which a run has inserted. Another undone run may have deleted some."""
         for part in batched(keys, max(_BATCH, self._backup.traits.batch_size)):
             existing_keys = self._backup.matching(part)
-            inserted = [key for key in part if key in existing_keys]
             if self._session.run.dry_run:
-                self._count(inserted, *_OPPOSITES[Action.INSERTED])
+                self._count(self._there(part, existing_keys), *_OPPOSITES[Action.INSERTED])
                 continue
             self._forget(part)
-            self._delete(inserted)
+            self._delete([key for key in part if key in existing_keys])
+
+    def _there(self, keys: Sequence[Key], existing_keys: Collection[Key]) -> Collection[Key]:
+        """Those of these keys that a dry run would meet: also those that it would have brought back before, because a
+        later run has deleted them."""
+        missing = {*keys}.difference(existing_keys) if self.older_run else ()
+        if not (missing and self.older_run):
+            return existing_keys
+        had_record = dict[Key, bool]()
+        for kept in self._session.recycled.of_keys_since(self.older_run, missing):
+            if kept.sync_id != self.older_run:
+                had_record.setdefault(kept.key, kept.had_record)
+        return [*existing_keys, *(key for key in missing if had_record.get(key))]
 
     def _count(self, keys: Collection[Key], outcome: Action, counted: str) -> None:
         self._tally.name(keys, outcome)

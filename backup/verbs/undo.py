@@ -45,6 +45,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     lost: Counter[str] = Counter()
     relational = session.backup.relational
     for run in runs:
+        taking_back.older_run = None if run is runs[0] else run.sync_id
         for action, ranges, entries in _changes(session.recycled, run.sync_id):
             of_backup = [kept for kept in entries if kept.side == "backup"]
             if relational is not None:

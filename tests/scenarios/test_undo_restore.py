@@ -212,12 +212,16 @@ def test_undo_through_takes_the_later_runs_back_too(customers: Place, tmp_path: 
     before = whole(place.customer.backup)
     raised(place, 1, 2)
     remove(place, "customer", "7", "8")
+    raised(place, *range(201, 211), 301, version=1)
     second = synced(place, "customer")
     raised(place, 2, 3, 7, version=3)
     raised(place, 101, version=1)
+    remove(place, "customer", "202", "210", "301")
     synced(place, "customer")
-    undone = done(command(tmp_path, place.settings, "undo", second.sync_id, "--through", "--yes", "--json"))
-    assert whole(place.customer.backup) == before
+    through = (tmp_path, place.settings, "undo", second.sync_id, "--through", "--json")
+    preview = counted(done(command(*through)))
+    undone = done(command(*through, "--yes"))
+    assert (whole(place.customer.backup), counted(undone)) == (before, preview)
     done(command(tmp_path, place.settings, "undo", undone["SyncId"], "--yes", "--json"))
     assert place.customer.is_mirrored()
 
