@@ -94,7 +94,7 @@ def test_images_of_every_type_are_those_of_this_process(
     bench = postgresql_bench
     values = {name: [value for value in kind if "repeat('" not in value] for name, kind in VALUES.items()}
     columns = ", ".join(f'"c{n} ä""\\{{:%%" {name}' for n, name in enumerate(values))
-    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {columns})")
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {columns}, image bytea)")
     source, backup = bench.pair()
     backup.catalog.match(source)
     for place in range(rows := max(map(len, values.values()))):
