@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from azure.cosmos import ContainerProxy
 
-from backup.core.errors import StoreError
+from backup.core.errors import ConstraintRefused, StoreError
 from backup.core.model import Action, Chunk, Image, Key, Record
 from backup.core.run_values import Run
 from backup.core.timeline import Timeline
@@ -267,6 +267,21 @@ def test_a_delete_that_fails_leaves_no_image(sql_bench: SqlBench) -> None:
     assert it.of(2) == {}
     assert len(bench.items("backup")) == 8
     bench.sql("backup", f"DROP TABLE {bench.quoted('Using')}")
+
+
+@pytest.mark.parametrize("name", ["other", "Thing"])
+def test_a_record_that_others_refer_to_is_not_deleted_whatever_the_tables_name(
+    sqlite_bench: SqliteBench, name: str
+) -> None:
+    bench = sqlite_bench
+    bench.name = name
+    bench.create(Item(n) for n in range(1, 4))
+    it = recycled(bench)
+    bench.sql("backup", "ALTER TABLE {table} ADD Parent INTEGER REFERENCES {table} (Id)")
+    it.write(keys(bench, 1, 2, 3), 1)
+    bench.sql("backup", "UPDATE {table} SET Parent = 1 WHERE Id = 2")
+    with pytest.raises(ConstraintRefused, match="refer to"):
+        it.delete(keys(bench, 1), 2)
 
 
 def test_a_change_whose_image_a_trigger_swallows_is_not_made(sql_bench: SqlBench) -> None:

@@ -120,9 +120,8 @@ def referring(cx: sa.Connection, reference: Reference, dialect: Dialect, shape: 
     columns: dict[str, sa.Column[Any]] = {name: sa.Column(name) for name, _ in reference.columns}
     if of_itself:
         columns |= {name: sa.Column(name, shape.table.c[name].type) for name in shape.key_names}
-    child = sa.Table(reference.table, sa.MetaData(), *columns.values(), schema=whole_schema(reference.schema)).alias(
-        "other"
-    )
+    named = sa.Table(reference.table, sa.MetaData(), *columns.values(), schema=whole_schema(reference.schema))
+    child = named.alias(" referring")  # no table has this name, which would stand for that table
     joined = [child.c[name] == shape.table.c[referred_name] for name, referred_name in reference.columns]
     query = sa.select(dialect.row_count).select_from(child)
     query = query.where(sa.exists().where(shape.is_one_of(keys), *joined).correlate(child))

@@ -80,7 +80,7 @@ def _record(columns: Sequence[sa.Column[Any]]) -> _Text:
     values costs twice as much."""
     table = columns[0].table
     named = sa.select(*(_named(column).label(column.name) for column in columns)).correlate(table).lateral("image")
-    row = sa.literal_column("image.*")  # without the star, a column with this name
+    row: _Text = sa.literal_column("image.*")  # without the star, a column with this name
     whole = sa.select(sa.cast(sa.func.row_to_json(row), sa.Text)).select_from(named)
     return whole.correlate(table).scalar_subquery()
 
