@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.core.errors import RightMissing
+from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.log import event
 from backup.stores.sibling import Entry, Groups, Look, OneOf, Seen, Shape
 from backup.stores.sql.access import SqlAccess
@@ -74,8 +74,8 @@ class SqlSibling:
             self._create_indexes()
 
     def _create_indexes(self) -> None:
-        """Makes the indexes that the table lacks: an earlier release made it. A login that may not do so goes on
-        without, for an index only saves time."""
+        """Makes the indexes that the table lacks: an earlier release made it. Where the server refuses one, as to a
+        login that may not, the app goes on without: an index only saves time."""
         for attempt in self._access.attempts(f"list the indexes of {self.table.name}"):
             with attempt as cx:
                 lacking = self._lacking_indexes(cx)
@@ -83,7 +83,9 @@ class SqlSibling:
             is_there = partial(self._has_index, index)
             try:
                 self._access.make(f"create the index {index.name}", is_there, index.create)
-            except RightMissing as error:
+            except StoreUnavailable:
+                raise
+            except (StoreError, NotInitialized) as error:  # some servers answer as if there were no table
                 event("index.not_made", level=logging.WARNING, index=index.name, error=error, hint=error.hint)
 
     def _has_index(self, index: sa.Index, cx: sa.Connection) -> bool:
