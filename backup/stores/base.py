@@ -90,8 +90,8 @@ class Catalog(Protocol):
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
-    `insert`, `relay`, `relay_changes`, `exchange`, `left_out` and `spelled` are for any number of threads; the first
-    four raise what `Store.write` raises, and so does `delete_ranges`. The others are for one thread.
+    `insert`, `relay`, `relay_changes`, `exchange`, `without_column` and `spelled` are for any number of threads; the
+    first four raise what `Store.write` raises, and so does `delete_ranges`. The others are for one thread.
     """
 
     @property
@@ -180,7 +180,7 @@ class Relational(Protocol):
     def forget_deleted(self) -> None:
         """Takes the mark of a delete from all rows, after `recognize_deleted` and once every row is in the source."""
 
-    def left_out(self, record: Record) -> Collection[str]:
+    def without_column(self, record: Record) -> Collection[str]:
         """The names of the record's values for which the table has no column."""
 
     def spelled(self, key: Key, transaction: Any) -> Key | None:

@@ -49,7 +49,8 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
         for action, ranges, entries in _changes(session.recycled, run.sync_id):
             of_backup = [kept for kept in entries if kept.side == "backup"]
             if relational is not None:
-                lost.update(name for kept in of_backup if kept.record for name in relational.left_out(kept.record))
+                images = (kept.record for kept in of_backup if kept.record)
+                lost.update(name for image in images for name in relational.without_column(image))
             taking_back.delete_ranges(ranges)
             taking_back.take_back(action, of_backup)
             del entries, of_backup  # else memory holds them beside the next

@@ -126,4 +126,4 @@ def _is_counted(part: Sequence[object]) -> None:
 
 def _left_out(store: Store, record: Record) -> set[str]:
     """The columns of the record that the store does not have."""
-    return set() if store.relational is None else {*store.relational.left_out(record)}
+    return set() if store.relational is None else {*store.relational.without_column(record)}

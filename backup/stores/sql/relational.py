@@ -160,7 +160,7 @@ class SqlRelational:
             with attempt as cx:
                 cx.execute(shape.table.update().where(mark.is_not(None)).values({mark.name: None}))
 
-    def left_out(self, record: Record) -> Collection[str]:
+    def without_column(self, record: Record) -> Collection[str]:
         return [name for name in record if self._catalog.shape.find(name) is None]
 
     def spelled(self, key: Key, transaction: Any) -> Key | None:
