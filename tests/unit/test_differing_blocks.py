@@ -1,0 +1,93 @@
+"""What blocks of keys say of the rest of a walk, without a server: which differ, and whether that is little enough."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from backup.core.key_ranges import EqualRanges
+from backup.core.model import WHOLE, Chunk, Fingerprint
+from backup.core.run_values import Counts, Proof
+from backup.core.workers import Workers
+from backup.mirror.pair import Differing, Sides
+from backup.mirror.settled import Settled
+from backup.mirror.walk import _Rest, _settled_by_blocks
+
+
+class Side:
+    """A store whose blocks have these records each, by the names of the blocks, and a version that says their state."""
+
+    def __init__(self, versions: Mapping[int, int] | None, *, has_blocks: bool = True) -> None:
+        self.versions, self.asked = versions, list[EqualRanges]()
+        self.relational, self.blocks = self, self if has_blocks else None
+
+    def ends(self, _part: Chunk) -> tuple[int, int]:
+        return 1, 640
+
+    def fingerprints(self, blocks: EqualRanges) -> dict[int, Fingerprint] | None:
+        self.asked.append(blocks)
+        if self.versions is None:
+            return None
+        return {start: Fingerprint("sums", 64, (version, version)) for start, version in self.versions.items()}
+
+
+def differing(source: Side, backup: Side, *, at_most: int = 1_000) -> Differing | None:
+    with Workers(1) as workers:
+        sides: Any = Sides(source, backup, workers)  # type: ignore[arg-type] # as much of a store as blocks need
+        assert sides.has_blocks
+        return sides.differing_blocks(WHOLE, 640, at_most)  # type: ignore[no-any-return]
+
+
+def test_blocks_that_differ_are_named_and_all_others_are_proven() -> None:
+    source, backup = Side({1: 7, 65: 7, 129: 7}), Side({1: 7, 65: 8, 193: 7})
+    told = differing(source, backup)
+    assert told is not None
+    assert told.buckets == {65, 129, 193}
+    assert (told.width, told.equal.source.records) == (64, 64)
+    assert source.asked == backup.asked == [EqualRanges(1, 640, 64)]
+
+
+@pytest.mark.parametrize(
+    ("versions", "at_most"), [(None, 1_000), ({1: 7, 65: 8}, 63)], ids=["no fingerprints", "too many records"]
+)
+def test_nothing_is_named_that_the_servers_cannot_say_or_memory_cannot_hold(
+    versions: Mapping[int, int] | None, at_most: int
+) -> None:
+    assert differing(Side({1: 7, 65: 7}), Side(versions), at_most=at_most) is None
+
+
+def test_a_side_without_blocks_has_none_for_both() -> None:
+    with Workers(1) as workers:
+        sides: Any = Sides(Side({}), Side({}, has_blocks=False), workers)  # type: ignore[arg-type] # as above
+        assert not sides.has_blocks
+
+
+class Walk:
+    """A `Settling` that may look at so many records at once, and finds this by blocks."""
+
+    has_blocks = True
+
+    def __init__(self, at_once: int, found: Differing | None) -> None:
+        self._at_once, self._found = at_once, found
+
+    def may_look_at_once(self, records: int) -> bool:
+        return records <= self._at_once
+
+    def differing_blocks(self, _part: Chunk, _records: int) -> Differing | None:
+        return self._found
+
+    def settle_blocks(self, part: Chunk, _differing: Differing) -> Settled:
+        return Settled(part, Counts(), 10, 10)
+
+
+SOME = Differing(Proof(), frozenset({1}), 64)
+
+
+@pytest.mark.parametrize(("at_once", "found", "settles"), [(20, SOME, True), (19, SOME, False), (20, None, False)])
+def test_the_rest_is_settled_by_blocks_where_there_is_time_and_room(
+    at_once: int, found: Differing | None, *, settles: bool
+) -> None:
+    walk: Any = Walk(at_once, found)
+    assert (_settled_by_blocks(walk, _Rest(WHOLE, 10), 2) is not None) == settles
