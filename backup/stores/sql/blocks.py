@@ -12,6 +12,7 @@ from backup.core.model import Chunk, Fingerprint, StampRow
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.chunks import SqlChunks
+from backup.stores.sql.engines.base import ServerBlocks
 from backup.stores.sql.unread import may_be_of_rows
 
 
@@ -26,7 +27,13 @@ class SqlBlocks:
         shape = self._catalog.shape
         kinds = [getattr(column.type, "kinds", ()) for column in shape.key]
         is_key = not (shape.nullable_key or shape.key_may_repeat)
-        return self._access.dialect.has_blocks and kinds == [(int,)] and is_key
+        return self._access.dialect.blocks is not None and kinds == [(int,)] and is_key
+
+    @property
+    def _of_server(self) -> ServerBlocks:
+        of_server = self._access.dialect.blocks
+        assert of_server is not None  # noqa: S101 - for mypy; `are_known` has said so
+        return of_server
 
     def ends(self, part: Chunk) -> tuple[int, int] | None:
         """As `KeyBlocks.ends`."""
@@ -47,7 +54,7 @@ class SqlBlocks:
             for attempt in self._chunks.attempts("read the fingerprints of blocks", single=True):
                 stamps = shape.stamps(dialect)  # a second try may have to hash in another way
                 with attempt as cx, self._chunks.chunk_size.measuring() as measured:
-                    fingerprints = dialect.block_fingerprints(cx, stamps, shape.filters, blocks)
+                    fingerprints = self._of_server.fingerprints(cx, stamps, shape.filters, blocks)
                     measured.records = sum(fingerprint.records for fingerprint in (fingerprints or {}).values())
         except StoreError as error:
             if not may_be_of_rows(error):
@@ -57,6 +64,6 @@ class SqlBlocks:
 
     def stamp_rows(self, starts: Sequence[int], width: int) -> set[StampRow]:
         """As `KeyBlocks.stamp_rows`."""
-        shape, dialect = self._catalog.shape, self._access.dialect
-        condition = dialect.in_blocks(shape.key[0], starts, width)
+        shape = self._catalog.shape
+        condition = self._of_server.contain(shape.key[0], starts, width)
         return self._chunks.stamp_rows("read the stamps", shape, [condition])

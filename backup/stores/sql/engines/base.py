@@ -57,6 +57,18 @@ class StampColumns(NamedTuple):
     is_numbered: bool = False
 
 
+class ServerBlocks(Protocol):
+    """How a server is asked for blocks of a key that is one integer: it seeks each of them in the key's index."""
+
+    def fingerprints(
+        self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]], blocks: EqualRanges
+    ) -> Mapping[int, Fingerprint] | None:
+        """As `Dialect.fingerprints`, of those blocks that have rows, by their names."""
+
+    def contain(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
+        """The condition that the key lies in one of these blocks."""
+
+
 class Described(NamedTuple):
     """A table as the catalogue describes it: what `Dialect.find` and `columns` return. `columns` is None where they
     have to be read for themselves, and where `error` says why they cannot be used.
@@ -83,8 +95,8 @@ class Dialect(Protocol):
     in_process: bool
     """Whether the server is a library in this process: its fingerprints then need memory here for a chunk's stamps."""
 
-    has_blocks: bool
-    """Whether `block_fingerprints` and `in_blocks` are quick: the server seeks each block in the key's index."""
+    blocks: ServerBlocks | None
+    """How it is asked for blocks of keys; None where it would not be quick."""
 
     references: sa.TextClause
     """Selects, by :table and :schema, the foreign keys that refer to a table: a row for each column, in order.
@@ -286,18 +298,6 @@ class Dialect(Protocol):
     ) -> Sequence[Fingerprint | None]:
         """The fingerprints of whole tables, asked together where that costs less than to ask for each. None of those
         that have to be asked for themselves, such as one that may have more than `at_most` rows."""
-
-    def block_fingerprints(
-        self,
-        cx: sa.Connection,
-        stamps: StampColumns,
-        conditions: Sequence[sa.ColumnElement[bool]],
-        blocks: EqualRanges,
-    ) -> Mapping[int, Fingerprint] | None:
-        """As `fingerprints`, of the blocks of a key that is one integer, by their names. Only where `has_blocks`."""
-
-    def in_blocks(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
-        """The condition that the key lies in one of these blocks. Only where `has_blocks`."""
 
     def reads_in_parts(self, stamps: StampColumns) -> bool:
         """Whether a fingerprint of a whole table with these stamps takes memory for a part of it only. True where it

@@ -8,10 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.stores.listing import PassedOver
-from backup.stores.sql.engines.base import Described, Dialect, StampColumns
+from backup.stores.sql.engines.base import Described, Dialect, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
@@ -25,7 +24,7 @@ class DialectDefaults(Dialect):
     """Members of `Dialect` for a server that does nothing special there. `Dialect` says what each returns."""
 
     kin: sa.TextClause | None = None
-    has_blocks = False
+    blocks: ServerBlocks | None = None
 
     def asking(self) -> AbstractContextManager[sa.Connection]:
         return self.reading()
@@ -77,18 +76,6 @@ class DialectDefaults(Dialect):
         self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
     ) -> Sequence[Fingerprint | None]:
         return [None] * len(tables)
-
-    def block_fingerprints(
-        self,
-        cx: sa.Connection,
-        stamps: StampColumns,
-        conditions: Sequence[sa.ColumnElement[bool]],
-        blocks: EqualRanges,
-    ) -> Mapping[int, Fingerprint] | None:
-        return None
-
-    def in_blocks(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
-        return sa.or_(*(key.between(start, start + width - 1) for start in starts))
 
     def reads_in_parts(self, stamps: StampColumns) -> bool:
         return True

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
-from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
 from backup.stores.listing import Listed, PassedOver
@@ -25,6 +24,7 @@ from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
+from backup.stores.sql.engines.postgresql.blocks import PostgresqlBlocks
 from backup.stores.sql.engines.postgresql.collations import fitted
 from backup.stores.sql.engines.postgresql.connection import connect_options, cut, listen, pool_of
 from backup.stores.sql.engines.postgresql.copy import SPELLING, Copying, send_copied, staging_table
@@ -63,7 +63,7 @@ class PostgresqlDialect(DialectDefaults):
     max_parameters = 30_000
     max_columns = 1_600
     in_process = False
-    has_blocks = True
+    blocks = PostgresqlBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     kin: sa.TextClause | None = system_tables.KIN
@@ -244,18 +244,6 @@ class PostgresqlDialect(DialectDefaults):
         in_parts: bool = False,  # noqa: ARG002 - the rows stay in the server
     ) -> Mapping[Any, Fingerprint] | None:
         return fingerprint.fingerprints(cx, stamps, conditions, bucket, at_most)
-
-    def block_fingerprints(
-        self,
-        cx: sa.Connection,
-        stamps: StampColumns,
-        conditions: Sequence[sa.ColumnElement[bool]],
-        blocks: EqualRanges,
-    ) -> Mapping[int, Fingerprint] | None:
-        return fingerprint.block_fingerprints(cx, stamps, conditions, blocks)
-
-    def in_blocks(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
-        return fingerprint.in_blocks(key, starts, width)
 
     def largest_row_bytes(
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None

@@ -8,7 +8,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
@@ -16,10 +15,9 @@ from backup.stores.sql.engines.mixing import bucket_of, few_only
 from backup.stores.sql.engines.postgresql.types import IntegerType
 from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
 
-_FIRST_WITH_HASHES = 11
+FIRST_WITH_HASHES = 11
 _SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
 _BIGINT = ServerType("bigint")
-_LARGEST = (1 << 63) - 1
 _FIRST_COLUMN: Any = sa.literal_column("1")
 # A database with SQL_ASCII takes any bytes as text, also bytes that are not valid UTF-8.
 _ENCODING: Any = sa.literal_column(
@@ -58,10 +56,10 @@ def fingerprints(
 ) -> Mapping[Any, Fingerprint] | None:
     """What `Dialect.fingerprints` returns; None from servers without hashes that take a seed."""
     server: Any = cx.dialect.server_version_info
-    if server[0] < _FIRST_WITH_HASHES:
+    if server[0] < FIRST_WITH_HASHES:
         return None
     if conditions or bucket is not None:
-        rows: Any = cx.execute(_query(stamps, conditions, bucket, at_most))
+        rows: Any = cx.execute(fingerprint_query(stamps, conditions, bucket, at_most))
     else:
         columns = tuple(stamps.key), tuple(stamps.version), stamps.content
         rows = cx.exec_driver_sql(*_whole(cx.dialect, *columns, at_most))
@@ -72,44 +70,15 @@ def fingerprints(
     return few_only(by_bucket, at_most)
 
 
-def block_fingerprints(
-    cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]], blocks: EqualRanges
-) -> Mapping[int, Fingerprint] | None:
-    """What `Dialect.block_fingerprints` returns. Of each block a range of the index is read: to group the rows by an
-    expression, a server may sort all of them."""
-    server: Any = cx.dialect.server_version_info
-    [key] = stamps.key
-    if server[0] < _FIRST_WITH_HASHES or blocks.last > _LARGEST - blocks.width:
-        return None
-    numbers = (sa.cast(sa.literal(number), sa.BigInteger) for number in blocks)
-    starts = sa.func.generate_series(*numbers).table_valued("start", name="starts").render_derived()
-    start: Any = starts.c.start
-    within = [key >= start, key <= start + sa.cast(sa.literal(blocks.width - 1), sa.BigInteger)]
-    sums = _query(stamps, [*within, *conditions], None, None).lateral("sums")
-    _, records, *values = sums.c
-    rows = cx.execute(sa.select(start, records, *values).select_from(starts, sums).where(records > 0))
-    return {
-        number: Fingerprint(f"PostgreSQL {server[0]}", count, tuple(int(value or 0) for value in values))
-        for number, count, *values in rows
-    }
-
-
-def in_blocks(key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
-    """As `Dialect.in_blocks`. The blocks are rows beside the table, so that the server seeks each in the index."""
-    array = sa.cast(sa.literal(f"{{{','.join(map(str, starts))}}}", sa.Text), ServerType("bigint[]"))
-    start: Any = sa.func.unnest(array).column_valued("start")
-    return sa.and_(key >= start, key <= start + sa.cast(sa.literal(width - 1), sa.BigInteger))
-
-
 @lru_cache(maxsize=TABLES_KEPT)
 def _whole(
     dialect: sa.Dialect, key: Any, version: Any, content: Any, at_most: int | None
 ) -> tuple[str, tuple[Any, ...]]:
     """The statement about a whole table, and its parameters. It is made once for a table that stays as it is."""
-    return spelled_once(_query(StampColumns(key, version, content), (), None, at_most), dialect)
+    return spelled_once(fingerprint_query(StampColumns(key, version, content), (), None, at_most), dialect)
 
 
-def _query(
+def fingerprint_query(
     stamps: StampColumns,
     conditions: Sequence[sa.ColumnElement[bool]],
     bucket: sa.ColumnElement[Any] | None,
