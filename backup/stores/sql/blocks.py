@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import sqlalchemy as sa
-
 from backup.core.errors import StoreError
 from backup.core.key_ranges import EqualRanges
 from backup.core.model import Chunk, Fingerprint, StampRow
@@ -13,6 +11,7 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.engines.base import ServerBlocks
+from backup.stores.sql.key_ranges import ends_query
 from backup.stores.sql.unread import may_be_of_rows
 
 
@@ -39,12 +38,10 @@ class SqlBlocks:
         """As `KeyBlocks.ends`."""
         shape = self._catalog.shape
         [key] = shape.key
-        conditions = [*shape.within(part), *shape.filters]
-        orders = (key.asc(), key.desc())
-        ends = (sa.select(key).where(*conditions).order_by(order).limit(1).scalar_subquery() for order in orders)
+        ends = ends_query(key, [*shape.within(part), *shape.filters])
         for attempt in self._access.attempts("find the first and the last key", single=True):
             with attempt as cx:
-                first, last = cx.execute(sa.select(*ends)).one()
+                first, last = cx.execute(ends).one()
         return None if first is None or last is None else (first, last)
 
     def fingerprints(self, blocks: EqualRanges) -> Mapping[int, Fingerprint] | None:

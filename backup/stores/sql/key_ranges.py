@@ -1,4 +1,4 @@
-"""The conditions that a row's key lies in a chunk."""
+"""The conditions that a row's key lies in a chunk, and the first and the last key of rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ def between(key: Sequence[sa.Column[Any]], chunk: Chunk) -> list[sa.ColumnElemen
     if chunk.upto is not None:
         conditions.append(_upto(key, chunk.upto))
     return conditions
+
+
+def ends_query(key: sa.Column[Any], conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """Selects the first and the last key of the rows that fulfil the conditions; NULL for both if there are none.
+
+    Not by min and max: SQLite reads all keys for both, and not every type that may be a key has these functions.
+    """
+    orders = (key.asc(), key.desc())
+    ends = (sa.select(key).where(*conditions).order_by(order).limit(1).scalar_subquery() for order in orders)
+    return sa.select(*ends)
 
 
 def _after(key: Sequence[sa.Column[Any]], values: Key) -> sa.ColumnElement[bool]:

@@ -17,6 +17,7 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.copies import mark_of, milliseconds
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows
+from backup.stores.sql.key_ranges import ends_query
 from backup.stores.sql.rows import each_row
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, NotRelayed
@@ -121,10 +122,7 @@ def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: Relayed) -
     conditions = [*shape.within(part), *shape.filters]
     if len(shape.key) == 1:
         [key] = shape.key
-        # Not by min and max: SQLite reads all keys for both, and not every type that may be a key has these functions.
-        orders = (key.asc(), key.desc())
-        ends = (sa.select(key).where(*conditions).order_by(order).limit(1).scalar_subquery() for order in orders)
-        first, last = cx.execute(sa.select(*ends)).one()
+        first, last = cx.execute(ends_query(key, conditions)).one()
         without_gaps = type(first) is int and type(last) is int and last - first + 1 == relayed.number
         # As many different integers are there as fit between these two, if none was deleted. Else they are counted.
         all_are_there = relayed.alone and shape.key[0].type.is_row_number  # type: ignore[attr-defined] # a ServerType
