@@ -260,7 +260,7 @@ def test_trigger_sync_takes_no_query(query: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("custmer", "'custmer' is configured. Did you mean customer?"),
         ("al", "Did you mean all?"),
@@ -268,11 +268,11 @@ def test_trigger_sync_takes_no_query(query: dict[str, str]) -> None:
         ("\x1b[2J" + "x" * 10_000, "No service '\\x1b[2Jxxx"),
     ],
 )
-def test_an_unknown_service_is_a_404_that_says_what_was_meant(name: str, told: str) -> None:
+def test_an_unknown_service_is_a_404_that_says_what_was_meant(name: str, message: str) -> None:
     registry = Registry(load_settings({"SourceCustomerDb__ConnectionString": "sqlite:///x.db"}))
     with pytest.raises(errors.UnknownService) as raised:
         http.post_verify(registry, name, {}, b"")
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert len(str(raised.value)) < 200
     assert "customer" in raised.value.hint
 
@@ -293,7 +293,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
     answer = trigger_sync(Services([COMPLETED, failed(errors.StoreUnavailable("it is down"))]))
     assert answer.status == 207
     assert answer.body["Success"] is False
-    assert [one["Status"] for one in answer.body["Results"]] == ["Completed", "Failed"]
+    assert [result["Status"] for result in answer.body["Results"]] == ["Completed", "Failed"]
     assert answer.body["Results"][1]["ErrorMessage"] == "it is down"
     assert answer.body["Error"] == "StoreUnavailable"
 
@@ -458,8 +458,8 @@ def test_no_error_body_holds_a_secret(secret: str) -> None:
         http.post_sync_of(Services([failed(error)]), "customer", {}, b""),  # type: ignore[arg-type]
     ]
     for answer in answers:
-        told = {name: value for name, value in answer.body.items() if name in ("Message", "Hint", "Error")}
-        assert not re.search("Pa55word|abcd1234", json.dumps(told))
+        shown = {name: value for name, value in answer.body.items() if name in ("Message", "Hint", "Error")}
+        assert not re.search("Pa55word|abcd1234", json.dumps(shown))
 
 
 def test_an_error_body_has_exactly_its_four_names() -> None:

@@ -66,8 +66,8 @@ def test_what_no_column_of_the_type_holds_is_an_error(declared: str, part: Any) 
     [("numeric", "7", 7), ("decimal(4, 2)", "1.50", 1.5), ("uuid", "12345678-1234-5678-1234-567812345678", None)],
 )
 def test_a_driver_that_knows_few_types_gets_one_of_these(declared: str, text: str, value: Any) -> None:
-    found = value_of(declared, text, plain=True)
-    assert (found, type(found)) == (text if value is None else value, str if value is None else type(value))
+    parameter = value_of(declared, text, plain=True)
+    assert (parameter, type(parameter)) == (text if value is None else value, str if value is None else type(value))
 
 
 def test_a_type_whose_name_begins_like_an_integers_is_none() -> None:

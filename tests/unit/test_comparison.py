@@ -43,5 +43,5 @@ def test_foresight_counts_a_key_that_changed_only_for_python_as_an_update() -> N
 
 def test_the_checksum_of_a_fingerprint_is_of_its_last_two_sums() -> None:
     both = Total(3, (7 << 64) + 5)
-    found = proof.of_fingerprint(Fingerprint("rule", 3, (9, 7, 5)))
-    assert (found.source, found.backup, found.differing) == (both, both, 0)
+    comparison = proof.of_fingerprint(Fingerprint("rule", 3, (9, 7, 5)))
+    assert (comparison.source, comparison.backup, comparison.differing) == (both, both, 0)

@@ -42,10 +42,10 @@ def differing(source: Side, backup: Side, *, at_most: int = 1_000) -> Differing 
 
 def test_blocks_that_differ_are_named_and_all_others_are_proven() -> None:
     source, backup = Side({1: 7, 65: 7, 129: 7}), Side({1: 7, 65: 8, 193: 7})
-    told = differing(source, backup)
-    assert told is not None
-    assert told.buckets == {65, 129, 193}
-    assert (told.width, told.equal.source.records) == (64, 64)
+    difference = differing(source, backup)
+    assert difference is not None
+    assert difference.buckets == {65, 129, 193}
+    assert (difference.width, difference.equal.source.records) == (64, 64)
     assert source.asked == backup.asked == [EqualRanges(1, 640, 64)]
 
 
@@ -69,14 +69,14 @@ class Walk:
 
     has_blocks = True
 
-    def __init__(self, at_once: int, found: Differing | None) -> None:
-        self._at_once, self._found = at_once, found
+    def __init__(self, at_once: int, difference: Differing | None) -> None:
+        self._at_once, self._difference = at_once, difference
 
     def may_look_at_once(self, records: int) -> bool:
         return records <= self._at_once
 
     def differing_blocks(self, _part: Chunk, _records: int) -> Differing | None:
-        return self._found
+        return self._difference
 
     def settle_blocks(self, part: Chunk, _differing: Differing) -> Settled:
         return Settled(part, Counts(), 10, 10)
@@ -85,9 +85,9 @@ class Walk:
 SOME = Differing(Proof(), frozenset({1}), 64)
 
 
-@pytest.mark.parametrize(("at_once", "found", "settles"), [(20, SOME, True), (19, SOME, False), (20, None, False)])
+@pytest.mark.parametrize(("at_once", "difference", "settles"), [(20, SOME, True), (19, SOME, False), (20, None, False)])
 def test_the_rest_is_settled_by_blocks_where_there_is_time_and_room(
-    at_once: int, found: Differing | None, *, settles: bool
+    at_once: int, difference: Differing | None, *, settles: bool
 ) -> None:
-    walk: Any = Walk(at_once, found)
+    walk: Any = Walk(at_once, difference)
     assert (_settled_by_blocks(walk, _Rest(WHOLE, 10), 2) is not None) == settles

@@ -42,7 +42,7 @@ def shape(
     *columns: Column, table: str = "Things", key: Sequence[str] = ("Id",), schema: str | None = "s"
 ) -> TableShape:
     """A table with an integer key unless a column is in it, and a version."""
-    own_key = () if any(one.key_position for one in columns) else (column("Id", "int", nullable=False, key=1),)
+    own_key = () if any(given.key_position for given in columns) else (column("Id", "int", nullable=False, key=1),)
     every = (*own_key, column("Version", "int"), *columns)
     return TableShape(every, tuple(key), Rules(version=("Version",)), TableName(schema, table), "backup (test)")
 
@@ -105,10 +105,10 @@ WIDER = [
 
 @pytest.mark.parametrize(("dialect", "old", "new"), WIDER)
 def test_a_type_that_widens_is_altered(dialect: Dialect, old: str, new: str) -> None:
-    found = drift([column("N", new)], [column("N", old)], dialect)
-    assert found.widened == ("N",)
-    assert len(found.statements) == 1
-    assert found.statements[0].count(new) == 1
+    changes = drift([column("N", new)], [column("N", old)], dialect)
+    assert changes.widened == ("N",)
+    assert len(changes.statements) == 1
+    assert changes.statements[0].count(new) == 1
 
 
 @pytest.mark.parametrize(("dialect", "old", "new"), WIDER)
@@ -268,9 +268,9 @@ def test_a_table_without_a_schema_is_named_alone() -> None:
 
 def test_columns_are_added_before_others_are_altered() -> None:
     source = [column("A", "bigint"), column("B", "int"), column("C", "int")]
-    found = drift(source, [column("A", "int")])
-    assert found.added == ("B", "C")
-    assert [statement.split()[3] for statement in found.statements] == ["ADD", "ADD", "ALTER"]
+    changes = drift(source, [column("A", "int")])
+    assert changes.added == ("B", "C")
+    assert [statement.split()[3] for statement in changes.statements] == ["ADD", "ADD", "ALTER"]
 
 
 # --- NULL -------------------------------------------------------------------------------------------------------------
@@ -286,9 +286,9 @@ def test_columns_are_added_before_others_are_altered() -> None:
 @pytest.mark.parametrize("in_source", [True, False])
 def test_a_column_that_may_now_be_null_is_let_be_null(dialect: Dialect, statement: str, in_source: bool) -> None:
     source = [column("N", "int")] if in_source else []
-    found = drift(source, [column("N", "int", nullable=False)], dialect)
-    assert (found.widened, found.statements) == ((), (statement,))
-    assert found.removed == (() if in_source else ("N",))
+    changes = drift(source, [column("N", "int", nullable=False)], dialect)
+    assert (changes.widened, changes.statements) == ((), (statement,))
+    assert changes.removed == (() if in_source else ("N",))
 
 
 @pytest.mark.parametrize(
@@ -300,8 +300,8 @@ def test_a_column_that_may_now_be_null_is_let_be_null(dialect: Dialect, statemen
 )
 def test_sqlite_cannot_let_a_column_be_null(in_source: bool, problem: str) -> None:
     source = [column("N", "int")] if in_source else []
-    told, statement = refused(source, [column("N", "int", nullable=False)], SQLITE)
-    assert told.startswith(problem)
+    message, statement = refused(source, [column("N", "int", nullable=False)], SQLITE)
+    assert message.startswith(problem)
     assert statement == 'ALTER TABLE "s"."Things" RENAME TO "Things_old"'
 
 
@@ -310,10 +310,10 @@ def test_a_column_that_is_nowhere_null_stays_so() -> None:
 
 
 def test_postgresql_lets_a_widened_column_be_null_as_well() -> None:
-    found = drift(
+    statements = drift(
         [column("N", "bigint", nullable=False)], [column("N", "integer", nullable=False)], POSTGRESQL
     ).statements
-    assert found == (
+    assert statements == (
         'ALTER TABLE "s"."Things" ALTER COLUMN "N" TYPE bigint',
         'ALTER TABLE "s"."Things" ALTER COLUMN "N" DROP NOT NULL',
     )
@@ -343,8 +343,8 @@ def test_keys_under_two_collations_that_nobody_declared_are_refused() -> None:
 @pytest.mark.parametrize("declared", ["bigint", "smallint"])
 def test_sql_server_cannot_alter_a_key_by_itself(declared: str) -> None:
     source, backup = (
-        shape(column("Id", one, nullable=False, key=1), column("B", "int", nullable=False, key=2), key=("Id", "B"))
-        for one in (declared, "int")
+        shape(column("Id", key_type, nullable=False, key=1), column("B", "int", nullable=False, key=2), key=("Id", "B"))
+        for key_type in (declared, "int")
     )
     with pytest.raises(SchemaMismatch, match=f"column Id is int, in the source {declared}") as caught:
         plan(source, backup, MSSQL, "add")
@@ -356,9 +356,9 @@ def test_sql_server_cannot_alter_a_key_by_itself(declared: str) -> None:
 
 
 def test_postgresql_alters_a_key_that_widens() -> None:
-    source, backup = (shape(column("Id", one, nullable=False, key=1)) for one in ("bigint", "integer"))
-    found = plan(source, backup, POSTGRESQL, "add")
-    assert found == Drift(widened=("Id",), statements=('ALTER TABLE "s"."Things" ALTER COLUMN "Id" TYPE bigint',))
+    source, backup = (shape(column("Id", key_type, nullable=False, key=1)) for key_type in ("bigint", "integer"))
+    changes = plan(source, backup, POSTGRESQL, "add")
+    assert changes == Drift(widened=("Id",), statements=('ALTER TABLE "s"."Things" ALTER COLUMN "Id" TYPE bigint',))
 
 
 def test_a_new_key_column_is_refused_whatever_is_done_with_new_columns() -> None:
@@ -402,10 +402,10 @@ def test_a_column_for_two_of_the_source_is_refused() -> None:
     assert problem == "column x stands for several columns of the source, which differ only in case"
 
 
-@pytest.mark.parametrize(("what", "problem"), [("computed", "is computed"), ("identity", "is an identity column")])
-def test_a_copy_that_cannot_be_written_is_refused(what: str, problem: str) -> None:
-    told, _ = refused([column("N", "int")], [column("N", "int", **{what: True})])
-    assert told.startswith(f"column N {problem}")
+@pytest.mark.parametrize(("trait", "problem"), [("computed", "is computed"), ("identity", "is an identity column")])
+def test_a_copy_that_cannot_be_written_is_refused(trait: str, problem: str) -> None:
+    message, _ = refused([column("N", "int")], [column("N", "int", **{trait: True})])
+    assert message.startswith(f"column N {problem}")
 
 
 def test_everything_that_is_wrong_is_told_at_once() -> None:

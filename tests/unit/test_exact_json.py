@@ -75,9 +75,9 @@ def exact(value: Any) -> Any:
         case datetime() | time():
             return type(value), value.replace(tzinfo=None), value.utcoffset()
         case dict():
-            return "dict", [(name, exact(one)) for name, one in value.items()]
+            return "dict", [(name, exact(item)) for name, item in value.items()]
         case list() | tuple():
-            return type(value), [exact(one) for one in value]
+            return type(value), [exact(item) for item in value]
     return type(value), value
 
 
@@ -191,7 +191,7 @@ def test_case_and_trailing_spaces_have_no_say_in_a_hash(text: str, spaces: int) 
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("part", "other"),
     [
         *(("É", "e"), ("E\u0301", "É"), ("Å", "\u212b"), ("ñ", "N"), ("ǖ", "U")),  # accents, composed or not
         *(("ＡＢＣ", "abc"), ("１２", "12"), ("ﾊ", "ハ"), ("ﾊﾟ", "パ")),  # noqa: RUF001 - width is the point
@@ -201,8 +201,8 @@ def test_case_and_trailing_spaces_have_no_say_in_a_hash(text: str, spaces: int) 
         *((b"a\0\0", b"a"), (b"\0", b"")),  # SQL Server pads the shorter one
     ],
 )
-def test_what_a_server_may_ignore_has_no_say_in_a_hash(one: str | bytes, other: str | bytes) -> None:
-    assert key_hash((one,)) == key_hash((other,))
+def test_what_a_server_may_ignore_has_no_say_in_a_hash(part: str | bytes, other: str | bytes) -> None:
+    assert key_hash((part,)) == key_hash((other,))
 
 
 @given(st.lists(st.text("abc019-_. ", max_size=6), min_size=1, max_size=3, unique=True))
@@ -223,8 +223,8 @@ plain_keys = st.lists(
 
 
 @given(plain_keys, plain_keys)
-def test_keys_that_differ_otherwise_have_hashes_of_their_own(one: tuple[Any, ...], other: tuple[Any, ...]) -> None:
-    assert (key_hash(one) == key_hash(other)) == (exact(one) == exact(other))
+def test_keys_that_differ_otherwise_have_hashes_of_their_own(key: tuple[Any, ...], other: tuple[Any, ...]) -> None:
+    assert (key_hash(key) == key_hash(other)) == (exact(key) == exact(other))
 
 
 def test_parts_of_a_key_do_not_run_into_each_other() -> None:

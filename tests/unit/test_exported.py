@@ -57,7 +57,7 @@ def empty_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     os.environ.update(before)
 
 
-def told(settings: Settings) -> object:
+def values_of(settings: Settings) -> object:
     """What the settings say, but for how their sets are written."""
     return {name: value for name, value in settings if name != "set_text"}
 
@@ -76,7 +76,7 @@ def test_with_the_secrets_beside_it_the_file_gives_the_same_settings(tmp_path: P
     use_local_settings(file)
     names = json.loads(ended.out)["Values"].keys() | {"SHOP_A_SOURCE", "SHOP_A_BACKUP"}
     taken = load_settings({name: os.environ[name] for name in names})
-    assert told(taken) == told(load_settings(GIVEN))
+    assert values_of(taken) == values_of(load_settings(GIVEN))
 
 
 def test_a_file_whose_connection_strings_are_references_stays_as_it_is() -> None:
@@ -99,7 +99,7 @@ def test_the_file_of_sets_alone_and_defaults_where_they_are_asked_for(tmp_path: 
     )
     assert with_defaults["Values"]["BackupSync__ChunkSize"] == "7"
     assert with_defaults["Values"]["BackupSchedule__TimeZone"] == "UTC"
-    assert told(load_settings(with_defaults["Values"])) == told(
+    assert values_of(load_settings(with_defaults["Values"])) == values_of(
         load_settings({"BackupSync__ChunkSize": "7", "BackupRetry__BaseSeconds": "0"})
     )
     assert command(tmp_path, {}, "export-config", "--toml").code == 1

@@ -28,9 +28,9 @@ def answer(settings: dict[str, str]) -> http.Answer:
 
 def reasons(settings: dict[str, str]) -> list[dict[str, str | None]]:
     """Service, side and kind of error of each reason of a degraded answer."""
-    found = answer(settings)
-    assert (found.status, found.body["Status"]) == (200, "Degraded")
-    return [{name: one[name] for name in ("Service", "Side", "Error")} for one in found.body["Reasons"]]
+    health = answer(settings)
+    assert (health.status, health.body["Status"]) == (200, "Degraded")
+    return [{name: reason[name] for name in ("Service", "Side", "Error")} for reason in health.body["Reasons"]]
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_a_backup_that_was_not_initialized_is_degraded(place: Place, tmp_path: P
 
 def test_a_source_that_is_gone_is_a_503_with_its_reason(place: Place, tmp_path: Path) -> None:
     (tmp_path / "orders.db").unlink()
-    found = answer(place.settings)
-    assert (found.status, found.body["Status"]) == (503, "Unhealthy")
-    assert [(one["Service"], one["Side"], one["Error"]) for one in found.body["Reasons"]] == [
+    health = answer(place.settings)
+    assert (health.status, health.body["Status"]) == (503, "Unhealthy")
+    assert [(reason["Service"], reason["Side"], reason["Error"]) for reason in health.body["Reasons"]] == [
         ("order", "source", "SourceMissing")
     ]
     failed = place.registry.get("order").sync(Trigger.CLI)
@@ -92,9 +92,9 @@ def test_a_sync_that_failed_is_a_reason_until_one_completes(place: Place) -> Non
     place.customer.source.run("DELETE FROM {table} WHERE Id > 3")
     failed = service.sync(Trigger.CLI)
     service.sync(Trigger.CLI, Options(dry_run=True, allow_mass_delete=True))
-    found = answer(place.settings)
-    assert (found.status, found.body["Status"]) == (200, "Degraded")
-    [reason] = found.body["Reasons"]
+    health = answer(place.settings)
+    assert (health.status, health.body["Status"]) == (200, "Degraded")
+    [reason] = health.body["Reasons"]
     assert (reason["Service"], reason["SyncId"], reason["Error"]) == ("customer", failed.run.sync_id, "GuardTripped")
     assert None not in (reason["Since"], reason["Reason"], reason["Hint"])
     assert service.sync(Trigger.CLI, Options(allow_mass_delete=True)).error is None
@@ -109,7 +109,7 @@ def test_strangers_learn_no_names_of_servers_tables_or_values(place: Place, tmp_
     body = json.dumps(answer(place.settings).body)
     assert not any(name in body for name in (str(tmp_path), "customers", "orders", "Customers", "SQLite", "97 of"))
     state = http.look(lambda: place.registry)  # its owner learns all
-    assert "97 of 100" in " ".join(one.detail for one in state.concerns)
+    assert "97 of 100" in " ".join(concern.detail for concern in state.concerns)
 
 
 # What history says
@@ -129,7 +129,7 @@ AFTER = {"verify": run(4, verb=Verb.VERIFY), "undo": run(5, verb=Verb.UNDO, kind
 
 
 @pytest.mark.parametrize(
-    ("runs", "hours", "found"),
+    ("runs", "hours", "expected"),
     [
         ([], 100, []),
         ([COMPLETED], 2, []),
@@ -151,10 +151,10 @@ AFTER = {"verify": run(4, verb=Verb.VERIFY), "undo": run(5, verb=Verb.UNDO, kind
     ],
 )
 def test_history_says_whether_the_last_sync_failed_and_whether_one_is_overdue(
-    kept: Place, runs: list[Run], hours: float, found: list[str]
+    kept: Place, runs: list[Run], hours: float, expected: list[str]
 ) -> None:
-    told = concerns(kept, runs, NIGHT + timedelta(hours=hours), load_settings({}).shared_schedule.next_due)
-    assert [one.error or "overdue" for one in told] == found
+    history_says = concerns(kept, runs, NIGHT + timedelta(hours=hours), load_settings({}).shared_schedule.next_due)
+    assert [concern.error or "overdue" for concern in history_says] == expected
 
 
 def test_without_a_schedule_nothing_is_overdue(kept: Place) -> None:
@@ -173,8 +173,8 @@ def concerns(
 ) -> list[Concern]:
     with place.registry.get("customer").stores() as (_, backup):
         place.customer.backup.run("DELETE FROM SyncHistory")
-        for number, one in enumerate(runs, 1):
+        for number, unsaved in enumerate(runs, 1):
             History(backup).save(
-                replace(one, sync_id=str(number), place=backup.catalog.qualified_name(), number=number)
+                replace(unsaved, sync_id=str(number), place=backup.catalog.qualified_name(), number=number)
             )
         return concerns_of(backup, "customer", now, next_due)

@@ -172,9 +172,9 @@ def test_a_waiting_job_is_deleted_and_a_running_one_is_asked_to_stop(records: Jo
     asked = records.cancel(running.job_id, "Ada asked.")
     assert asked is not None
     assert (asked.state, asked.cancelled) == (State.PROCESSING, True)
-    told = records.beat(running)
-    assert told is not None
-    assert told.cancelled
+    still_running = records.beat(running)
+    assert still_running is not None
+    assert still_running.cancelled
 
 
 def test_a_history_keeps_its_first_state_and_the_latest(records: JobRecords) -> None:
@@ -183,21 +183,21 @@ def test_a_history_keeps_its_first_state_and_the_latest(records: JobRecords) -> 
         claimed = records.claim(job.job_id, "one")
         assert claimed is not None
         assert records.leave(claimed, State.ENQUEUED, "Its time was up.")
-    found = records.get(job.job_id)
-    assert found is not None
-    assert (len(found.history), found.history[0].reason) == (HISTORY_AT_MOST, "Requested by http.")
-    assert found.history[-1].reason == "Its time was up."
+    kept = records.get(job.job_id)
+    assert kept is not None
+    assert (len(kept.history), kept.history[0].reason) == (HISTORY_AT_MOST, "Requested by http.")
+    assert kept.history[-1].reason == "Its time was up."
 
 
 def pages(keys: SqliteKeyValues, **wanted: Any) -> list[str]:
-    seen: list[str] = []
+    job_ids: list[str] = []
     cursor: str | None = None
     while True:
         page = page_of_jobs(keys, cursor=cursor, **wanted)
-        seen += [job.job_id for job in page.jobs]
+        job_ids += [job.job_id for job in page.jobs]
         cursor = page.cursor
         if cursor is None:
-            return seen
+            return job_ids
 
 
 def test_a_list_has_each_job_once_the_failed_first_and_then_the_newest(

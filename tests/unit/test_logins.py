@@ -110,10 +110,10 @@ def no_logins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_identity_shares_tokens_by_scope_and_makes_one_with_claims_for_its_request_alone(no_logins: None) -> None:
     authority = Authority(10**9, 10**9, 10**9)
-    one = Identity("a-client", authority)
-    assert one.get_token("first") is one.get_token("first", claims=None)
-    assert one.get_token("second") is not one.get_token("first")
-    assert "claims" in one.get_token("first", claims="{}").token
+    shared = Identity("a-client", authority)
+    assert shared.get_token("first") is shared.get_token("first", claims=None)
+    assert shared.get_token("second") is not shared.get_token("first")
+    assert "claims" in shared.get_token("first", claims="{}").token
     assert IdentityLogin("a-client", "first").state().is_valid
     assert IdentityLogin(None, "first").state() == LoginState()
 

@@ -55,30 +55,30 @@ def test_runs_are_counted_by_service_and_verb_and_dry_runs_are_not(desk: Desk) -
     for run in (charged, charged, ended("customer", 1, error="It broke.", updated=1), ended("Customer", 1, Verb.UNDO)):
         desk.runs.save(run)
     desk.runs.save(replace(ended("customer", 1, inserted=99), dry_run=True))
-    seen = numbers(desk, "customer")
+    values = numbers(desk, "customer")
     sync, undo = '{service="customer",verb="sync"}', '{service="customer",verb="undo"}'
-    assert (seen[f"backup_runs_total{sync}"], seen[f"backup_runs_total{undo}"]) == (2, 1)
-    assert (seen[f"backup_run_failures_total{sync}"], seen[f"backup_run_failures_total{undo}"]) == (1, 0)
-    assert seen[f"backup_run_duration_seconds_sum{sync}"] == 3
-    assert seen[f"backup_run_duration_seconds_count{sync}"] == 2
-    assert seen['backup_records_total{service="customer",verb="sync",change="inserted"}'] == 5
-    assert seen['backup_records_total{service="customer",verb="sync",change="updated"}'] == 1
-    assert seen[f"backup_records_set_aside_total{sync}"] == 2
-    assert seen[f"backup_request_units_total{sync}"] == 7.5
+    assert (values[f"backup_runs_total{sync}"], values[f"backup_runs_total{undo}"]) == (2, 1)
+    assert (values[f"backup_run_failures_total{sync}"], values[f"backup_run_failures_total{undo}"]) == (1, 0)
+    assert values[f"backup_run_duration_seconds_sum{sync}"] == 3
+    assert values[f"backup_run_duration_seconds_count{sync}"] == 2
+    assert values['backup_records_total{service="customer",verb="sync",change="inserted"}'] == 5
+    assert values['backup_records_total{service="customer",verb="sync",change="updated"}'] == 1
+    assert values[f"backup_records_set_aside_total{sync}"] == 2
+    assert values[f"backup_request_units_total{sync}"] == 7.5
 
 
 def test_a_service_is_overdue_by_absence_and_its_last_success_has_an_age(desk: Desk) -> None:
     desk.runs.save(ended("customer", 2))
     desk.runs.save(ended("order", 30))
-    seen = numbers(desk, "customer", "order", "new", BackupSync__MaxAgeHours="26")
-    overdue = {name: seen[f'backup_overdue{{service="{name}"}}'] for name in ("customer", "order", "new")}
+    values = numbers(desk, "customer", "order", "new", BackupSync__MaxAgeHours="26")
+    overdue = {name: values[f'backup_overdue{{service="{name}"}}'] for name in ("customer", "order", "new")}
     assert overdue == {"customer": 0, "order": 1, "new": 1}
-    assert seen['backup_last_success_age_seconds{service="customer"}'] == pytest.approx(7200, abs=2)
-    assert seen['backup_allowed_age_seconds{service="order"}'] == 26 * 3600
-    assert 'backup_last_success_timestamp_seconds{service="new"}' not in seen
-    assert seen['backup_runs_total{service="new",verb="sync"}'] == 0
-    assert seen['backup_service_state{service="customer",state="safe"}'] == 1
-    assert seen['backup_service_state{service="order",state="safe"}'] == 0
+    assert values['backup_last_success_age_seconds{service="customer"}'] == pytest.approx(7200, abs=2)
+    assert values['backup_allowed_age_seconds{service="order"}'] == 26 * 3600
+    assert 'backup_last_success_timestamp_seconds{service="new"}' not in values
+    assert values['backup_runs_total{service="new",verb="sync"}'] == 0
+    assert values['backup_service_state{service="customer",state="safe"}'] == 1
+    assert values['backup_service_state{service="order",state="safe"}'] == 0
 
 
 def test_the_runs_of_a_sets_tables_count_for_the_set_and_its_syncs_once(desk: Desk) -> None:
@@ -87,17 +87,17 @@ def test_the_runs_of_a_sets_tables_count_for_the_set_and_its_syncs_once(desk: De
         desk.runs.save(ended(f"shop/dbo.{table}", 1, inserted=5))
         desk.runs.save(ended(f"shop/dbo.{table}", 1, Verb.VERIFY, skipped=3))
     desk.runs.save(ended("gone", 1, inserted=1))
-    seen = numbers(desk, "shop")
-    assert seen['backup_records_total{service="shop",verb="sync",change="inserted"}'] == 10
-    assert seen['backup_runs_total{service="shop",verb="verify"}'] == 2
-    assert not any("gone" in name for name in seen)
+    values = numbers(desk, "shop")
+    assert values['backup_records_total{service="shop",verb="sync",change="inserted"}'] == 10
+    assert values['backup_runs_total{service="shop",verb="verify"}'] == 2
+    assert not any("gone" in name for name in values)
 
 
 def test_jobs_are_counted_by_state(desk: Desk) -> None:
     for _ in range(2):
         desk.records.enqueue(Request("customer"), "http")
-    seen = numbers(desk, "customer")
-    assert (seen['backup_jobs{state="enqueued"}'], seen['backup_jobs{state="failed"}']) == (2, 0)
+    values = numbers(desk, "customer")
+    assert (values['backup_jobs{state="enqueued"}'], values['backup_jobs{state="failed"}']) == (2, 0)
 
 
 def test_labels_are_escaped() -> None:

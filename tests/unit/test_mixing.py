@@ -75,12 +75,12 @@ def total(mix: Mix, stamps: Stamps) -> int:
 
 @pytest.mark.parametrize("seed", [20_261_127])
 def test_no_change_of_so_many_escapes_both_sums(seed: int) -> None:
-    one, other = MIXES
+    first_mix, second_mix = MIXES
     missed: Counter[str] = Counter()
     for kind, before, after in changes(random.Random(seed), CHANGES):
-        if total(one, before) == total(one, after):
+        if total(first_mix, before) == total(first_mix, after):
             missed[kind] += 1
-            assert total(other, before) != total(other, after), f"seed {seed}: {before} -> {after}"
+            assert total(second_mix, before) != total(second_mix, after), f"seed {seed}: {before} -> {after}"
     # One sum alone would miss fewer than one in 2^29.
     assert sum(missed.values()) <= 1, f"seed {seed}: {missed}"
 
@@ -115,8 +115,8 @@ def test_a_step_that_one_sum_is_bad_at_is_none_for_the_other(bad: int, good: int
     for _ in range(5_000):
         key, version = draw.getrandbits(30), draw.getrandbits(20)
         keys = [key, key + step, key + 2 * step]
-        before = [(one, version + 2) for one in keys]
-        after = [(one, version + 2 + change) for one, change in zip(keys, (1, -2, 1), strict=True)]
+        before = [(k, version + 2) for k in keys]
+        after = [(k, version + 2 + change) for k, change in zip(keys, (1, -2, 1), strict=True)]
         for n, mix in enumerate(MIXES):
             missed[n] += total(mix, before) == total(mix, after)
     assert missed[bad] > 0  # or the reason for two sums is another
@@ -170,6 +170,6 @@ STATEMENTS = {
 
 
 def in_sql(mix: Mix, key: int, version: int) -> int:
-    found: int = DATABASE.execute(STATEMENTS[mix], {"k": key, "v": version}).fetchone()[0]
-    assert type(found) is int
-    return found
+    mixed: int = DATABASE.execute(STATEMENTS[mix], {"k": key, "v": version}).fetchone()[0]
+    assert type(mixed) is int
+    return mixed

@@ -26,7 +26,7 @@ def test_several_addresses_stand_in_one_setting(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"Notify__Urls": "hooks.slack.com/x"}, "scheme://"),
         ({"Notify__Urls": "slack://a/b/c hello"}, "scheme://"),
@@ -58,10 +58,10 @@ def test_several_addresses_stand_in_one_setting(text: str) -> None:
         ({"BackupSync__MaxAgeHour": "3"}, "Did you mean BackupSync__MaxAgeHours?"),
     ],
 )
-def test_what_cannot_work_is_refused_at_the_start(given: dict[str, str], said: str) -> None:
+def test_what_cannot_work_is_refused_at_the_start(given: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load_settings(given)
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert not any(len(value) > 8 and value in f"{raised.value} {raised.value.hint}" for value in given.values())
 
 

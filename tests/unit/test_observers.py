@@ -15,14 +15,14 @@ class Hearing(Observer):
 
     def __init__(self, name: str, heard: list[tuple[Any, ...]]) -> None:
         for event in (event for event in vars(Observer) if not event.startswith("_")):
-            setattr(self, event, lambda *told, event=event: heard.append((name, event, *told)))
+            setattr(self, event, lambda *values, event=event: heard.append((name, event, *values)))
 
 
 def test_all_observers_are_told_everything_one_after_the_other() -> None:
     heard = list[tuple[Any, ...]]()
     observers = Observers(Hearing("first", heard), Hearing("second", heard))
     run, counts = Run("customer", Trigger.CLI, False, NOW), Counts(inserted=1)
-    told: dict[str, tuple[Any, ...]] = {
+    events: dict[str, tuple[Any, ...]] = {
         "expects": (3,),
         "started": (run,),
         "progress": ("customer", counts),
@@ -30,10 +30,10 @@ def test_all_observers_are_told_everything_one_after_the_other() -> None:
         "ended": (Outcome(run.ended(Status.COMPLETED, NOW, counts)),),
         "closed": (run,),
     }
-    assert told.keys() == {event for event in vars(Observer) if not event.startswith("_")}
-    for event, values in told.items():
+    assert events.keys() == {event for event in vars(Observer) if not event.startswith("_")}
+    for event, values in events.items():
         getattr(observers, event)(*values)
-    assert heard == [(name, event, *values) for event, values in told.items() for name in ("first", "second")]
+    assert heard == [(name, event, *values) for event, values in events.items() for name in ("first", "second")]
 
 
 def test_a_policy_keeps_what_is_younger_than_its_days() -> None:

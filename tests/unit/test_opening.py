@@ -32,8 +32,8 @@ def backup(tmp_path: Path) -> Iterator[Store]:
     """The customers' backup, with no run yet."""
     place = on_sqlite(tmp_path)
     place.fill()
-    with place.registry.get("customer").stores() as (_, found):
-        yield found
+    with place.registry.get("customer").stores() as (_, store):
+        yield store
 
 
 def save(backup: Store, *runs: Run) -> tuple[History, Opening]:

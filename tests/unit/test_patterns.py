@@ -25,13 +25,13 @@ def plainly(pattern: str, names: list[str]) -> list[str]:
             expression, rest = expression + {"*": ".*", "?": "."}.get(rest[0], re.escape(rest[0])), rest[1:]
     has_dot = "." in re.sub(r"(?:^|(?<=\.))\[(?:[^]]|\]\])+\](?=\.|$)", "", pattern)
     for flags in (re.S, re.S | re.I):
-        found = []
+        matches = []
         for name in names:
             parts = [a.replace("]]", "]") if a else b for a, b in re.findall(r"\[((?:[^]]|\]\])+)\]|([^.\[\]]+)", name)]
             texts = [name, ".".join(parts)] + ([] if has_dot or not parts else [parts[-1], bracketed(parts[-1])])
-            found += [name] * any(re.fullmatch(expression, text, flags) for text in texts)
-        if found:
-            return found
+            matches += [name] * any(re.fullmatch(expression, text, flags) for text in texts)
+        if matches:
+            return matches
     return []
 
 
@@ -47,7 +47,7 @@ def test_an_index_of_patterns_finds_the_first_that_fits(patterns: list[str], nam
 
 
 @pytest.mark.parametrize(
-    ("pattern", "names", "found"),
+    ("pattern", "names", "matches"),
     [
         ("customer", ["dbo.Customer", "dbo.customer"], ["dbo.customer"]),
         ("CUSTOMER", ["dbo.Customer", "crm.customer"], ["dbo.Customer", "crm.customer"]),
@@ -64,5 +64,5 @@ def test_an_index_of_patterns_finds_the_first_that_fits(patterns: list[str], nam
         ("a[*]b", ["[a[x]]b]"], ["[a[x]]b]"]),
     ],
 )
-def test_a_pattern_stands_for(pattern: str, names: list[str], found: list[str]) -> None:
-    assert matching(pattern, names) == found
+def test_a_pattern_stands_for(pattern: str, names: list[str], matches: list[str]) -> None:
+    assert matching(pattern, names) == matches

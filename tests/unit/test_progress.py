@@ -12,7 +12,7 @@ from backup.services.several_as_one import CallOfSeveral, ProgressAsOne, as_one
 from backup.services.turns import new_run_of_several
 
 
-class Seen(Observer):
+class Listener(Observer):
     """What it was told last."""
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Seen(Observer):
         self.percent = run.percent
 
 
-def one(service: str, inserted: int = 0, percent: int | None = None, proof: Proof | None = None) -> Run:
+def run_of(service: str, inserted: int = 0, percent: int | None = None, proof: Proof | None = None) -> Run:
     counts = Counts(inserted=inserted)
     return Run(service, Trigger.JOB, False, utc_now(), counts=counts, percent=percent, proof=proof)
 
@@ -38,31 +38,31 @@ def ended(run: Run) -> Outcome:
 
 
 def test_progress_of_several_services_goes_on_from_earlier_slices_and_counts_a_resumed_run_once() -> None:
-    seen = Seen()
+    listener = Listener()
     earlier = replace(new_run_of_several("shop", Trigger.JOB, NO_OPTIONS), counts=Counts(inserted=10), percent=50)
-    progress = ProgressAsOne(earlier, seen, CallOfSeveral.NEXT)
+    progress = ProgressAsOne(earlier, listener, CallOfSeveral.NEXT)
     progress.expects(4)
-    progress.started(one("shop/a", 4))  # resumed: these 4 are among the 10
+    progress.started(run_of("shop/a", 4))  # resumed: these 4 are among the 10
     progress.progress("shop/a", Counts(inserted=5))
     progress.progress("shop/b", Counts(inserted=2))
-    assert seen.counts == Counts(inserted=13)
-    told = []
-    for run, has_ended in ((one("a", percent=40), False), (one("b"), True), (one("a", percent=20), False)):
+    assert listener.counts == Counts(inserted=13)
+    percents = []
+    for run, has_ended in ((run_of("a", percent=40), False), (run_of("b"), True), (run_of("a", percent=20), False)):
         if has_ended:
             progress.ended(ended(run))
         else:
             progress.walked(run)
-        told.append(seen.percent)
-    assert told == [55, 67, 67]  # a second run of one service does not set it back
+        percents.append(listener.percent)
+    assert percents == [55, 67, 67]  # a second run of one service does not set it back
     for name in "abcd":
-        progress.ended(ended(one(name)))
-    assert seen.percent == 99  # it has not ended before its record says so
+        progress.ended(ended(run_of(name)))
+    assert listener.percent == 99  # it has not ended before its record says so
 
 
 def test_a_run_of_several_services_has_proven_what_all_slices_have_or_claims_nothing() -> None:
     first = new_run_of_several("shop", Trigger.JOB, NO_OPTIONS)
-    a, b = (one(name, 3, proof=Proof(Total(3, 1), Total(3, 1))) for name in "ab")
-    left = as_one(first, [ended(a), Outcome(one("b", 1, percent=50))]).run
+    a, b = (run_of(name, 3, proof=Proof(Total(3, 1), Total(3, 1))) for name in "ab")
+    left = as_one(first, [ended(a), Outcome(run_of("b", 1, percent=50))]).run
     assert (left.status, left.percent, left.counts.inserted) == (Status.IN_PROGRESS, 75, 4)
     assert left.proof is not None
     assert left.proof.backup.records == 3
@@ -70,4 +70,4 @@ def test_a_run_of_several_services_has_proven_what_all_slices_have_or_claims_not
     assert whole.proof is not None
     assert (whole.proof.backup.records, whole.counts.inserted, whole.percent) == (6, 6, None)
     assert as_one(replace(left, proof=None), [ended(b)]).run.proof is None
-    assert as_one(first, [ended(a), ended(one("b"))]).run.proof is None
+    assert as_one(first, [ended(a), ended(run_of("b"))]).run.proof is None

@@ -23,8 +23,8 @@ def tried(retry: Retry, work: Callable[[], str], operation: str = "try") -> str:
     """What the work returns, done as often as the rule says."""
     for attempt in retry.attempts(operation):
         with attempt:
-            found = work()
-    return found
+            result = work()
+    return result
 
 
 def failing(errors: list[Exception]) -> Callable[[], str]:

@@ -99,5 +99,5 @@ def test_a_full_disk_is_no_refusal_of_single_records(tmp_path: Path) -> None:
         connection.execute("PRAGMA max_page_count = 2")
         with pytest.raises(sqlite3.OperationalError) as full:
             connection.execute("INSERT INTO Things VALUES (1, ?)", ("x" * 100_000,))
-    told = SqliteFile(make_url(f"sqlite:///{tmp_path / 'full.db'}")).failure(full.value)
-    assert (told.kind, told.text) == ("unavailable", "database or disk is full.")
+    disk_failure = SqliteFile(make_url(f"sqlite:///{tmp_path / 'full.db'}")).failure(full.value)
+    assert (disk_failure.kind, disk_failure.text) == ("unavailable", "database or disk is full.")

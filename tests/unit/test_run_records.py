@@ -80,13 +80,13 @@ def test_the_last_of_each_kind_is_known(records: RunRecords) -> None:
 
 
 def everything(records: RunRecords, **wanted: Any) -> list[str]:
-    seen, cursor = [], None
+    sync_ids, cursor = [], None
     while True:
         page = records.page(cursor=cursor, **wanted)
-        seen += [run["syncId"] for run in page.runs]
+        sync_ids += [run["syncId"] for run in page.runs]
         cursor = page.cursor
         if cursor is None:
-            return seen
+            return sync_ids
 
 
 def test_runs_are_listed_newest_first_whatever_the_page(records: RunRecords) -> None:

@@ -52,8 +52,8 @@ def test_the_log_has_start_lines_of_each_service_and_a_summary_with_the_next_occ
 def test_a_scheduled_run_syncs_every_service_unforced(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     run(place, caplog)
     entries = [entry for service in place.services for entry in service.backup.history()]
-    told = [(entry["Trigger"], bool(entry["Forced"])) for entry in entries if entry["Trigger"] != "verify"]
-    assert told == [("timer", False)] * 2
+    started = [(entry["Trigger"], bool(entry["Forced"])) for entry in entries if entry["Trigger"] != "verify"]
+    assert started == [("timer", False)] * 2
     assert all(service.is_mirrored() for service in place.services)
 
 
@@ -143,14 +143,14 @@ def at(text: str) -> datetime:
 def test_occurrences_are_by_the_clock_of_the_zone_as_cron_has_them(
     schedule: str, zone: str, after: str, times: list[str]
 ) -> None:
-    now, found = at(after), []
+    now, occurrences = at(after), []
     for expected in times:
         now = next_due(schedule, now, ZoneInfo(zone))
         assert now.utcoffset() == at(expected).utcoffset()
         assert last_due(schedule, now, ZoneInfo(zone)) == now or " * * * *" in schedule
         assert last_due(schedule, now.astimezone(UTC) - timedelta(seconds=1), ZoneInfo(zone)) < now.astimezone(UTC)
-        found.append(now.astimezone(UTC))
-    assert found == [at(expected).astimezone(UTC) for expected in times]
+        occurrences.append(now.astimezone(UTC))
+    assert occurrences == [at(expected).astimezone(UTC) for expected in times]
 
 
 @pytest.mark.parametrize(
@@ -167,12 +167,12 @@ def test_occurrences_are_by_the_clock_of_the_zone_as_cron_has_them(
 def test_a_timer_in_utc_finds_each_local_occurrence_due_once(schedule: str, zone: str, start: str) -> None:
     """At the timer's every firing, a little late, around the hour in which the clock is set."""
     own, firing = ZoneInfo(zone), at(start)
-    timer, due, found = in_utc(schedule, own, firing), next_due(schedule, firing, own), 0
+    timer, due, occurrences = in_utc(schedule, own, firing), next_due(schedule, firing, own), 0
     while (firing := next_due(timer, firing)) < at(start) + timedelta(hours=10):
         assert was_due(schedule, own, firing + timedelta(seconds=0.4)) == (due <= firing)
         while due <= firing:
-            due, found = next_due(schedule, due, own), found + 1
-    assert found
+            due, occurrences = next_due(schedule, due, own), occurrences + 1
+    assert occurrences
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_timer_of_another_zone_runs_when_the_schedule_is_due_by_it(
 
 
 @pytest.mark.parametrize(
-    ("schedule", "told"),
+    ("schedule", "parts"),
     [
         (
             "* * 7",
@@ -225,10 +225,10 @@ def test_a_timer_of_another_zone_runs_when_the_schedule_is_due_by_it(
         ("0 0 0 " + "9" * 5000 + " * *", ["the day of month is '999"]),
     ],
 )
-def test_a_schedule_that_is_none_says_which_field_is_wrong_and_what_it_takes(schedule: str, told: list[str]) -> None:
+def test_a_schedule_that_is_none_says_which_field_is_wrong_and_what_it_takes(schedule: str, parts: list[str]) -> None:
     with pytest.raises(ConfigError) as raised:
         next_due(schedule, NOW)
-    assert [part for part in told if part not in str(raised.value)] == []
+    assert [part for part in parts if part not in str(raised.value)] == []
     assert len(str(raised.value)) < 400
     assert ("takes six" in str(raised.value)) == (len(schedule.split()) != 6)
 

@@ -110,10 +110,10 @@ def test_a_completed_run_is_recorded_as_it_was(customer: SyncService) -> None:
 
 
 def test_the_entry_exists_while_the_run_lasts(customer: SyncService, side: Service, monkeypatch: Any) -> None:
-    seen: list[dict[str, Any]] = []
-    when_syncing(monkeypatch, lambda: seen.extend(side.backup.history()))
+    entries: list[dict[str, Any]] = []
+    when_syncing(monkeypatch, lambda: entries.extend(side.backup.history()))
     customer.sync(Trigger.CLI)
-    assert [(entry["Status"], bool(entry["Success"]), entry["CompletedAt"]) for entry in seen] == [
+    assert [(entry["Status"], bool(entry["Success"]), entry["CompletedAt"]) for entry in entries] == [
         ("InProgress", False, None)
     ]
 
@@ -279,9 +279,9 @@ def test_an_error_message_is_recorded_and_returned_without_secrets(
     register_secret("registered-secret-of-a-test")
     when_syncing(monkeypatch, raising(StoreError("registered-secret-of-a-test and Password=hidden;")))
     outcome = customer.sync(Trigger.CLI)
-    told = f"{side.backup.history()} {outcome.run}"
-    assert "registered-secret" not in told
-    assert "hidden" not in told
+    recorded = f"{side.backup.history()} {outcome.run}"
+    assert "registered-secret" not in recorded
+    assert "hidden" not in recorded
 
 
 # The registry
@@ -333,11 +333,11 @@ def test_a_service_that_is_half_configured_names_the_missing_setting(given: str,
 @pytest.mark.parametrize("prefix", ["SourceOrderDb", "BackupOrderDb"])
 def test_a_cosmos_side_without_database_or_container_names_the_missing_setting(prefix: str, missing: str) -> None:
     settings = {
-        f"{one}__{name}": value
-        for one in ("SourceOrderDb", "BackupOrderDb")
+        f"{section}__{name}": value
+        for section in ("SourceOrderDb", "BackupOrderDb")
         for name, value in (
             ("ConnectionString", "AccountEndpoint=https://127.0.0.1:1/;AccountKey=a2V5"),
-            ("DatabaseName", one),
+            ("DatabaseName", section),
             ("ContainerName", "orders"),
         )
     }
@@ -389,9 +389,9 @@ def test_what_undo_cannot_bring_back_is_told_and_keys_of_another_type_are_refuse
 
     def run_on(file: Path, *statements: str) -> list[Any]:
         with closing(sqlite3.connect(file)) as connection:
-            found = [connection.execute(statement).fetchall() for statement in statements][-1]
+            rows = [connection.execute(statement).fetchall() for statement in statements][-1]
             connection.commit()
-            return found
+            return rows
 
     run_on(files[0], "CREATE TABLE Things (Id INTEGER PRIMARY KEY, Version INTEGER, Name TEXT, More TEXT)")
     run_on(files[0], "INSERT INTO Things VALUES (1, 1, 'a', 'b'), (2, 1, 'c', 'd')")
@@ -406,8 +406,8 @@ def test_what_undo_cannot_bring_back_is_told_and_keys_of_another_type_are_refuse
     assert "Column More is no longer in the backup: its values of 1 records could not be brought back." in undone.notes
     assert run_on(files[1], "SELECT Id, Version, Name FROM Things") == [(1, 1, "a"), (2, 1, "c")]
     before = second.started_at
-    told = service.restore(Wish(at=before, overwrite_newer=True)).run.notes
-    assert "Column More is gone on both sides; what it held stays in the bin." in told
+    notes = service.restore(Wish(at=before, overwrite_newer=True)).run.notes
+    assert "Column More is gone on both sides; what it held stays in the bin." in notes
     for file in files:
         run_on(
             file,
@@ -436,10 +436,10 @@ def test_another_table_of_the_sources_database_may_be_the_backup(tmp_path: Path)
 
 
 def test_the_batch_sizes_and_retry_limits_reach_the_stores(monkeypatch: pytest.MonkeyPatch, place: Place) -> None:
-    seen = []
+    opened_with = []
 
     def remember(side: Any, rules: Any, limits: Any, **_: Any) -> Store:
-        seen.append(limits)
+        opened_with.append(limits)
         raise ConfigError
 
     monkeypatch.setattr(places, "open_store", remember)
@@ -448,7 +448,7 @@ def test_the_batch_sizes_and_retry_limits_reach_the_stores(monkeypatch: pytest.M
         **{"BackupRetry__MaxAttempts": "14", "BackupRetry__BaseSeconds": "15", "BackupRetry__MaxSeconds": "16"},
     }
     Registry(load_settings({**place.settings, **settings})).sync("customer", Trigger.CLI)
-    [limits] = seen
+    [limits] = opened_with
     retry = limits.retry
     assert (limits.chunk_size, limits.batch_size, limits.batch_bytes) == (11, 12, 13)
     assert (retry.max_attempts, retry.base_seconds, retry.max_seconds) == (14, 15, 16)
@@ -522,9 +522,9 @@ def test_work_side_by_side_keeps_its_order_and_has_its_bound() -> None:
         full.wait(30)
         return n, threading.get_ident()
 
-    found = side_by_side(work, range(4 * AT_ONCE))
-    assert [n for n, _ in found] == [*range(4 * AT_ONCE)]
-    assert len({thread for _, thread in found}) == AT_ONCE
+    results = side_by_side(work, range(4 * AT_ONCE))
+    assert [n for n, _ in results] == [*range(4 * AT_ONCE)]
+    assert len({thread for _, thread in results}) == AT_ONCE
 
 
 def test_a_sync_whose_turn_comes_when_time_is_up_does_a_part_and_leaves_the_rest(place: Place) -> None:
@@ -535,9 +535,9 @@ def test_a_sync_whose_turn_comes_when_time_is_up_does_a_part_and_leaves_the_rest
     parts = 1
     while outcome.in_progress:
         assert parts < 10
-        found = customer.resume(Trigger.TIMER, Turn(0.0))
-        assert found is not None
-        outcome, parts = found, parts + 1
+        resumed = customer.resume(Trigger.TIMER, Turn(0.0))
+        assert resumed is not None
+        outcome, parts = resumed, parts + 1
     assert (outcome.error, outcome.run.counts.inserted) == (None, 100)
     assert parts > 1
 

@@ -41,21 +41,21 @@ def test_the_others_of_a_batch_are_written_each_once_and_those_refused_are_given
 
     refused = list(apart(range(size), key_of, write, written.extend))
     mine = sorted(bad.intersection(range(size)))
-    assert [one.keys for one in refused] == [[(number,)] for number in mine]
+    assert [refusal.keys for refusal in refused] == [[(number,)] for number in mine]
     assert sorted(written) == [number for number in range(size) if number not in bad]
     assert tries <= 1 + 2 * len(mine) * ceil(log2(size) if size > 1 else 0)
 
 
-@pytest.mark.parametrize(("error", "found"), [(ConstraintRefused(), [4, 5, 6, 7]), (StoreError(), [5])])
+@pytest.mark.parametrize(("error", "part"), [(ConstraintRefused(), [4, 5, 6, 7]), (StoreError(), [5])])
 def test_the_search_for_what_a_constraint_refuses_may_end_above_single_records(
-    error: StoreError, found: list[int]
+    error: StoreError, part: list[int]
 ) -> None:
     def write(numbers: Sequence[int]) -> None:
         if 5 in numbers:
             raise error
 
     [refused] = apart(range(16), key_of, write, lambda numbers: None, smallest_part=4)
-    assert refused.keys == [(number,) for number in found]
+    assert refused.keys == [(number,) for number in part]
     assert refused.may_pass == isinstance(error, ConstraintRefused)
 
 
@@ -132,9 +132,9 @@ def test_a_batch_that_cannot_be_read_is_read_apart(bad: set[int], batch: int) ->
             yield [{"id": number} for (number,) in part]
 
     refused = list[Refusal]()
-    found = read_apart({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
-    assert sorted(record["id"] for records in found for record in records) == sorted(set(range(64)) - bad)
-    assert sorted(key for one in refused for key in one.keys) == [(number,) for number in sorted(bad)]
+    batches = read_apart({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
+    assert sorted(record["id"] for records in batches for record in records) == sorted(set(range(64)) - bad)
+    assert sorted(key for refusal in refused for key in refusal.keys) == [(number,) for number in sorted(bad)]
 
 
 @given(bad_numbers, st.integers(1, 7))
@@ -152,5 +152,5 @@ def test_records_that_a_read_names_as_refused_are_told_with_their_reasons_and_th
     refused = list[Refusal]()
     batches = read_apart({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
     assert sorted(record["id"] for records in batches for record in records) == sorted(set(range(64)) - bad)
-    told = {key: str(refusal.error) for refusal in refused for key in refusal.keys}
-    assert told == {(number,): f"no {number}" for number in bad}
+    reasons = {key: str(refusal.error) for refusal in refused for key in refusal.keys}
+    assert reasons == {(number,): f"no {number}" for number in bad}

@@ -69,15 +69,15 @@ def test_a_section_that_names_a_table_counts_before_one_with_a_pattern() -> None
     """
     )
     sections = TableSections(read(text)["a"], ["Orders", "orders", "Lines"])
-    told = {table: sections.of(table).options for table in ("Orders", "orders", "Lines", "ORDERS")}
-    assert {table: options.recycle_days for table, options in told.items()} == {
+    options_by_table = {table: sections.of(table).options for table in ("Orders", "orders", "Lines", "ORDERS")}
+    assert {table: options.recycle_days for table, options in options_by_table.items()} == {
         **{"Orders": 3, "orders": 1, "Lines": 1},
         "ORDERS": 3,  # which nobody has listed
     }
-    assert [[*options.mask] for options in told.values()] == [["Secret"]] * 4
-    assert [options.key for options in told.values()] == [("No",)] * 4
-    assert [options.columns.exclude for options in told.values()] == [("Fax",), (), (), ("Fax",)]
-    assert [bool(options.types) for options in told.values()] == [False, True, True, False]
+    assert [[*options.mask] for options in options_by_table.values()] == [["Secret"]] * 4
+    assert [options.key for options in options_by_table.values()] == [("No",)] * 4
+    assert [options.columns.exclude for options in options_by_table.values()] == [("Fax",), (), (), ("Fax",)]
+    assert [bool(options.types) for options in options_by_table.values()] == [False, True, True, False]
     assert sections.of("Orders").told_by["key"] == "*s"
 
 
@@ -122,7 +122,7 @@ def test_a_variable_that_is_missing_is_told_with_its_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "line", "told"),
+    ("wrong", "line", "problem"),
     [
         (WHOLE.replace("tables =", "tabels ="), 9, "There is no tabels in [set.chinook]. Did you mean tables?"),
         (WHOLE.replace("exclude", "exclud"), 16, "There is no exclud in"),
@@ -137,10 +137,10 @@ def test_a_variable_that_is_missing_is_told_with_its_line() -> None:
         (WHOLE + "mask = { Email = { txt = 'a' } }\n", 18, 'a mask is "null", "hmac", "email", "year", or { text'),
     ],
 )
-def test_each_mistake_is_told_with_its_line_and_what_was_meant(wrong: str, line: int, told: str) -> None:
+def test_each_mistake_is_told_with_its_line_and_what_was_meant(wrong: str, line: int, problem: str) -> None:
     message = mistakes(wrong)
     assert f"Line {line}: " in message
-    assert told in message
+    assert problem in message
 
 
 def test_several_mistakes_are_told_at_once_in_the_order_of_the_file() -> None:
@@ -202,7 +202,7 @@ COMMON = ("indexes", "modified_by", "on_new_column")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
         (WHOLE + "throughput = 400\n", 'Line 18: set.chinook.table."dbo.Customer".throughput: this is for containers'),
         (WHOLE.replace("recycle_days = 7", "throughput = 400"), "Line 12: set.chinook.throughput: this is for con"),
@@ -211,8 +211,8 @@ COMMON = ("indexes", "modified_by", "on_new_column")
         (ACCOUNT.format("", "") + "[defaults]\nindexes = true\n", "Line 10: defaults.indexes: this is for tables"),
     ],
 )
-def test_what_means_nothing_for_tables_or_for_any_set_is_told_with_its_line(text: str, told: str) -> None:
-    assert told in mistakes(text)
+def test_what_means_nothing_for_tables_or_for_any_set_is_told_with_its_line(text: str, problem: str) -> None:
+    assert problem in mistakes(text)
 
 
 def test_a_default_may_be_for_some_sets_alone() -> None:
@@ -240,8 +240,8 @@ def test_a_set_names_a_database_only_where_its_string_names_none(source: str, is
         if is_taken:
             assert getattr(read(text)["a"], option) == "x"
         else:
-            told = f"Line 5: set.a.{option}: the connection string in {side} names the database already. Remove it."
-            assert told in mistakes(text)
+            problem = f"Line 5: set.a.{option}: the connection string in {side} names the database already. Remove it."
+            assert problem in mistakes(text)
 
 
 def test_the_text_comes_from_the_setting_else_the_named_file_else_the_first_folder(tmp_path: Path) -> None:

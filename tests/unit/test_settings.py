@@ -232,7 +232,7 @@ def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant() ->
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "ending"),
     [
         ("SourceInvoiceDb__ConectionString", ". Did you mean SourceInvoiceDb__ConnectionString?"),
         ("BackupInvoiceDb:Container", ". Did you mean BackupInvoiceDb__ContainerName?"),
@@ -242,10 +242,10 @@ def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant() ->
         ("sourceinvoicedb__x", "."),
     ],
 )
-def test_a_setting_that_no_side_of_a_service_has_is_refused(name: str, told: str) -> None:
+def test_a_setting_that_no_side_of_a_service_has_is_refused(name: str, ending: str) -> None:
     both = {f"{role}InvoiceDb__ConnectionString": "sqlite:///x.db" for role in ("Source", "Backup")}
     for settings in ({name: "secret"}, {**both, name: "secret"}):
-        with pytest.raises(ConfigError, match=re.escape(f"There is no setting {name}{told}")) as raised:
+        with pytest.raises(ConfigError, match=re.escape(f"There is no setting {name}{ending}")) as raised:
             load_settings(settings)
         assert "secret" not in str(raised.value)
 
@@ -265,7 +265,7 @@ def both_sides(title: str, **parts: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "problem"),
     [
         ("SourceInvoiceDb__ConnectionString", "Setting BackupInvoiceDb__ConnectionString is missing"),
         ("BackupInvoiceDb__ConnectionString", "Setting SourceInvoiceDb__ConnectionString is missing"),
@@ -273,8 +273,8 @@ def both_sides(title: str, **parts: str) -> dict[str, str]:
         ("BackupInvoiceDb__MaxDeletes", "Setting SourceInvoiceDb__ConnectionString is missing"),
     ],
 )
-def test_one_side_of_a_service_without_the_other_is_refused_by_what_is_missing(given: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{told}: service invoice has no (source|backup)") as raised:
+def test_one_side_of_a_service_without_the_other_is_refused_by_what_is_missing(given: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{problem}: service invoice has no (source|backup)") as raised:
         load_settings({given: "7", **both_sides("Customer")})
     assert "customer and order" in raised.value.hint
 
@@ -332,9 +332,9 @@ def test_a_version_is_a_list_of_columns(text: str, names: tuple[str, ...]) -> No
     ],
 )
 def test_a_filter_is_pairs_of_names_and_values(text: str, where: dict[str, object] | None) -> None:
-    found = load_settings(both_sides("Invoice", Source__Where=text)).services["invoice"].source.where
+    conditions = load_settings(both_sides("Invoice", Source__Where=text)).services["invoice"].source.where
     wanted = where or {"A": True, "B": False, "C": "true", "D": 1.5, "E": "1", "F": "007", "G": -3}
-    assert {name: (type(value), value) for name, value in found.items()} == {
+    assert {name: (type(value), value) for name, value in conditions.items()} == {
         name: (type(value), value) for name, value in wanted.items()
     }
 

@@ -432,14 +432,14 @@ def test_the_counts_of_a_failed_run_are_what_it_had_done() -> None:
 
 
 def test_progress_is_told_after_every_step() -> None:
-    seen: list[int] = []
-    tally = Tally(lambda counts: seen.append(counts.seen))
+    seen_so_far: list[int] = []
+    tally = Tally(lambda counts: seen_so_far.append(counts.seen))
     source = MemoryStore("source", [record(n) for n in range(6)])
     run = Run("test", Trigger.CLI, False, NOW)
     sync_stores(source, MemoryStore("backup"), run, tally, Guard(max_delete_percent=100), steps())
-    assert seen == sorted(seen)
-    assert seen[-1] == 6
-    assert len(seen) > 2
+    assert seen_so_far == sorted(seen_so_far)
+    assert seen_so_far[-1] == 6
+    assert len(seen_so_far) > 2
 
 
 def lower_case(value: Any) -> Any:

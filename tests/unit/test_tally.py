@@ -15,11 +15,11 @@ def refusal(*keys: Key) -> Refusal:
 
 
 def test_a_record_is_counted_once_however_often_it_is_set_aside() -> None:
-    told = list[Counts]()
-    tally = Tally(told.append, failures={"[7]": "an earlier call"}, counts=Counts(failed=1))
+    counts_told = list[Counts]()
+    tally = Tally(counts_told.append, failures={"[7]": "an earlier call"}, counts=Counts(failed=1))
     tally.set_aside(refusal((1,), (2,)))
     tally.set_aside(refusal((7,), (2,), ("ü",)))
-    assert tally.counts == told[-1] == Counts(failed=4)
+    assert tally.counts == counts_told[-1] == Counts(failed=4)
     assert tally.failures == {"[7]": "an earlier call"} | dict.fromkeys(("[1]", "[2]", '["ü"]'), "it is too long")
     assert tally.aside == {(1,), (2,), (7,), ("ü",)}
 

@@ -138,16 +138,16 @@ def test_a_verify_is_a_row_of_numbers_and_the_records_that_differ(capsys: pytest
 def test_an_error_that_many_services_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     full = [failing(StoreError("the disk is full")) for _ in range(4)]
     show_outcomes(None, [*full, failing(StoreError("another error"))])
-    told = capsys.readouterr().err
-    assert (told.count("the disk is full"), "4 services: the disk is full" in told) == (1, True)
-    assert "customer: another error" in told
+    printed = capsys.readouterr().err
+    assert (printed.count("the disk is full"), "4 services: the disk is full" in printed) == (1, True)
+    assert "customer: another error" in printed
 
 
 def test_a_note_that_many_services_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     noted = [Outcome(replace(RUN, service=f"shop/{n}", notes=("shared", f"own {n}"))) for n in range(4)]
     show_outcomes(None, noted)
-    told = capsys.readouterr().out
-    assert (told.count("shared"), "4 services: shared" in told, "shop/3: own 3" in told) == (1, True, True)
+    printed = capsys.readouterr().out
+    assert (printed.count("shared"), "4 services: shared" in printed, "shop/3: own 3" in printed) == (1, True, True)
 
 
 def test_health_tells_once_what_many_services_have_alike_and_names_all_else(
@@ -158,9 +158,9 @@ def test_health_tells_once_what_many_services_have_alike_and_names_all_else(
 
     alike = [concern(name, f"The table {name} does not exist.") for name in ("a1", "b2", "c3", "d4")]
     show_health(HealthState((), [*alike, concern("e5", "The disk is full.")]))
-    told = capsys.readouterr().err
-    assert "shop/a1 backup, and 3 more: It cannot be used. NotInitialized: The table a1 does not exist." in told
-    assert (told.count("does not exist"), "shop/e5 backup: It cannot be used." in told) == (1, True)
+    printed = capsys.readouterr().err
+    assert "shop/a1 backup, and 3 more: It cannot be used. NotInitialized: The table a1 does not exist." in printed
+    assert (printed.count("does not exist"), "shop/e5 backup: It cannot be used." in printed) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -40,13 +40,13 @@ def timeline(*days: float) -> Timeline:
     ],
 )
 def test_a_wrong_clock_moves_its_own_run_alone(stamped: Sequence[float], true: Sequence[float]) -> None:
-    found = timeline(*stamped)
-    assert [found.moment(str(n), day(at)) for n, at in enumerate(stamped, 1)] == [day(at) for at in true]
+    times = timeline(*stamped)
+    assert [times.moment(str(n), day(at)) for n, at in enumerate(stamped, 1)] == [day(at) for at in true]
 
 
 def test_a_clock_that_jumps_within_a_run_leaves_its_beginning() -> None:
-    found = timeline(-3, -2, -1)
-    assert (found.moment("2", day(-2)), found.moment("2", day(50))) == (day(-2), day(-1))
+    times = timeline(-3, -2, -1)
+    assert (times.moment("2", day(-2)), times.moment("2", day(50))) == (day(-2), day(-1))
 
 
 def test_what_is_not_known_is_never_later_than_now() -> None:
@@ -56,7 +56,7 @@ def test_what_is_not_known_is_never_later_than_now() -> None:
 
 @given(st.lists(st.integers(-30, 30), max_size=8))
 def test_times_follow_the_numbers_and_never_lie_ahead(days: list[int]) -> None:
-    found = timeline(*days)
-    moments = [found.moment(str(n), day(at)) for n, at in enumerate(days, 1)]
+    times = timeline(*days)
+    moments = [times.moment(str(n), day(at)) for n, at in enumerate(days, 1)]
     assert moments == sorted(moments)
     assert all(moment <= NOW for moment in moments)

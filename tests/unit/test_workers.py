@@ -76,7 +76,7 @@ def test_with_one_worker_everything_is_done_in_the_calling_thread_one_after_the_
             *workers.in_order(work, items()),
             *workers.both(threading.current_thread, threading.current_thread),
         } == {threading.current_thread()}
-    assert steps == [(what, n) for n in range(3) for what in ("asked", "worked")]
+    assert steps == [(step, n) for n in range(3) for step in ("asked", "worked")]
 
 
 @pytest.mark.parametrize("parallelism", [1, 3])
