@@ -9,16 +9,19 @@ import logging
 from collections.abc import Callable, Iterator
 from threading import Semaphore
 
-from backup.core.errors import NotVerified, StoreError
+from backup.core.errors import StoreError
 from backup.core.log import event
-from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key, StampRow
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key
 from backup.core.run_values import Counts, Proof, Run
 from backup.mirror import proof
-from backup.mirror.diff import Changes, compare, went_back, with_server_equality
-from backup.mirror.pair import Compared, Differing, Sides
+from backup.mirror.compared import Compared, compare_piece
+from backup.mirror.diff import compare, went_back, with_server_equality
+from backup.mirror.differing_parts import DifferingParts, differing_blocks, have_blocks
+from backup.mirror.pair import StorePair
 from backup.mirror.pending_deletes import PendingDeletes
+from backup.mirror.proving import check_written, prove_piece
 from backup.mirror.set_aside import Refusal
-from backup.mirror.settled import FEW_OF, NONE, Settled, Spread
+from backup.mirror.settled import NONE, Settled, Spread
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps, Try, Writing
 
@@ -33,14 +36,14 @@ class Settling:
     """Settles chunks. Several threads may settle chunks at the same time."""
 
     def __init__(
-        self, sides: Sides, run: Run, tally: Tally, steps: Steps, pending: PendingDeletes, check: Callable[[], None]
+        self, pair: StorePair, run: Run, tally: Tally, steps: Steps, pending: PendingDeletes, check: Callable[[], None]
     ) -> None:
         """`check` is called before every batch, like `steps.check_lock`. It raises to stop the run."""
-        self._sides, self._source, self._backup = sides, sides.source, sides.backup
+        self._pair, self._source, self._backup = pair, pair.source, pair.backup
         self._run, self._tally, self._steps, self._pending = run, tally, steps, pending
-        self._writing = Writing(sides, run, tally, steps, check)
-        caught_up = steps.since is not None and sides.source.incremental is not None and not run.dry_run
-        self.fingerprint_is_enough = sides.source.traits.fingerprint_is_enough
+        self._writing = Writing(pair, run, tally, steps, check)
+        caught_up = steps.since is not None and pair.source.incremental is not None and not run.dry_run
+        self.fingerprint_is_enough = pair.source.traits.fingerprint_is_enough
         """Whether equal fingerprints settle a chunk also where nothing was caught up before."""
         self._may_skip = (self.fingerprint_is_enough or caught_up) and not (run.forced or steps.full)
         self._has_caught_up = False
@@ -64,13 +67,13 @@ class Settling:
         of_backup = self._backup.fingerprint(chunk) if spread.copied and may_copy else None
         of_source = None
         if of_backup is None or of_backup.records:
-            of_source, of_backup = self._sides.fingerprints(chunk)
+            of_source, of_backup = self._pair.fingerprints(chunk)
         if proof.are_equal(of_source, of_backup) and self._may_skip:
             return self._skip(chunk, of_source)
         copied = Counts()
         if of_backup is not None and of_backup.records == 0 and may_copy:
             copied = self._writing.copy(chunk).counts
-            equal = self._sides.proven(chunk)
+            equal = self._pair.proven(chunk)
             if equal is not None:
                 return Settled(chunk, copied, equal.source.records, 0, proof=equal, by="copy")
         # The source's keys cut the chunk. If the backup has many more records there, its own keys cut the chunk
@@ -95,27 +98,27 @@ class Settling:
     def may_look_at_once(self, records: int) -> bool:
         """Whether a statement about so many records takes no longer than it may, on both sides; by the statements
         before, or by the last sync."""
-        sides, seconds = (self._source.relational, self._backup.relational), self._steps.quiet_seconds
-        return all(side is not None and side.may_look_at_once(records, seconds) for side in sides)
+        both, seconds = (self._source.relational, self._backup.relational), self._steps.quiet_seconds
+        return all(side is not None and side.may_look_at_once(records, seconds) for side in both)
 
     def skip(self, chunk: Chunk) -> Settled | None:
         """Returns the settled chunk if its fingerprints are equal, else None; also if no fingerprint may settle one."""
         if not self._may_skip:
             return None
-        of_source, of_backup = self._sides.fingerprints(chunk)
+        of_source, of_backup = self._pair.fingerprints(chunk)
         return self._skip(chunk, of_source) if proof.are_equal(of_source, of_backup) else None
 
     @property
     def has_blocks(self) -> bool:
         """Whether blocks may say what differs in a part of any size (`differing_blocks`)."""
-        return self._may_skip and self._sides.has_blocks
+        return self._may_skip and have_blocks(self._pair)
 
-    def differing_blocks(self, part: Chunk, records: int) -> Differing | None:
+    def differing_blocks(self, part: Chunk, records: int) -> DifferingParts | None:
         """Returns the blocks that differ in a part of about so many records; None where their stamps are too many for
         memory, or the servers cannot say."""
-        return self._sides.differing_blocks(part, records, _STAMPS_AT_MOST)
+        return differing_blocks(self._pair, part, records, _STAMPS_AT_MOST)
 
-    def settle_blocks(self, part: Chunk, differing: Differing) -> Settled:
+    def settle_blocks(self, part: Chunk, differing: DifferingParts) -> Settled:
         """Settles a part of which these blocks differ, as `settle` does."""
         return self._settle_by_stamps(part, 0, parts=differing)
 
@@ -124,7 +127,7 @@ class Settling:
         both sides have as many records; else None. Nothing is known then of records that the source did not name."""
         if not self._has_caught_up:
             return None
-        of_source, of_backup = self._sides.counts()
+        of_source, of_backup = self._pair.counts()
         if of_source != of_backup:
             return None
         self._tally.add(skipped=of_source)
@@ -158,7 +161,7 @@ class Settling:
 
         Returns None if constraints refuse records again. These wait for `write_together`, and then for the last try.
         """
-        equal = self._sides.proven(chunk)
+        equal = self._pair.proven(chunk)
         if equal is not None:
             return equal
         settled = Settled(chunk, NONE, 0, 0, proof=Proof())
@@ -197,7 +200,7 @@ class Settling:
         which: Try = Try.FIRST,
         *,
         narrow: bool = False,
-        parts: Differing | None = None,
+        parts: DifferingParts | None = None,
     ) -> Settled:
         """Compares the stamps of a piece and writes what differs.
 
@@ -207,10 +210,10 @@ class Settling:
         # Force applies only to records that were not written before, so that none is written and counted twice.
         force = self._run.forced and counted == 0
         with self._stamps_at_once:
-            compared = self._sides.compare(piece, force=force, narrow=narrow, parts=parts)
+            compared = compare_piece(self._pair, piece, force=force, narrow=narrow, parts=parts)
             changes, left = compared.changes, frozenset[Key]()
             measured = self._run.dry_run or self._run.limit is not None
-            same = self._sides.same_content(changes.touched, piece) if measured else set[Key]()
+            same = self._pair.same_content(changes.touched, piece) if measured else set[Key]()
             if self._run.limit is not None:
                 room = self.room(self._run.limit) - (len(self._pending) if counted is not None else 0)
                 changes, left = changes.within(max(0, room), self._writing.waiting | same, self._backup.keys.in_order)
@@ -231,56 +234,16 @@ class Settling:
                 self._tally.add(**would)
                 counts = counts.plus(**would)
                 return Settled(piece, counts, *sizes, len(changes.delete), unread_keys=compared.has_unread_keys)
-            far_apart = parts is not None and parts.width is not None
+            far_apart = parts is not None and parts.block_width is not None
             written = self._writing.write(piece, changes, which, far_apart=far_apart)
             must_wait = written.left or (changes.delete and counted is not None)
             if left:
-                self._check_written(changes, compared)
+                check_written(self._pair, changes.write - self._tally.aside - self._writing.waiting, compared)
                 proven: Proof | None = Proof()
             else:
-                proven = None if must_wait else self._prove(piece, compared)
+                proven = None if must_wait else prove_piece(self._pair, piece, compared)
             counts += written.counts
             return Settled(piece, counts, *sizes, len(changes.delete), written.left, proven, compared.has_unread_keys)
-
-    def _check_written(self, changes: Changes, before: Compared) -> None:
-        """Raises NotVerified if the backup lacks a record that was just written."""
-        keys = changes.write - self._tally.aside - self._writing.waiting
-        wrong = self._sides.not_written(keys, before) if keys else 0
-        if wrong:
-            raise NotVerified(
-                f"{wrong} records of the {self._backup.place.label} differ from the source right after they were "
-                "written. Nothing was deleted."
-            )
-
-    def _prove(self, piece: Chunk, before: Compared) -> Proof:
-        """Proves a piece after it was written. `before` is how the sides compared before that.
-
-        Reads again the stamps of the records that differed. If they were many, it reads the fingerprints of the piece.
-        """
-        differed = len(before.source_stamps) + len(before.backup_stamps)
-        few = differed * FEW_OF < before.source_records or not differed or bool(before.left_out)
-        equal = self._sides.proven_since(before) if few else self._sides.proven(piece)
-        if equal is not None:
-            return equal
-
-        def rows() -> tuple[set[StampRow], set[StampRow]]:
-            return self._sides.stamp_rows(piece, before.parts)
-
-        source_rows, backup_rows = rows()
-        source_rows -= before.left_out
-        source_stamps, backup_stamps = proof.split(self._source, source_rows, self._backup, backup_rows)
-        differing = proof.differences(source_stamps, backup_stamps)
-        moved = self._source.keys.stamps(source_rows ^ before.source_rows).keys() if differing else ()
-        lasting = proof.lasting(self._source, self._backup, piece, source_stamps, differing, moved, rows)
-        # A key of `before.changes.delete` is not wrong: the source deleted it after this run had made its deletes.
-        wrong = len(lasting.keys() - before.changes.delete)
-        part = proof.of_part(
-            self._source.keys.stamps(source_rows),
-            self._backup.keys.stamps(backup_rows),
-            wrong,
-            len(differing) - wrong,
-        )
-        return before.equal + part
 
 
 def _is_small(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> bool:

@@ -17,9 +17,9 @@ from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.diff import only_touched
-from backup.mirror.pair import Sides
+from backup.mirror.pair import StorePair
 from backup.mirror.proof import DifferenceKind
-from backup.mirror.set_aside import Refusal, read_apart
+from backup.mirror.set_aside import Refusal, read_bisecting
 from backup.mirror.tally import CHANGES_NAMED
 from backup.mirror.walk import chunks_of, in_time
 from backup.mirror.writing import forget, no_end
@@ -150,7 +150,7 @@ def _same_content(
         key for key in stale if key in backup_stamps and only_touched(source_stamps[key], backup_stamps[key])
     )
     with Workers(1) as workers:
-        return Sides(source, backup, workers).same_content(touched, chunk)
+        return StorePair(source, backup, workers).same_content(touched, chunk)
 
 
 def _compare_records(
@@ -190,7 +190,7 @@ def _compare_records(
 
 def _digests(store: Store, keys: Collection[Key], chunk: Chunk, refuse: Callable[[Refusal], None]) -> dict[Key, bytes]:
     digests: dict[Key, bytes] = {}
-    for records in read_apart(keys, store.keys.of, lambda part: store.read(part, chunk), refuse):
+    for records in read_bisecting(keys, store.keys.of, lambda part: store.read(part, chunk), refuse):
         digests |= {store.keys.of(record): _digest(store.copies.content(record)) for record in records}
         del records  # else it stays in memory beside the next batch
     return digests

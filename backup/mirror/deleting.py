@@ -12,7 +12,7 @@ from backup.core.model import Action, Key
 from backup.core.run_values import Proof, Run
 from backup.mirror.pair import belonging
 from backup.mirror.pending_deletes import PendingDeletes
-from backup.mirror.set_aside import apart
+from backup.mirror.set_aside import bisect
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps
 from backup.stores import Store
@@ -82,7 +82,7 @@ class Deleting:
 
         smallest_part = max(1, len(gone) // _PARTS_REFUSED) if first and may_wait else 1
         aside = 0
-        for refusal in apart(gone, lambda key: key, delete, count, smallest_part):
+        for refusal in bisect(gone, lambda key: key, delete, count, smallest_part):
             if refusal.may_pass and may_wait:
                 waiting += refusal.keys
             else:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from backup.core.batched import batched
 from backup.core.workers import Workers
 from backup.mirror import proof
-from backup.mirror.pair import Sides, belonging
+from backup.mirror.compared import compare_piece
+from backup.mirror.pair import StorePair, belonging
 from backup.stores import Store
 
 
@@ -31,16 +32,16 @@ def count_changes(source: Store, backup: Store) -> PlannedChanges:
     """
     inserts = updates = deletes = set_aside = source_records = backup_records = 0
     with Workers(1) as workers:
-        sides = Sides(source, backup, workers)
+        pair = StorePair(source, backup, workers)
         for chunk in source.chunks():
-            of_source, of_backup = sides.fingerprints(chunk)
+            of_source, of_backup = pair.fingerprints(chunk)
             if of_source is not None and proof.are_equal(of_source, of_backup):
                 source_records += of_source.records
                 backup_records += of_source.records
                 continue
             for piece in backup.chunks(chunk):
-                compared = sides.compare(piece, narrow=True)
-                same = sides.same_content(compared.changes.touched, piece)
+                compared = compare_piece(pair, piece, narrow=True)
+                same = pair.same_content(compared.changes.touched, piece)
                 changes = compared.changes
                 inserts += len(changes.insert)
                 updates += len(changes.update) - len(same)

@@ -1,7 +1,8 @@
 """Finds the records of a batch that cannot be read or written, so that they do not stop the others.
 
-`apart` is for code that writes or deletes a batch, `read_apart` for code that reads a batch. Neither decides what a run
-does with a refused record: `Tally.set_aside` counts and names it.
+A batch that is refused is halved, and each half again, until the single records that are refused are known: `bisect`
+is for code that writes or deletes a batch, `read_bisecting` for code that reads one. Neither decides what a run does
+with a refused record: `Tally.set_aside` counts and names it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Refusal:
         return isinstance(self.error, ConstraintRefused)
 
 
-def apart(
+def bisect(
     items: Sequence[Item],
     key_of: Callable[[Item], Key],
     work: Callable[[Sequence[Item]], None],
@@ -77,17 +78,17 @@ def apart(
             return
         middle = len(items) // 2
         for half in (items[:middle], items[middle:]):
-            yield from apart(half, key_of, work, done, smallest_part)
+            yield from bisect(half, key_of, work, done, smallest_part)
     else:
         done(items)
 
 
-def read_apart(
+def read_bisecting(
     keys: Collection[Key], key_of: Callable[[Record], Key], read: Read, refuse: Callable[[Refusal], None]
 ) -> Iterator[Sequence[Record]]:
     """Yields the records of these keys in batches. Calls `refuse` for each record that cannot be read.
 
-    Cost and errors are those of `apart`.
+    Cost and errors are those of `bisect`.
     """
     unread, refused = set(keys), True
     while refused:  # a batch that names the records that were refused has given the others
@@ -109,7 +110,7 @@ def read_apart(
                 return
             middle, listed = len(unread) // 2, list(unread)
             for half in (listed[:middle], listed[middle:]):
-                yield from read_apart(half, key_of, read, refuse)
+                yield from read_bisecting(half, key_of, read, refuse)
 
 
 def until_refused(batches: Iterator[Sequence[Record]]) -> Iterator[Sequence[Record]]:

@@ -14,8 +14,8 @@ from backup.core.model import WHOLE, CheckLock, Chunk, Key, Now, Record
 from backup.core.run_values import Counts, Run
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.diff import Changes
-from backup.mirror.pair import Sides
-from backup.mirror.set_aside import Refusal, apart
+from backup.mirror.pair import StorePair
+from backup.mirror.set_aside import Refusal, bisect
 from backup.mirror.tally import Tally
 from backup.stores import ChangesNotRelayed, CopyNote, Keep, NotRelayed
 
@@ -98,11 +98,11 @@ class WriteCounts:
 class Writing:
     """Writes the records of several chunks, from several threads."""
 
-    def __init__(self, sides: Sides, run: Run, tally: Tally, steps: Steps, check: Callable[[], None]) -> None:
+    def __init__(self, pair: StorePair, run: Run, tally: Tally, steps: Steps, check: Callable[[], None]) -> None:
         """`check` is called before every batch, like `steps.check_lock`. It raises to stop the run."""
-        self._sides, self._source, self._backup = sides, sides.source, sides.backup
+        self._pair, self._source, self._backup = pair, pair.source, pair.backup
         self._run, self._tally, self._steps, self._check = run, tally, steps, check
-        self._copies_at_once = Semaphore(1 if sides.backup.traits.in_process else steps.parallelism)
+        self._copies_at_once = Semaphore(1 if pair.backup.traits.in_process else steps.parallelism)
         self._waiting: dict[Key, BackupError] = {}
         self._most_waiting = _WAITING_AT_MOST * tally.max_failed
         self._lock = Lock()
@@ -121,7 +121,7 @@ class Writing:
             written, chunk_left = self._relay(chunk)
             if chunk_left is None:
                 return written
-            for records in self._sides.read(None, chunk_left, self._tally.set_aside):
+            for records in self._pair.read(None, chunk_left, self._tally.set_aside):
                 written = self._batch(records, None, Try.FIRST, written)
                 del records  # else it stays in memory beside the next batch
         return written
@@ -158,9 +158,9 @@ class Writing:
             written, keys = self._relay_changes(keys)
         parts = batched([*keys], self._source.traits.batch_size) if far_apart else [keys] if keys else []
         for part in parts:
-            batches = self._sides.read(frozenset(part), piece, self._tally.set_aside)
+            batches = self._pair.read(frozenset(part), piece, self._tally.set_aside)
             for records in _joined(batches) if which is Try.EXCHANGED else batches:
-                same = self._sides.unchanged(records, changes.touched) if changes.touched else ()
+                same = self._pair.unchanged(records, changes.touched) if changes.touched else ()
                 written = self._note(records, same, written)
                 changed = (
                     [record for record in records if self._source.keys.of(record) not in same] if same else records
@@ -233,7 +233,7 @@ class Writing:
             counts = counts.plus(skipped=len(part))
 
         unchanged = [record for record in records if self._source.keys.of(record) in same]
-        for refusal in apart(unchanged, self._source.keys.of, write, count):
+        for refusal in bisect(unchanged, self._source.keys.of, write, count):
             self._tally.set_aside(refusal)
             counts = counts.plus(failed=len(refusal.keys))
         return WriteCounts(counts, before.left)
@@ -273,7 +273,7 @@ class Writing:
         if which is Try.FIRST and (self._run.forced or self._run.limit is not None):
             which = Try.AGAIN
         smallest_part = max(1, len(records) // _PARTS_WAITING) if which is Try.FIRST else 1
-        for refusal in apart(records, self._source.keys.of, write, count, smallest_part):
+        for refusal in bisect(records, self._source.keys.of, write, count, smallest_part):
             if refusal.may_pass and which is not Try.LAST and len(self._waiting) < self._most_waiting:
                 left += len(refusal.keys)
                 if which is not Try.FIRST:

@@ -9,7 +9,7 @@ from backup.core.model import Action, Chunk, Key, Record, Stamps, Version, typed
 from backup.core.run_values import Run
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
-from backup.mirror.pair import Sides
+from backup.mirror.pair import StorePair
 from backup.recycle_bin.entries import Kept
 from backup.runs.session import Session
 from backup.stores import Store
@@ -212,7 +212,7 @@ class Restoring:
             if key in backup_stamps and only_touched(version, backup_stamps[key])
         )
         with Workers(1) as workers:
-            return Sides(self._into, self._backup, workers).same_content(keys, chunk)
+            return StorePair(self._into, self._backup, workers).same_content(keys, chunk)
 
     def _only_filled(self, image: Kept, copy: Version | None) -> bool:
         """Whether the run that kept this image filled new columns, and the copy still has the image's version.

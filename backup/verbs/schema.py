@@ -8,7 +8,7 @@ from typing import Any
 from backup.core.errors import SchemaMismatch
 from backup.core.log import event
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.walk import refuse_early
+from backup.mirror.one_sync import refuse_early
 from backup.runs.columns_to_fill import columns_to_fill
 from backup.runs.runner import Session
 from backup.stores import Drift

@@ -12,7 +12,7 @@ from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.run_values import Verb
 from backup.core.suggestions import quantity
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.walk import sync_stores
+from backup.mirror.one_sync import sync_stores
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
 from backup.stores import Store

@@ -9,7 +9,7 @@ from backup.core.batched import batched
 from backup.core.errors import BackupError, ConstraintRefused
 from backup.core.key_ranges import KeyRange, is_among, keys_of, split_at
 from backup.core.model import Action, Key, Record
-from backup.mirror.set_aside import Refusal, apart
+from backup.mirror.set_aside import Refusal, bisect
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Session
 from backup.stores import RangesNotDeleted
@@ -148,7 +148,7 @@ class TakingBack:
         def done(part: Sequence[Key]) -> None:
             self._tally.add(deleted=len(part) - len(self._effects.look_for_deleted(part)))
 
-        for refusal in apart(keys, lambda key: key, work, done):
+        for refusal in bisect(keys, lambda key: key, work, done):
             self._wait(refusal, {})
 
     def _write(self, records: Mapping[Key, Record], counted: Mapping[Key, str], replace: bool = False) -> None:
@@ -167,7 +167,7 @@ class TakingBack:
             without_effect = self._effects.look_for_written({key: wanted[key] for key in part}, {})
             self._tally.add(**Counter(counted[key] for key in part if key not in without_effect))
 
-        for refusal in apart([*records], lambda key: key, work, done):
+        for refusal in bisect([*records], lambda key: key, work, done):
             self._wait(refusal, records)
 
     def _wait(self, refusal: Refusal, records: Mapping[Key, Record]) -> None:

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from backup.core.errors import BackupError
 from backup.core.model import Key, Record, Stamps, Version
-from backup.mirror.set_aside import Refusal, apart
+from backup.mirror.set_aside import Refusal, bisect
 from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.overwrite import Overwriting
@@ -50,7 +50,7 @@ class WritingBack:
             self._overwriting.write(part, place_stamps, backup_stamps, replace=self.exchanges)
 
         for group in groups.values():
-            for refusal in apart(group, self._backup.keys.of, work, _is_counted, self._fewest(group)):
+            for refusal in bisect(group, self._backup.keys.of, work, _is_counted, self._fewest(group)):
                 if refusal.may_pass:
                     self._not_written |= dict.fromkeys(refusal.keys, refusal.error)
                 else:
@@ -66,7 +66,7 @@ class WritingBack:
             self._overwriting.delete(dict(part))
 
         versions = dict(stamps)
-        for refusal in apart(stamps, lambda stamp: stamp[0], work, _is_counted, self._fewest(stamps)):
+        for refusal in bisect(stamps, lambda stamp: stamp[0], work, _is_counted, self._fewest(stamps)):
             if refusal.may_pass:
                 self._not_deleted |= {key: (versions[key], refusal.error) for key in refusal.keys}
             else:

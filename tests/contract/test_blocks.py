@@ -12,8 +12,8 @@ from backup.core.key_ranges import EqualRanges
 from backup.core.model import WHOLE
 from backup.mirror import chunk
 from backup.mirror.guard import Guard
+from backup.mirror.one_sync import sync_stores
 from backup.mirror.tally import Tally
-from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.stores import Rules
 from backup.stores.sql.blocks import SqlBlocks

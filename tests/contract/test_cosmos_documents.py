@@ -19,9 +19,9 @@ from backup.core.retry import Retry
 from backup.core.run_values import Trigger
 from backup.mirror.comparison import Depth, Report, verify
 from backup.mirror.guard import Guard
+from backup.mirror.one_sync import sync_stores
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import Tally
-from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History

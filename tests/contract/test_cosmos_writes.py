@@ -12,7 +12,7 @@ import pytest
 from backup.core.errors import RecordRefused, SourceMissing, StoreError, TransientStoreError
 from backup.core.model import WHOLE
 from backup.core.retry import Retry
-from backup.mirror.set_aside import Refusal, read_apart
+from backup.mirror.set_aside import Refusal, read_bisecting
 from backup.stores import Shape, stamps_in
 from backup.stores.connection import Cosmos, parse_connection
 from backup.stores.cosmos.access import CosmosAccess
@@ -276,7 +276,7 @@ def test_a_document_that_cannot_be_read_is_found_among_the_others(
 
     with monkeypatch.context() as broken:
         broken.setattr(Partitioned, "respond", breaking)
-        batches = read_apart(by_key(documents), store.keys.of, lambda keys: store.read(keys, WHOLE), refused.append)
+        batches = read_bisecting(by_key(documents), store.keys.of, lambda keys: store.read(keys, WHOLE), refused.append)
         assert by_key(one for batch in batches for one in batch) == by_key(documents[:9])
     assert [one.keys for one in refused] == [[('"c"', "0009")]]
 

@@ -15,8 +15,8 @@ import pytest
 from backup.core.errors import SchemaMismatch, StoreError
 from backup.core.model import WHOLE, Chunk, unread_in
 from backup.mirror.guard import Guard
+from backup.mirror.one_sync import sync_stores
 from backup.mirror.tally import Tally
-from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History

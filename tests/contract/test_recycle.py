@@ -18,8 +18,8 @@ from backup.core.model import Action, Chunk, Image, Key, Record
 from backup.core.run_values import Run
 from backup.core.timeline import Timeline
 from backup.mirror.guard import Guard
+from backup.mirror.one_sync import sync_stores
 from backup.mirror.tally import Tally
-from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin import bin as recycle_bin
 from backup.recycle_bin import entry_pages

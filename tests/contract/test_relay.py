@@ -10,8 +10,8 @@ from backup.core.errors import LockLost
 from backup.core.model import WHOLE, Action, Chunk
 from backup.core.run_values import Run
 from backup.mirror.guard import Guard
+from backup.mirror.one_sync import sync_stores
 from backup.mirror.tally import Tally
-from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import NotRelayed, Rules, Store

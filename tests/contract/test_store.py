@@ -27,8 +27,8 @@ from backup.core.model import WHOLE, Chunk, Image, Key, Stamps
 from backup.core.retry import Retry
 from backup.core.run_values import Run
 from backup.mirror.guard import Guard
+from backup.mirror.one_sync import sync_stores
 from backup.mirror.tally import Tally
-from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Shape, Store, stamps_in

@@ -18,9 +18,9 @@ from backup.core.errors import (
 )
 from backup.core.model import Key, Record, Unread, Version
 from backup.core.run_values import Proof
+from backup.mirror.compared import Compared
 from backup.mirror.diff import Changes
-from backup.mirror.pair import Compared
-from backup.mirror.set_aside import Refusal, apart, read_apart, until_refused
+from backup.mirror.set_aside import Refusal, bisect, read_bisecting, until_refused
 
 bad_numbers = st.sets(st.integers(0, 63), max_size=6)
 
@@ -39,7 +39,7 @@ def test_the_others_of_a_batch_are_written_each_once_and_those_refused_are_given
         if bad.intersection(numbers):
             raise StoreError("refused")
 
-    refused = list(apart(range(size), key_of, write, written.extend))
+    refused = list(bisect(range(size), key_of, write, written.extend))
     mine = sorted(bad.intersection(range(size)))
     assert [refusal.keys for refusal in refused] == [[(number,)] for number in mine]
     assert sorted(written) == [number for number in range(size) if number not in bad]
@@ -54,7 +54,7 @@ def test_the_search_for_what_a_constraint_refuses_may_end_above_single_records(
         if 5 in numbers:
             raise error
 
-    [refused] = apart(range(16), key_of, write, lambda numbers: None, smallest_part=4)
+    [refused] = bisect(range(16), key_of, write, lambda numbers: None, smallest_part=4)
     assert refused.keys == [(number,) for number in part]
     assert refused.may_pass == isinstance(error, ConstraintRefused)
 
@@ -65,7 +65,7 @@ def test_what_a_store_names_itself_is_not_looked_for() -> None:
     def write(numbers: Sequence[int]) -> None:
         raise RecordRefused(refused={(2,): "too large", (3,): "taken"}, in_the_way={(3,)})
 
-    large, taken = apart(range(4), key_of, write, written.extend)
+    large, taken = bisect(range(4), key_of, write, written.extend)
     assert (large.keys, str(large.error), written) == ([(2,)], "too large", [0, 1])
     assert (taken.keys, taken.may_pass, taken.may_exchange) == ([(3,)], True, True)
     assert (large.may_pass, large.may_exchange) == (False, False)
@@ -83,9 +83,9 @@ def test_what_is_not_about_records_ends_the_work(error: Exception) -> None:
         fail(keys)
 
     with pytest.raises(type(error)):
-        list(apart(range(4), key_of, fail, fail))
+        list(bisect(range(4), key_of, fail, fail))
     with pytest.raises(type(error)):
-        list(read_apart({(1,), (2,)}, lambda record: (record["id"],), read, lambda refused: None))
+        list(read_bisecting({(1,), (2,)}, lambda record: (record["id"],), read, lambda refused: None))
     with pytest.raises(type(error)):
         list(until_refused(read(frozenset())))
 
@@ -96,7 +96,7 @@ def test_a_value_that_no_driver_takes_is_one_record_s_fault_and_is_not_told(erro
         if 3 in numbers:
             raise error
 
-    [refused] = apart(range(4), key_of, write, lambda numbers: None)
+    [refused] = bisect(range(4), key_of, write, lambda numbers: None)
     assert refused.keys == [(3,)]
     assert type(error).__name__ in str(refused.error)
     assert "4711" not in str(refused.error)
@@ -132,7 +132,7 @@ def test_a_batch_that_cannot_be_read_is_read_apart(bad: set[int], batch: int) ->
             yield [{"id": number} for (number,) in part]
 
     refused = list[Refusal]()
-    batches = read_apart({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
+    batches = read_bisecting({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
     assert sorted(record["id"] for records in batches for record in records) == sorted(set(range(64)) - bad)
     assert sorted(key for refusal in refused for key in refusal.keys) == [(number,) for number in sorted(bad)]
 
@@ -150,7 +150,7 @@ def test_records_that_a_read_names_as_refused_are_told_with_their_reasons_and_th
                 raise RecordRefused(refused=wrong)
 
     refused = list[Refusal]()
-    batches = read_apart({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
+    batches = read_bisecting({(n,) for n in range(64)}, lambda record: (record["id"],), read, refused.append)
     assert sorted(record["id"] for records in batches for record in records) == sorted(set(range(64)) - bad)
     reasons = {key: str(refusal.error) for refusal in refused for key in refusal.keys}
     assert reasons == {(number,): f"no {number}" for number in bad}

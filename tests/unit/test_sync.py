@@ -19,10 +19,10 @@ from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.diff import Changes
 from backup.mirror.guard import Guard
-from backup.mirror.pair import Sides
+from backup.mirror.one_sync import sync_stores
+from backup.mirror.pair import StorePair
 from backup.mirror.settled import Settled, Spread
 from backup.mirror.tally import Tally
-from backup.mirror.walk import sync_stores
 from backup.mirror.writing import Steps, Writing
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
@@ -366,7 +366,7 @@ def test_no_batch_is_written_once_the_work_of_another_chunk_has_failed(old: str)
     source, backup = MemoryStore("source", [record(1, content="new")]), MemoryStore("backup", [record(1, content=old)])
     run, tally, keys = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None), frozenset({(1,)})
     with Workers(1) as workers:
-        writing = Writing(Sides(source, backup, workers), run, tally, steps(), workers.check)
+        writing = Writing(StorePair(source, backup, workers), run, tally, steps(), workers.check)
     with pytest.raises(Stopped):  # as after an error of other work
         writing.write(WHOLE, Changes(frozenset(), keys, frozenset(), 0, touched=keys))
     assert backup.calls == []
@@ -395,7 +395,7 @@ def test_servers_that_pass_records_on_are_stopped_before_their_next_part(
     run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
     with Workers(1) as workers:
         checks = (steps(check), workers.check) if of_lock else (steps(), check)
-        writing = Writing(Sides(source, backup, workers), run, tally, *checks)
+        writing = Writing(StorePair(source, backup, workers), run, tally, *checks)
         insert = Changes(frozenset({(0,)}), frozenset(), frozenset(), 0)
         with pytest.raises(LockLost):
             _ = writing.write(WHOLE, insert) if of_changes else writing.copy(WHOLE)
@@ -417,7 +417,7 @@ def test_many_changed_records_are_passed_on_by_the_servers_and_few_are_not(
     monkeypatch.setattr(backup, "relational", SimpleNamespace(relay_changes=relay_changes))
     run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
     with Workers(1) as workers:
-        writing = Writing(Sides(source, backup, workers), run, tally, steps(), workers.check)
+        writing = Writing(StorePair(source, backup, workers), run, tally, steps(), workers.check)
         writing.write(WHOLE, Changes(frozenset(), keys, frozenset(), 0))
     assert (relayed, tally.counts) == (sorted(keys) if changed == 3 else [], Counts(updated=len(relayed)))
 

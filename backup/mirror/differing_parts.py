@@ -1,0 +1,116 @@
+"""Says which parts of a piece differ, by the fingerprints of its buckets or of its blocks of keys. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from backup.core.key_ranges import EqualRanges
+from backup.core.model import Chunk, Fingerprint, StampRow
+from backup.core.run_values import Proof
+from backup.mirror import proof
+from backup.mirror.pair import StorePair
+from backup.stores import Store
+from backup.stores.abilities import Buckets, KeyBlocks
+
+_NEIGHBOURS = 64  # records of a block, about
+
+
+@dataclass(frozen=True)
+class DifferingParts:
+    """The parts of a piece whose fingerprints differ.
+
+    - `equal`: the proof of all other parts.
+    - `numbers`: those of the buckets that differ, or, with a `block_width`, the names of the blocks of so many keys.
+    """
+
+    equal: Proof
+    numbers: frozenset[int]
+    block_width: int | None = None
+
+
+def differing_buckets(pair: StorePair, piece: Chunk) -> DifferingParts | None:
+    """Returns the buckets of the piece that differ; None if most of them do, or a side has no buckets."""
+    if pair.source.buckets is None or pair.backup.buckets is None:
+        return None
+    of_source, of_backup = pair.both(lambda store: _buckets(store).fingerprints(piece))
+    if of_source is None or of_backup is None:
+        return None
+    differing = _differing(of_source, of_backup)
+    if len(differing) * 2 > len(of_source.keys() | of_backup.keys()):
+        return None
+    return DifferingParts(_proof_of_others(of_source, differing), differing)
+
+
+def have_blocks(pair: StorePair) -> bool:
+    """Returns whether both sides have blocks of keys."""
+    return all(store.relational is not None and store.relational.blocks for store in (pair.source, pair.backup))
+
+
+def differing_blocks(pair: StorePair, part: Chunk, records: int, at_most: int) -> DifferingParts | None:
+    """Returns the blocks that differ in a part of the key space with about so many records.
+
+    None where the blocks that differ have more records than `at_most`, or a side cannot make fingerprints of them. Call
+    it only where both sides have blocks (`have_blocks`).
+    """
+    ends = [ends_of_side for ends_of_side in pair.both(lambda store: _blocks(store).ends(part)) if ends_of_side]
+    if not ends:
+        return None
+    first, last = min(start for start, _ in ends), max(end for _, end in ends)
+    # A block has some of the records, however far apart their keys are, so that the blocks are not too many.
+    blocks = EqualRanges(first, last, max(_NEIGHBOURS, -(-_NEIGHBOURS * (last - first + 1) // max(1, records))))
+    of_source, of_backup = pair.both(lambda store: _blocks(store).fingerprints(blocks))
+    if of_source is None or of_backup is None:
+        return None
+    differing = _differing(of_source, of_backup)
+    for fingerprints in (of_source, of_backup):
+        if sum(fingerprints[block].records for block in differing if block in fingerprints) > at_most:
+            return None
+    return DifferingParts(_proof_of_others(of_source, differing), differing, blocks.width)
+
+
+def stamp_rows(pair: StorePair, piece: Chunk, parts: DifferingParts | None) -> tuple[set[StampRow], set[StampRow]]:
+    """Returns the stamp rows of source and backup, in these parts of the piece; None stands for all.
+
+    Holds the rows of both sides in memory, so they must be few enough for that.
+    """
+    if parts is None:
+        return pair.both(lambda store: store.stamp_rows(piece))
+    if not parts.numbers:
+        return set(), set()
+    if (width := parts.block_width) is not None:
+        names = sorted(parts.numbers)
+        return pair.both(lambda store: _blocks(store).stamp_rows(names, width))
+    return pair.both(lambda store: _buckets(store).stamp_rows(piece, parts.numbers))
+
+
+def _buckets(store: Store) -> Buckets:
+    assert store.buckets is not None  # noqa: S101 - for mypy; `differing_buckets` has looked
+    return store.buckets
+
+
+def _blocks(store: Store) -> KeyBlocks:
+    assert store.relational is not None  # noqa: S101 - for mypy; `have_blocks` has said so
+    assert store.relational.blocks is not None  # noqa: S101 - the same
+    return store.relational.blocks
+
+
+def _differing(of_source: Mapping[int, Fingerprint], of_backup: Mapping[int, Fingerprint]) -> frozenset[int]:
+    """The numbers of the parts whose fingerprints differ."""
+    numbers = of_source.keys() | of_backup.keys()
+    return frozenset(n for n in numbers if not proof.are_equal(of_source.get(n), of_backup.get(n)))
+
+
+def _proof_of_others(of_source: Mapping[int, Fingerprint], differing: frozenset[int]) -> Proof:
+    """The proof of the parts that are equal on both sides."""
+    return _together(of_source[number] for number in of_source.keys() - differing)
+
+
+def _together(fingerprints: Iterable[Fingerprint]) -> Proof:
+    """The proof of parts with these fingerprints on both sides."""
+    some = list(fingerprints)
+    if any(fingerprint.digest for fingerprint in some):
+        return sum(map(proof.of_fingerprint, some), Proof())
+    sums = zip(*(fingerprint.sums for fingerprint in some), strict=True)
+    records = sum(fingerprint.records for fingerprint in some)
+    return proof.of_fingerprint(Fingerprint(some[0].functions, records, tuple(map(sum, sums)))) if some else Proof()
