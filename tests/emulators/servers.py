@@ -133,15 +133,18 @@ def _cosmos(maker: str) -> Iterator[str]:
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """The SQLAlchemy URL of the database `postgres` in a new cluster, as its superuser."""
+def postgres(iterations: int = 1) -> Iterator[str]:
+    """The SQLAlchemy URL of the database `postgres` in a new cluster, as its superuser.
+
+    A login takes so many `iterations` of a hash on both sides: PostgreSQL makes thousands unless told.
+    """
     programs = _postgres_programs()
     password = secrets.token_hex(8)
     with TemporaryDirectory(prefix="postgres-", dir=memory_folder()) as temporary, ExitStack() as stack:
         home = Path(temporary)
         data = home / "data"
         password_file = home / "password"
-        password_file.write_text(_scram_secret(password))
+        password_file.write_text(_scram_secret(password, iterations))
         unprivileged = as_unprivileged_user(home, password_file)
         subprocess.run(
             [
@@ -287,13 +290,13 @@ def memory_folder() -> Path | None:
     return folder if roomy else None
 
 
-def _scram_secret(password: str) -> str:
-    """What PostgreSQL keeps of the password, with one iteration. It takes thousands, at each login on both sides."""
+def _scram_secret(password: str, iterations: int) -> str:
+    """What PostgreSQL keeps of the password."""
     salt = secrets.token_bytes(16)
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
     client, server = (hmac.digest(salted, text, "sha256") for text in (b"Client Key", b"Server Key"))
     encoded = (base64.b64encode(part).decode() for part in (salt, hashlib.sha256(client).digest(), server))
-    return "SCRAM-SHA-256$1:{}${}:{}".format(*encoded)
+    return "SCRAM-SHA-256${}:{}${}:{}".format(iterations, *encoded)
 
 
 def _node_program(name: str) -> list[str | Path]:
