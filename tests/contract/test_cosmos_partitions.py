@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.cosmos import CosmosClient, PartitionKey
+from azure.cosmos import PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.model import WHOLE, Action, Chunk, Image, Key, Version
@@ -24,6 +24,7 @@ from backup.stores import Shape, stamps_in
 from backup.stores.cosmos.store import CosmosStore
 from backup.verbs.wish import Wish
 from tests.contract.benches import NOTE, ROLES, CosmosBench
+from tests.emulators.clients import cosmos_client
 from tests.emulators.partitioned import Partitioned
 from tests.scenarios import places
 
@@ -329,13 +330,13 @@ def test_runs_mirror_every_partition(accounts: tuple[Partitioned, Partitioned], 
         [outcome] = registry.sync("order", Trigger.CLI)
         assert outcome.error is None
         assert outcome.run.status is Status.COMPLETED
-        with CosmosClient.from_connection_string(accounts[1].account) as client:
+        with cosmos_client(accounts[1].account) as client:
             copies = client.get_database_client(name_of_backup).get_container_client("orders")
             assert by_key(copies.read_all_items()) == by_key(expected)
         counts = outcome.run.counts
         return counts.inserted, counts.updated, counts.deleted, counts.skipped
 
-    with CosmosClient.from_connection_string(accounts[0].account) as client:
+    with cosmos_client(accounts[0].account) as client:
         database = client.create_database(service.source.database)
         container = database.create_container("orders", PartitionKey("/customer/id"))
         for one in [*documents, *OTHERS[:3]]:
@@ -367,7 +368,7 @@ def test_every_verb_takes_ids_that_no_address_can_name(
         assert outcome.error is None
         return outcome
 
-    with CosmosClient.from_connection_string(accounts[0].account) as client:
+    with cosmos_client(accounts[0].account) as client:
         container = client.create_database(place.source.database).create_container(
             "orders", PartitionKey("/customer/id")
         )

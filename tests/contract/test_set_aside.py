@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import RecordsSetAside
@@ -14,6 +13,7 @@ from backup.core.run_values import Trigger
 from backup.runs.runner import Turn
 from backup.services.registry import Registry
 from tests.emulators import batches
+from tests.emulators.clients import cosmos_client
 from tests.emulators.partitioned import Partitioned
 from tests.scenarios.inside import alone, command, few_orders, revised, synced
 from tests.scenarios.places import Cosmos, Place, on_sqlite, with_orders_on_cosmos
@@ -226,7 +226,7 @@ def test_what_cosmos_refuses_leaves_no_image_of_a_change_that_was_not_made(
     place = few_orders(service)
     synced(place, "order")
     assert isinstance(service.source, Cosmos)
-    with CosmosClient.from_connection_string(partitioned.account) as client:
+    with cosmos_client(partitioned.account) as client:
         orders = client.get_database_client(service.source.database).get_container_client(service.source.container)
         grown = {**orders.read_item("order-0001", "customer-1"), "status": "grown", "text": "x" * 40_000}
         orders.upsert_item({name: value for name, value in grown.items() if not name.startswith("_")})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from azure.core.exceptions import ServiceResponseError
-from azure.cosmos import ContainerProxy, CosmosClient, DatabaseProxy, PartitionKey
+from azure.cosmos import ContainerProxy, DatabaseProxy, PartitionKey
 from azure.cosmos.exceptions import (
     CosmosBatchOperationError,
     CosmosHttpResponseError,
@@ -18,6 +18,7 @@ from azure.cosmos.exceptions import (
 )
 from azure.cosmos.partition_key import NonePartitionKeyValue
 
+from tests.emulators.clients import cosmos_client
 from tests.emulators.partitioned import Partitioned
 from tests.emulators.query_plans import UnknownQuery, parsed
 
@@ -38,7 +39,7 @@ def account(plain_cosmos_server: str) -> Iterator[Partitioned]:
 
 @pytest.fixture(scope="module")
 def database(account: Partitioned) -> Iterator[DatabaseProxy]:
-    with CosmosClient.from_connection_string(account.account) as client:
+    with cosmos_client(account.account) as client:
         found = client.create_database(f"test-{uuid.uuid4()}")
         yield found
         client.delete_database(found.id)

@@ -3,19 +3,23 @@
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy
 from azure.core.exceptions import HttpResponseError
-from azure.cosmos import CosmosClient, PartitionKey
+from azure.cosmos import PartitionKey
+from azure.cosmos._global_endpoint_manager import _GlobalEndpointManager
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
 from tests.emulators import servers
+from tests.emulators.clients import cosmos_client
 
 
 def test_azurite_grants_a_blob_lease_to_one_at_a_time(azurite: str) -> None:
@@ -33,13 +37,36 @@ def test_azurite_grants_a_blob_lease_to_one_at_a_time(azurite: str) -> None:
 @pytest.mark.parametrize("server", ["cosmos_server", "cosmos_server_backup"])
 def test_cosmos_returns_what_was_created(server: str, request: pytest.FixtureRequest) -> None:
     name = f"test-{uuid.uuid4()}"
-    with CosmosClient.from_connection_string(request.getfixturevalue(server)) as client:
+    with cosmos_client(request.getfixturevalue(server)) as client:
         database = client.create_database(name)
         container = database.create_container("orders", PartitionKey("/customerId"))
         container.create_item({"id": "1", "customerId": "A", "total": 12.5, "note": "grüße"})
         read = container.read_item("1", partition_key="A")
         client.delete_database(name)
     assert (read["total"], read["note"]) == (12.5, "grüße")
+
+
+def test_a_client_of_a_test_sends_nothing_after_its_block(cosmos_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited_for, look, looked_while_open = threading.Event(), _GlobalEndpointManager._endpoints_health_check, []
+
+    def late(manager: Any, **options: Any) -> None:
+        waited_for.wait()
+        looked_while_open.append(manager.client.pipeline_client._pipeline._transport.session is not None)
+        look(manager, **options)  # type: ignore[no-untyped-call]
+
+    def join(thread: threading.Thread, timeout: float | None = None) -> None:
+        waited_for.set()
+        joined(thread, timeout)
+
+    joined = threading.Thread.join
+    monkeypatch.setattr(threading.Thread, "join", join)
+    monkeypatch.setattr(_GlobalEndpointManager, "_endpoints_health_check", late)
+    try:
+        with cosmos_client(cosmos_server) as client:
+            list(client.list_databases())
+        assert looked_while_open == [True]
+    finally:
+        waited_for.set()
 
 
 def test_the_two_cosmos_servers_are_two(cosmos_server: str, cosmos_server_backup: str) -> None:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from azure.cosmos import CosmosClient, DatabaseProxy
+from azure.cosmos import DatabaseProxy
 
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
 from backup.dev import sample
 from backup.services.registry import Registry
 from backup.stores.exact_json import record_from_text
+from tests.emulators.clients import cosmos_client
 from tests.scenarios import places
 from tests.scenarios.places import Contents, Cosmos, Service, Sql
 from tests.scenarios.product import Counts
@@ -301,5 +302,5 @@ def check_bin(kept: list[Kept], before: Contents, after: Contents) -> None:
 
 @contextmanager
 def _database(side: Cosmos) -> Iterator[DatabaseProxy]:
-    with CosmosClient.from_connection_string(side.account) as client:
+    with cosmos_client(side.account) as client:
         yield client.get_database_client(side.database)

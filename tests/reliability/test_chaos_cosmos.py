@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import TransientStoreError
@@ -18,6 +17,7 @@ from backup.core.run_values import Run, Status, Trigger
 from backup.dev import sample
 from backup.services.registry import Registry
 from backup.stores.cosmos.store import CosmosStore
+from tests.emulators.clients import cosmos_client
 from tests.reliability.chaos import CALM, HALF_THROTTLED, Chaos, Fate
 from tests.reliability.effort import SEED, rounds
 from tests.scenarios import places
@@ -117,7 +117,7 @@ def check_recycle_bin(backup: Cosmos, overwritten: Contents) -> None:
 
     `overwritten` are the copies that updates and deletes have replaced since the bin was empty, as they were, by id.
     """
-    with CosmosClient.from_connection_string(backup.account) as client:
+    with cosmos_client(backup.account) as client:
         images = list(client.get_database_client(backup.database).get_container_client(BIN).read_all_items())
     told = [(image["syncId"], image["recordKey"]) for image in images]
     assert len(told) == len(set(told)), "an image is in the bin twice"

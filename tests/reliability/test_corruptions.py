@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from azure.cosmos import ContainerProxy, CosmosClient
+from azure.cosmos import ContainerProxy
 
 from backup.config.settings import load_settings
 from backup.core.errors import StoreUnavailable
@@ -32,6 +32,7 @@ from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores.cosmos.store import CosmosStore
 from backup.stores.sql.store import SqlStore
+from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.reliability import damage
 from tests.reliability.chaos import CALM, Chaos
@@ -369,7 +370,7 @@ def on_cosmos(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> 
 @contextmanager
 def container(side: Sql | Cosmos) -> Iterator[ContainerProxy]:
     assert isinstance(side, Cosmos)
-    with CosmosClient.from_connection_string(side.account, enable_endpoint_discovery=False) as client:
+    with cosmos_client(side.account, enable_endpoint_discovery=False) as client:
         yield client.get_database_client(side.database).get_container_client(side.container)
 
 
@@ -406,7 +407,7 @@ def databases_of(mirrored: Mirrored) -> set[str]:
 def containers_of(mirrored: Mirrored) -> set[str]:
     backup = mirrored.service.backup
     assert isinstance(backup, Cosmos)
-    with CosmosClient.from_connection_string(backup.account, enable_endpoint_discovery=False) as client:
+    with cosmos_client(backup.account, enable_endpoint_discovery=False) as client:
         return {one["id"] for one in client.get_database_client(backup.database).list_containers()}
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.run_values import Counts, Trigger
 from backup.entry import http
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
+from tests.emulators.clients import cosmos_client
 from tests.reliability.scenes import ONE_THREAD
 from tests.scenarios import places
 from tests.scenarios.observing import Told
@@ -185,7 +185,7 @@ def test_a_source_that_breaks_off_half_way_costs_no_record(
 def test_a_dropped_container_is_a_503_and_costs_no_document(orders: Service) -> None:
     before, source = orders.backup.contents(), orders.source
     assert isinstance(source, Cosmos)
-    with CosmosClient.from_connection_string(source.account) as client:
+    with cosmos_client(source.account) as client:
         client.get_database_client(source.database).delete_container(source.container)
     for options in (NO_OPTIONS, ALLOWED):
         status, answer = sync(orders, options)
@@ -196,7 +196,7 @@ def test_a_dropped_container_is_a_503_and_costs_no_document(orders: Service) -> 
 def test_documents_that_the_filter_matches_no_more_are_a_409_until_their_deletes_are_allowed(orders: Service) -> None:
     before, source = orders.backup.contents(), orders.source
     assert isinstance(source, Cosmos)
-    with CosmosClient.from_connection_string(source.account) as client:
+    with cosmos_client(source.account) as client:
         container = client.get_database_client(source.database).get_container_client(source.container)
         for document in list(container.read_all_items()):
             container.upsert_item({**document, "type": "Draft"})

@@ -18,7 +18,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import psycopg
-from azure.cosmos import CosmosClient, exceptions
+from azure.cosmos import exceptions
+
+from tests.emulators.clients import cosmos_client
 
 DEADLINE_SECONDS = 60
 PAUSE_SECONDS = 0.004
@@ -216,7 +218,7 @@ class CosmosHand:
     """Writes documents of type Order, partitioned by /customerId; each change has a later lastModified."""
 
     def __init__(self, account: str, database: str, container: str) -> None:
-        self._client = CosmosClient.from_connection_string(account, enable_endpoint_discovery=False)
+        self._client = cosmos_client(account, enable_endpoint_discovery=False)
         self._container = self._client.get_database_client(database).get_container_client(container)
         self._changes: Counter[int] = Counter()
 

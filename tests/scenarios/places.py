@@ -17,6 +17,7 @@ from backup.config.settings import load_settings
 from backup.dev import sample
 from backup.services.registry import Registry
 from backup.stores.sql.engines import open_dialect
+from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import database_engine
 
 Contents = dict[Any, dict[str, Any]]
@@ -225,7 +226,7 @@ def engine(url: str) -> sa.Engine:
 
 @cache
 def _client(account: str) -> CosmosClient:
-    return CosmosClient.from_connection_string(account)
+    return cosmos_client(account)
 
 
 def _without(record: Any, names: set[str]) -> dict[str, Any]:

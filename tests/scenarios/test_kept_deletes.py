@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from azure.cosmos import CosmosClient, PartitionKey
+from azure.cosmos import PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import GuardTripped, SchemaMismatch
@@ -19,6 +19,7 @@ from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
 from backup.verbs.wish import Wish
+from tests.emulators.clients import cosmos_client
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 ROWS = """
@@ -219,8 +220,8 @@ deletes = "{rule}"
         return done(outcome).counts
 
     with (
-        CosmosClient.from_connection_string(cosmos_server) as client,
-        CosmosClient.from_connection_string(cosmos_server_backup) as backup_client,
+        cosmos_client(cosmos_server) as client,
+        cosmos_client(cosmos_server_backup) as backup_client,
     ):
         container = client.create_database(database).create_container("orders", PartitionKey("/pk"))
         for number in "123":

@@ -23,6 +23,7 @@ from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch
 from backup.stores.sql.writes import SqlWrites
+from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.inside import command, counted, done, few_orders, named, refused, revised, synced
@@ -519,10 +520,8 @@ def documents(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> 
 
 def replaced(place: Place, number: int, **properties: Any) -> None:
     """Has the application write a document of the source as it is, but for these properties."""
-    from azure.cosmos import CosmosClient
-
     assert isinstance(place.order.source, Cosmos)
-    with CosmosClient.from_connection_string(place.order.source.account) as client:
+    with cosmos_client(place.order.source.account) as client:
         container = client.get_database_client(place.order.source.database).get_container_client("orders")
         one = {"id": f"order-{number:04}", "customerId": f"customer-{number}", "type": "Order"}
         container.upsert_item({**one, **properties})

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from azure.cosmos import CosmosClient
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError, ConfigError
@@ -26,6 +25,7 @@ from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.stores import Limits
 from backup.verbs.wish import Wish
+from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Place, Service, Sql
@@ -108,7 +108,7 @@ def strip(backup: Sql | Cosmos, version: int = 1) -> None:
             execute(backup, "SyncHistory", f'UPDATE {{table}} SET "SchemaVersion" = {version}')
         return
     new = {name[0].lower() + name[1:] for name in names}
-    with CosmosClient.from_connection_string(backup.account) as client:
+    with cosmos_client(backup.account) as client:
         for container in (HISTORY.container, RECYCLE_BIN.container):
             there = client.get_database_client(backup.database).get_container_client(container)
             for entry in list(there.read_all_items()):

@@ -14,6 +14,7 @@ from backup.core.errors import ConfigError
 from backup.core.run_values import Trigger
 from backup.services.registry import Registry
 from backup.stores.cosmos.catalog import with_note
+from tests.emulators.clients import cosmos_client
 
 POLICY = {
     "indexingMode": "consistent",
@@ -43,7 +44,7 @@ def test_a_container_that_the_app_makes_has_its_throughput_and_the_sources_index
         made[name] = options
         return originals[1](proxy, name, key)
 
-    with CosmosClient.from_connection_string(cosmos_server) as client:
+    with cosmos_client(cosmos_server) as client:
         source = client.create_database(database)
         source.create_container("orders", PartitionKey("/pk"), indexing_policy=POLICY)
         source.create_container("cart", PartitionKey("/pk"))

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from azure.cosmos import CosmosClient, PartitionKey
+from azure.cosmos import PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import (
@@ -48,6 +48,7 @@ from backup.services.turns import new_run_of_several
 from backup.stores import Limits
 from backup.verbs import schema
 from tests.contract.benches import SQL_SERVER, Role
+from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.inside import command
@@ -736,7 +737,7 @@ def test_a_set_of_containers_copies_those_that_fit_and_follows_its_filter(
     cosmos_server: str, cosmos_server_backup: str
 ) -> None:
     database = f"shop{uuid4().hex[:8]}"
-    with CosmosClient.from_connection_string(cosmos_server) as client:
+    with cosmos_client(cosmos_server) as client:
         source = client.create_database(database)
         for name in ("orders", "cart", "cart-old", "other"):
             container = source.create_container(name, PartitionKey("/pk"))
@@ -793,7 +794,7 @@ where = {{ orders = {{ type = ["{kind}", "Both"] }} }}
         assert outcome.error is None, outcome.error
         return outcome.run
 
-    with CosmosClient.from_connection_string(cosmos_server) as client:
+    with cosmos_client(cosmos_server) as client:
         container = client.create_database(database).create_container("orders", PartitionKey("/pk"))
 
         def written(number: str, kind: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.cosmos import CosmosClient, PartitionKey
+from azure.cosmos import PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, GuardTripped, UnknownService
@@ -22,6 +22,7 @@ from backup.services.registry import Registry
 from backup.services.service import SyncService
 from backup.services.spec import ServiceSpec, specs_of
 from backup.verbs.wish import Wish
+from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.places import Cosmos, Service, Sql
@@ -51,7 +52,7 @@ class Invoices(Service):
                 self.source.run("CREATE SCHEMA sales")
             self.source.run('CREATE TABLE {table} ("Id" integer PRIMARY KEY, "Type" text, "Rev" integer, "Note" text)')
         else:
-            with CosmosClient.from_connection_string(self.source.account) as client:
+            with cosmos_client(self.source.account) as client:
                 database = client.create_database_if_not_exists(self.source.database)
                 database.create_container(self.source.container, PartitionKey("/Region"))
         self.put(1, "new", *range(1, 2 * SALES + 1))
@@ -88,7 +89,7 @@ class Invoices(Service):
 
 class _Container:
     def __init__(self, place: Cosmos) -> None:
-        self._place, self._client = place, CosmosClient.from_connection_string(place.account)
+        self._place, self._client = place, cosmos_client(place.account)
 
     def __enter__(self) -> Any:
         client = self._client.__enter__()  # type: ignore[no-untyped-call]

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from azure.cosmos import CosmosClient, PartitionKey
+from azure.cosmos import PartitionKey
 
 from backup.config.settings import load_settings
 from backup.config.transform_steps import steps_of
@@ -23,6 +23,7 @@ from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
 from backup.verbs.wish import Wish
+from tests.emulators.clients import cosmos_client
 from tests.scenarios import erp, places
 from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
@@ -287,7 +288,7 @@ def test_the_plan_names_the_transform(alone: Shop) -> None:
 
 def test_documents_are_transformed_too(cosmos_server: str, cosmos_server_backup: str) -> None:
     database = f"crm{uuid4().hex[:8]}"
-    with CosmosClient.from_connection_string(cosmos_server) as client:
+    with cosmos_client(cosmos_server) as client:
         container = client.create_database(database).create_container("leads", PartitionKey("/pk"))
         for number in range(1, 4):
             container.upsert_item({"id": f"{number}", "pk": "a", "name": "ada", "old": {"city": "Rome"}})
@@ -300,7 +301,7 @@ def test_documents_are_transformed_too(cosmos_server: str, cosmos_server_backup:
         return Registry(load_settings({"BACKUP_TOML": text})).get("crm/leads")
 
     def copied() -> list[tuple[str, Any, Any]]:
-        with CosmosClient.from_connection_string(cosmos_server_backup) as client:
+        with cosmos_client(cosmos_server_backup) as client:
             documents = client.get_database_client(database).get_container_client("leads").read_all_items()
             return sorted((document["id"], document["name"], document.get("City")) for document in documents)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from azure.cosmos import CosmosClient, DatabaseProxy
+from azure.cosmos import DatabaseProxy
 
 from backup.config.settings import load_settings
 from backup.core.errors import RecordsSetAside, StoreError
@@ -23,6 +23,7 @@ from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.services.registry import Registry
 from backup.stores.sql.batch import SqlBatch
+from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places
@@ -66,7 +67,7 @@ def run_sql(side: Sql | Cosmos, statement: str) -> None:
 
 @contextmanager
 def database(side: Cosmos) -> Iterator[DatabaseProxy]:
-    with CosmosClient.from_connection_string(side.account) as client:
+    with cosmos_client(side.account) as client:
         yield client.get_database_client(side.database)
 
 
@@ -819,7 +820,7 @@ def another_place(source: Sql | Cosmos, backup: Sql | Cosmos) -> Iterator[tuple[
     if isinstance(source, Cosmos):
         assert isinstance(backup, Cosmos)
         yield backup.account, replace(source, account=backup.account)
-        with CosmosClient.from_connection_string(backup.account) as client:
+        with cosmos_client(backup.account) as client:
             client.delete_database(source.database)
         return
     url, name = sa.make_url(source.url), f"restored_{uuid.uuid4().hex}"
