@@ -191,7 +191,7 @@ def _zygote() -> socket.socket:
 IMPORTED = (
     *("backup.entry.command_line.app", "backup.dev.host", "backup.stores.sql.store", "backup.stores.cosmos.store"),
     *("backup.stores.sql.engines.sqlite.dialect", "backup.stores.sql.engines.postgresql.dialect", "croniter"),
-    *("backup.stores.sql.engines.sqlite.urls", "backup.stores.sql.engines.postgresql.urls", "filelock"),
+    *("backup.stores.sql.engines.sqlite.urls", "backup.stores.sql.engines.postgresql.urls"),
     *(
         "sqlalchemy.dialects.sqlite",
         "sqlalchemy.dialects.postgresql.psycopg",

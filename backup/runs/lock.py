@@ -7,10 +7,10 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING
 
 from backup.config.settings import Settings
 from backup.core import interrupts
@@ -18,9 +18,7 @@ from backup.core.errors import ConfigError, Locked
 from backup.core.model import CheckLock
 from backup.core.retry import Retry
 from backup.core.safe_names import safe_name
-
-if TYPE_CHECKING:
-    from filelock import FileLock
+from backup.runs.lock_file import LockFile
 
 Lock = Callable[[str, str], AbstractContextManager[CheckLock]]
 """Takes a service and its backup's location; holds the lock inside the `with`. Raises Locked when it is taken."""
@@ -59,37 +57,29 @@ _SECONDS_BETWEEN_TRIES = 1.0
 
 @contextmanager
 def _file(service: str, backup: str) -> Iterator[CheckLock]:
-    from filelock import FileLock, Timeout
-
-    # One file for each backup, in whatever folder this user's processes run. The system frees the lock when its process
-    # dies.
-    name = f"{safe_name(service)}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
     try:
-        path = str(_folder() / name)
-        lock = _free.pop(path, None) or FileLock(path, thread_local=False)
-        lock.acquire(blocking=False)
-    except Timeout:
+        file = LockFile(str(_folder() / _file_name(service, backup)))
+    except BlockingIOError:
         raise Locked(f"A sync of {service} is already running on this machine.") from None
     except OSError as error:
         raise ConfigError(
             f"The lock file of {service} cannot be created: {error.strerror}. Nothing was changed.", hint=_ELSEWHERE
         ) from None
     try:
-        yield lambda: None
+        yield _nothing
     finally:
-        lock.release()
-        if len(_free) < _FREE_AT_MOST:
-            _free[path] = lock
+        file.release()
 
 
-_free: dict[str, FileLock] = {}
-"""The objects by which files can be locked that nobody in this process holds. To make one costs a third of all that a
-lock costs. Whoever locks a file takes the object away, for it would let in a second one, too."""
+@lru_cache(2_500)
+def _file_name(service: str, backup: str) -> str:
+    """One file for each backup, in whatever folder this user's processes run."""
+    return f"{safe_name(service)}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
 
-_FREE_AT_MOST = 2_500
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_free.clear)  # objects of the parent do not work in a forked process
+def _nothing() -> None:
+    """The check of a lock that nobody can take away."""
+
 
 _ELSEWHERE = "Set TMPDIR to a folder that is yours, the same for all processes of the app; or set AzureWebJobsStorage."
 

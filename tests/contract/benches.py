@@ -5,6 +5,7 @@ To put a new kind of store under the suite, add a bench here and name it in the 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import threading
@@ -21,7 +22,6 @@ from typing import Any, Literal
 import azure.cosmos
 import sqlalchemy as sa
 from azure.cosmos.exceptions import CosmosHttpResponseError
-from filelock import FileLock
 
 from backup.core.model import Key, utc_now
 from backup.core.retry import Retry
@@ -415,19 +415,24 @@ def drop_database(connection_string: str) -> None:
 
 
 @contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Waits for other processes: servers dislike CREATE DATABASE side by side."""
+    with (Path(gettempdir()) / "contract-databases.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def made_databases(servers: Mapping[Role, str]) -> Iterator[Mapping[Role, str]]:
     """A database on each of these servers, made for the block."""
-    one_at_a_time = FileLock(
-        Path(gettempdir()) / "contract-databases.lock"
-    )  # servers dislike CREATE DATABASE side by side
     made = {role: named(text, f"contract_{role}_{uuid.uuid4().hex[:8]}") for role, text in servers.items()}
-    with one_at_a_time:
+    with _one_at_a_time():
         for text in made.values():
             dialect = open_dialect(text, "TEST")
             dialect.ensure_database()
             dialect.engine.dispose()
     yield made
-    with one_at_a_time:
+    with _one_at_a_time():
         for text in made.values():
             drop_database(text)
 

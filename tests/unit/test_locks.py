@@ -22,8 +22,9 @@ from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, Locked, LockLost, StoreUnavailable, TransientStoreError
 from backup.core.retry import Retry
 from backup.core.safe_names import safe_name
-from backup.runs import blob_lease, lock
+from backup.runs import blob_lease, lock, lock_file
 from backup.runs.lock import Lock, open_lock
+from backup.runs.lock_file import LockFile
 
 ROOT = Path(__file__).parent.parent.parent
 DEADLINE_SECONDS = 30
@@ -204,6 +205,24 @@ def test_a_holder_that_died_leaves_its_lock_free_though_a_process_that_it_forked
     with file_lock(service, "backup") as held:
         held()
     os.close(end)
+
+
+def test_a_file_that_is_deleted_before_it_is_locked_is_made_again(
+    service: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one run would hold the deleted file, and another one the next file of its name."""
+    path, lock_it = tmp_path / service, lock_file._lock
+
+    def delete_and_lock(descriptor: int) -> None:
+        monkeypatch.setattr(lock_file, "_lock", lock_it)
+        path.unlink()
+        lock_it(descriptor)
+
+    monkeypatch.setattr(lock_file, "_lock", delete_and_lock)
+    held = LockFile(str(path))
+    with pytest.raises(BlockingIOError):
+        LockFile(str(path))
+    held.release()
 
 
 def test_a_folder_for_lock_files_that_cannot_be_written_is_an_error(
