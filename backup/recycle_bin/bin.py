@@ -19,16 +19,15 @@ from backup.core.timeline import Timeline
 from backup.recycle_bin import entries
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.recycle_bin.entry_pages import pages_of, pages_of_hashes
+from backup.recycle_bin.kept_batches import batches
 from backup.recycle_bin.purging import delete_older
 from backup.recycle_bin.recorder import KeptBefore, Recorder
 from backup.recycle_bin.spellings import first_by_spelling
 from backup.stores import Keep, Sibling, SideName, Store
 from backup.stores.exact_json import key_hash
 
-_AT_ONCE = 500
 _KEYS_AT_ONCE = 50_000
 _NEVER = datetime.max.replace(tzinfo=UTC)
-_BYTES_AT_ONCE = 8 * 1024 * 1024
 _RUNS_AT_FIRST, _RUNS_AT_ONCE = 16, 256
 
 
@@ -132,7 +131,7 @@ class RecycleBin:
         start, _, end = entries.bounds(sync_id)
         where = self._of_run(sync_id) | ({} if action is None else {"Action": action.value})
         for page in pages_of(self._entries, where, start, end, records=records):
-            yield from self._batches(page)
+            yield from batches(page, self._backup.traits.batch_size)
             del page
 
     def inserted(self, sync_id: str) -> Iterator[tuple[list[KeyRange], list[Kept]]]:
@@ -149,7 +148,7 @@ class RecycleBin:
                 others += [entry] if of_entry is None else []
             page.clear()
             del entry  # else memory holds the last one
-            for batch in self._batches(others):
+            for batch in batches(others, self._backup.traits.batch_size):
                 yield [], batch
                 del batch  # else memory holds it beside the next one
             if size > _KEYS_AT_ONCE:
@@ -157,23 +156,6 @@ class RecycleBin:
                 ranges, size = [], 0
         if ranges:
             yield joined(ranges), []
-
-    def _batches(self, page: list[dict[str, Any]]) -> Iterator[list[Kept]]:
-        """What the entries of a page say, as `of_run` says. Empties the page."""
-        small_at_once = max(_AT_ONCE, self._backup.traits.batch_size)
-        batch, size = list[Kept](), 0
-        page.reverse()
-        while page:
-            for kept in entries.kept(page.pop()):
-                batch.append(kept)
-                size += _size(kept)
-                at_once = small_at_once if size == 0 else _AT_ONCE
-                if len(batch) >= at_once or size > _BYTES_AT_ONCE:
-                    yield batch
-                    batch, size = [], 0
-                del kept  # else it stays in memory beside the next one
-        if batch:
-            yield batch
 
     def later_runs(self, sync_id: str) -> list[str]:
         """Returns the runs after this one that history knows. Only their entries are later ones."""
@@ -260,25 +242,16 @@ class RecycleBin:
         return self._timeline.moment(run, at if isinstance(at, datetime) else _NEVER)
 
     def with_records(self, without_records: Iterable[Kept]) -> Iterator[list[Kept]]:
-        """Yields the same entries with their records, in batches of about 8 MiB and in no particular order.
+        """Yields the same entries with their records, in batches as those of `of_run` and in no particular order.
 
         Entries of inserts have no record and are left out.
         """
         by_id = {kept.entry_id: kept for kept in without_records if kept.action is not Action.INSERTED}
         for page in pages_of(self._entries, {"EntryId": [*by_id]}) if by_id else ():
-            page.reverse()
-            batch, size = list[Kept](), 0
-            while page:
-                for kept in entries.kept(page.pop()):
-                    batch.append(replace(by_id[kept.entry_id], record=kept.record))
-                    size += _size(kept)
-                    del kept  # else it stays in memory beside the next one
-                if size > _BYTES_AT_ONCE:
-                    yield batch
-                    batch, size = [], 0
-            if batch:
-                yield batch
-            del batch
+            for batch in batches(page, self._backup.traits.batch_size):
+                yield [replace(by_id[kept.entry_id], record=kept.record) for kept in batch]
+                del batch  # else memory holds it beside the next one
+            del page
 
     def first_after(self, keys: Iterable[Key], after: datetime, *, records: bool = True) -> dict[Key, Kept]:
         """Returns, for each of these keys that was changed after a time, its first entry since then.
@@ -319,7 +292,3 @@ class RecycleBin:
         if seconds_left() > 0:
             purged += purge(above=self._timeline.now)
         return purged
-
-
-def _size(kept: Kept) -> int:
-    return sum(len(value) for value in (kept.record or {}).values() if isinstance(value, str | bytes))

@@ -17,7 +17,7 @@ from backup.stores.values import Place
 from backup.verbs.schema import notes_of
 
 if TYPE_CHECKING:
-    from backup.stores.sql.engines.base import Described
+    from backup.stores.sql.engines.described import Described
     from backup.stores.sql.engines.tables import TableName
     from backup.stores.sql.many_tables import AskedTable, ManyTables
 

@@ -21,9 +21,8 @@ from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps
-from backup.recycle_bin import bin as recycle_bin
-from backup.recycle_bin import entry_pages
-from backup.recycle_bin.bin import RecycleBin, _size
+from backup.recycle_bin import entry_pages, kept_batches
+from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.stores import CopyNote, Keep, Shape, Store, stamps_in
 from backup.stores.cosmos.document_parts import join_entry, split_entry
@@ -719,8 +718,8 @@ def test_a_batch_ends_after_the_record_that_makes_it_too_large(bench: Bench, mon
     it.write(keys(bench, *range(7)), 1)
     it.delete(keys(bench, *range(7)), 2)
     sync_id = run_at(2)[0].sync_id
-    [size] = {_size(kept) for kept in it.of(2).values()}
-    monkeypatch.setattr(recycle_bin, "_BYTES_AT_ONCE", 2 * size)
+    [size] = {kept_batches._size(kept) for kept in it.of(2).values()}
+    monkeypatch.setattr(kept_batches, "_BYTES_AT_ONCE", 2 * size)
     assert [len(batch) for batch in it.bin.of_run(sync_id)] == [3, 3, 1]
     without = [kept for batch in it.bin.of_run(sync_id, records=False) for kept in batch]
     batches = list(it.bin.with_records(without))
@@ -731,7 +730,7 @@ def test_a_batch_ends_after_the_record_that_makes_it_too_large(bench: Bench, mon
 
 
 def test_records_without_texts_come_in_batches_as_large_as_a_write(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recycle_bin, "_AT_ONCE", 2)
+    monkeypatch.setattr(kept_batches, "_AT_ONCE", 2)
     images = RecycleBin(MemoryStore("backup", batch_size=3), "customer")
     images.create()
     run, now = run_at(1)

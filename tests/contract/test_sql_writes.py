@@ -15,7 +15,7 @@ from backup.core.model import WHOLE, Action, Image, Key
 from backup.core.run_values import Counts, Run, Trigger
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Rules, Shape, pools
-from backup.stores.sql.engines import base
+from backup.stores.sql.engines import opening
 from backup.stores.sql.engines.postgresql import copy
 from backup.stores.sql.engines.sqlite import connection
 from tests.contract.benches import NOTE, NOW, ONE_TRY, RUN, Item, PostgresBench, SqlBench, SqliteBench
@@ -285,7 +285,7 @@ def test_a_lock_of_somebody_else_is_not_waited_for_without_an_end(
 ) -> None:
     if sql_bench.kind == "sqlite":
         pytest.skip("SQLite has a timeout of its own, which the test before is about")
-    monkeypatch.setattr(base, "LOCK_SECONDS", 1)
+    monkeypatch.setattr(opening, "LOCK_SECONDS", 1)
     pools.close_idle()  # its sessions have the usual limit
     sql_bench.create([Item(1)])
     source, backup = sql_bench.pair(retry=ONE_TRY)

@@ -37,8 +37,9 @@ from backup.stores.sql.app_table_queries import FIELD_TYPES, app_table, next_que
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.batch import key_batches
 from backup.stores.sql.declared import declare
-from backup.stores.sql.engines.base import Described, StampColumns
+from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.mixing import MIXES, Mix
 from backup.stores.sql.engines.mssql import rights
 from backup.stores.sql.engines.mssql.connection import connect, text_from

@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from backup.core.model import Action, Image
 from backup.core.run_values import Run, Trigger
-from backup.recycle_bin import bin
+from backup.recycle_bin import kept_batches
 from backup.recycle_bin.bin import RecycleBin
 from backup.services.service import NO_OPTIONS, Options
 from tests.reliability.bench import START, Kill, unsafe_but_fast
@@ -137,7 +137,7 @@ def test_what_once_diverged_does_no_more(history: Callable[[Machine], None]) -> 
 
 def test_an_undo_deletes_all_that_was_inserted_before_it_writes_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     # As a run leaves it that deleted keys, was killed, and inserted them anew under another spelling.
-    monkeypatch.setattr(bin, "_AT_ONCE", 1)
+    monkeypatch.setattr(kept_batches, "_AT_ONCE", 1)
     machine = LettersMachine()
     try:
         machine.fill(copied=True)

@@ -27,7 +27,7 @@ from backup.services.service import Options
 from backup.services.service_plans import plan_of
 from backup.services.set_snapshot import NOT_ONE_MOMENT
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.base import Described
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.engines.tables import TableName

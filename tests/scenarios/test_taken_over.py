@@ -36,12 +36,12 @@ DEADLINE_SECONDS = 60
 STOPPED = """
 import signal, sys, threading
 from backup import __main__
-from backup.stores.sql.engines import base
+from backup.stores.sql.engines import opening
 from backup.stores.sql.engines.postgresql import connection
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.sql.batch import SqlBatch
 
-base.LOCK_SECONDS = 1
+opening.LOCK_SECONDS = 1
 # The server ends a stopped transaction by this limit, which its successor waits for: 5 s and not a minute.
 limit = "idle_in_transaction_session_timeout"
 connection._SETTINGS[limit] = {"60s": "5s"}[connection._SETTINGS[limit]]

@@ -16,8 +16,8 @@ from backup.stores import left_calls
 from backup.stores.calls import CallEnded, TimedCall, cut_in_time
 from backup.stores.left_calls import LeavableCalls, left_in_time
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.engines.base import CONNECTIONS
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
+from backup.stores.sql.engines.opening import CONNECTIONS
 from backup.stores.sql.engines.sqlite.connection import SqliteFile
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.engines.sqlite.engines import SqliteEngines

@@ -27,7 +27,7 @@ from backup.core.retry import Attempt, Retry
 from backup.stores.calls import CallEnded, cut_in_time
 from backup.stores.left_calls import left_in_time
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.base import CALL_SECONDS
+from backup.stores.sql.engines.opening import CALL_SECONDS
 from backup.stores.sql.engines.snapshot import Snapshot, SnapshotLost, SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.values import Drift

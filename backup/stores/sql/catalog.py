@@ -15,8 +15,8 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.declared import DELETED_AT, SYNCED_AT, declare, own_column, time_type, wanted_name
 from backup.stores.sql.drift import plan
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.tables import TableName, whole_schema
 from backup.stores.sql.masked import SOURCE_STAMP
 from backup.stores.sql.missing import suggestion

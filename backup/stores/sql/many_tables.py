@@ -17,7 +17,7 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.base import Described
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.snapshot import SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.indexes import index_plan, shared_columns

@@ -8,8 +8,8 @@ from dataclasses import replace
 from backup.core.errors import ConfigError, SchemaMismatch
 from backup.stores.sql.declared import DELETED_AT, own_column, time_type
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.filters import filter_values, named_column
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.table import TableShape

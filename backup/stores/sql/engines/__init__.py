@@ -10,7 +10,8 @@ from sqlalchemy.engine import URL
 from backup.core.errors import ConfigError
 from backup.core.suggestions import subject
 from backup.stores.connection import ENGINES, Cosmos, SqlServer, parse_connection
-from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Dialect, DialectOptions
+from backup.stores.sql.engines.base import Dialect
+from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 
 __all__ = ["Dialect", "open_dialect"]
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
-from backup.core.errors import BackupError
 from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
 from backup.stores.listing import Listed, PassedOver
 from backup.stores.sql.engines.column import Column, Relation, ServerType
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.prepared import Prepared
@@ -22,25 +22,6 @@ from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
-
-CONNECTIONS = 6
-"""How many connections a dialect opens at most, by default."""
-
-LOCK_SECONDS = 60
-"""How long a statement waits for a lock of another connection, on servers that would otherwise wait for ever."""
-
-CALL_SECONDS = 600.0
-"""After how many seconds a call ends, by default."""
-
-
-class DialectOptions(NamedTuple):
-    """How to open a dialect: the arguments of `engines.open_dialect`. Errors name the `setting`."""
-
-    setting: str
-    default_database: str | None = None
-    connections: int = CONNECTIONS
-    call_seconds: float = CALL_SECONDS
-    read_only_by_default: bool = False
 
 
 class StampColumns(NamedTuple):
@@ -67,19 +48,6 @@ class ServerBlocks(Protocol):
 
     def contain(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
         """The condition that the key lies in one of these blocks."""
-
-
-class Described(NamedTuple):
-    """A table as the catalogue describes it: what `Dialect.find` and `columns` return. `columns` is None where they
-    have to be read for themselves, and where `error` says why they cannot be used.
-
-    `rows_at_most`: the table had no more rows than these at that moment; None where the server cannot tell cheaply.
-    """
-
-    table: TableName
-    columns: list[Column] | None = None
-    error: BackupError | None = None
-    rows_at_most: int | None = None
 
 
 class Dialect(Protocol):

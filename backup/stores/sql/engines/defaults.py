@@ -10,8 +10,9 @@ import sqlalchemy as sa
 
 from backup.core.model import Fingerprint
 from backup.stores.listing import PassedOver
-from backup.stores.sql.engines.base import Described, Dialect, ServerBlocks, StampColumns
+from backup.stores.sql.engines.base import Dialect, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_together

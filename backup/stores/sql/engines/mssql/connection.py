@@ -11,7 +11,7 @@ from typing import Any
 
 from backup.core.errors import ConfigError
 from backup.stores.connection import SqlServer
-from backup.stores.sql.engines import base
+from backup.stores.sql.engines import opening
 
 _LOGIN_TIMEOUT_SECONDS = 15  # as in ADO.NET; the driver waits that long even when the connection is refused at once
 _ACCESS_TOKEN_ATTRIBUTE = 1256  # SQL_COPT_SS_ACCESS_TOKEN in msodbcsql.h
@@ -43,7 +43,7 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
     )
     _answered.add(where.address)
     # A server's `user options` may switch NOCOUNT on: then no row would be counted.
-    connection.execute(f"SET NOCOUNT OFF; SET LOCK_TIMEOUT {base.LOCK_SECONDS * 1000}").close()
+    connection.execute(f"SET NOCOUNT OFF; SET LOCK_TIMEOUT {opening.LOCK_SECONDS * 1000}").close()
     connection.autocommit = False
     connection.timeout = call_seconds
     # Texts arrive as UTF-16, whatever the client's locale and the column's code page.

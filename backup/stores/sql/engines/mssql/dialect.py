@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql import DATETIME2
-from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.core.errors import ConfigError, StoreError
 from backup.core.model import Fingerprint
@@ -23,13 +22,15 @@ from backup.core.suggestions import subject
 from backup.core.transforms import Stamping
 from backup.stores.connection import SqlServer
 from backup.stores.listing import Listed
-from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
-from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
+from backup.stores.sql.engines.base import Dialect, StampColumns
+from backup.stores.sql.engines.column import Column, Relation, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.defaults import DialectDefaults
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mixing import few_only
-from backup.stores.sql.engines.mssql import listing, system_tables
+from backup.stores.sql.engines.mssql import altering, listing, system_tables
+from backup.stores.sql.engines.mssql.altering import MSSQL
 from backup.stores.sql.engines.mssql.counters import advance, own_identities
 from backup.stores.sql.engines.mssql.engines import SqlServerEngines
 from backup.stores.sql.engines.mssql.errors import failure
@@ -45,15 +46,15 @@ from backup.stores.sql.engines.mssql.json import (
 )
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
+from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import any_begins_with, inspected_indexes
 from backup.stores.sql.engines.snapshot import Snapshot
-from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
+from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.engines.utc_time import UtcTime
 
 _IGNORES_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
-_SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
 # The session's lock, not the transaction's: the driver leaves it to the server to begin a transaction, and EXEC does
@@ -174,7 +175,7 @@ class SqlServerDialect(DialectDefaults):
             cx.execute(column.table.update().where(rows).values({column: column}))
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
-        return [text for name in identity for text in advance(cx, table, name, _SPELLING)]
+        return [text for name in identity for text in advance(cx, table, name, MSSQL)]
 
     def read_any_text(self) -> bool:
         self._engines.read_halves()
@@ -186,7 +187,7 @@ class SqlServerDialect(DialectDefaults):
         if not identity:
             self._write(cx, insert_statement, insert, rows)
             return
-        with own_identities(cx, spelled_table(_SPELLING, insert.table)):
+        with own_identities(cx, spelled_table(MSSQL, insert.table)):
             self._write(cx, insert_statement, insert, rows)
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
@@ -275,10 +276,10 @@ class SqlServerDialect(DialectDefaults):
         return relation(source.type.declared, copy.type.declared)
 
     def can_alter(self, table: sa.Table, column: Column) -> bool:
-        return column.name not in table.primary_key.columns
+        return not altering.is_in_key(table, column)
 
     def add(self, table: sa.Table, column: Column) -> str:
-        return f"ALTER TABLE {spelled_table(_SPELLING, table)} ADD {_spelled(table, column.name, column.type, True)}"
+        return altering.add_column(table, column)
 
     def indexes(self, cx: sa.Connection, tables: Sequence[TableName]) -> Sequence[Sequence[Mapping[str, Any]]]:
         by_table = [inspected_indexes(cx, table) for table in tables]
@@ -291,33 +292,13 @@ class SqlServerDialect(DialectDefaults):
         return any_begins_with(self.indexes(cx, [table])[0], column)
 
     def rename(self, cx: sa.Connection, table: TableName, new: TableName) -> None:
-        if table.schema != new.schema:
-            send_ddl(
-                cx, f"ALTER SCHEMA {quoted_parts(_SPELLING, new.schema)} TRANSFER {quoted_parts(_SPELLING, *table[:2])}"
-            )
-        if table.name != new.name:  # the new name is taken as it is, so it has no brackets
-            names = {"moved": quoted_parts(_SPELLING, new.schema, table.name), "name": new.name}
-            cx.execute(sa.text("EXEC sp_rename :moved, :name, 'OBJECT'"), names)
+        altering.rename(cx, table, new)
 
     def alter(self, table: sa.Table, old: Column, new: Column) -> list[str]:
-        name, in_key = spelled_table(_SPELLING, table), not self.can_alter(table, old)
-        # The statement says only what changes: some servers that speak T-SQL refuse the rest. By default a column may
-        # be NULL, since ODBC switches ANSI_NULL_DFLT_ON on, and has the database's collation.
-        nullable = False if in_key else None if old.nullable else new.nullable
-        spelled, _, collation = new.type.declared.partition(" COLLATE ")
-        plain = ServerType(spelled) if collation.lower() == (self._collation or "").lower() else new.type
-        statement = f"ALTER TABLE {name} ALTER COLUMN {_spelled(table, old.name, plain, nullable)}"
-        if not in_key:
-            return [statement]
-        key = ", ".join(spelled_column(_SPELLING, table, column.name) for column in table.primary_key.columns)
-        return [f"drop the primary key of {name}", statement, f"ALTER TABLE {name} ADD PRIMARY KEY ({key})"]
+        return altering.alter_column(table, old, new, self._collation or "")
 
     def failure(self, error: Exception) -> Failure:
         return failure(error, self._where.keywords.get("UID"))
-
-
-def _spelled(table: sa.Table, name: str, type_: ServerType, nullable: bool | None) -> str:
-    return spelled_column(_SPELLING, table, name, type_, nullable=nullable)
 
 
 def opened(where: SqlServer, options: DialectOptions) -> SqlServerDialect:

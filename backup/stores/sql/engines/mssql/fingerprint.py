@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.mixing import LOW_BITS, MIXES, NULL_AS, bucket_of
-from backup.stores.sql.engines.mssql.types import MssqlType, as_exact_text, as_type, big, eight_bytes, sha256
+from backup.stores.sql.engines.mssql.expressions import as_exact_text, as_type, big, eight_bytes, sha256
+from backup.stores.sql.engines.mssql.types import MssqlType
 
 _COLON: Any = sa.literal_column("N':'")
 _NULL: Any = sa.literal_column("N'-'")

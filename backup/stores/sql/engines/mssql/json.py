@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from backup.stores.sql.engines.mssql.types import MssqlType, as_type, has_half_a_pair, room
+from backup.stores.sql.engines.mssql.expressions import as_type
+from backup.stores.sql.engines.mssql.types import MssqlType, has_half_a_pair, room
 from backup.stores.sql.engines.prepared import Prepared, lengths
 
 JSON = MssqlType("nvarchar(max)", "nvarchar")

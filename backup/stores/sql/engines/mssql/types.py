@@ -12,10 +12,10 @@ from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.types import UserDefinedType
 
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
+from backup.stores.sql.engines.mssql.expressions import as_exact_text, as_type, converted_to_text, hash_as_text
 
 
 class MssqlType(ServerType):
@@ -68,7 +68,7 @@ class MssqlType(ServerType):
         different values different ones. None for types whose values are texts of any length."""
         match self.base:
             case "binary" | "varbinary" | "image":
-                return _hash_as_text(as_type(column, "varbinary(max)"))
+                return hash_as_text(as_type(column, "varbinary(max)"))
             case "char" | "varchar" | "nchar" | "nvarchar" | "text" | "ntext":
                 return None
             case "float" | "real":  # all bits
@@ -76,7 +76,7 @@ class MssqlType(ServerType):
             case "money" | "smallmoney":  # their own text has two decimals
                 plain = as_type(column, "decimal(19, 4)")
             case "date":
-                return _converted(column, "121")
+                return converted_to_text(column, "121")
             case _:  # integers, decimals, uniqueidentifier
                 plain = column
         return as_type(plain, "varchar(60)")
@@ -156,7 +156,7 @@ class DecimalType(MssqlType):
     cache_ok = True
 
     def bind_expression(self, bindvalue: Any) -> Any:
-        return sa.cast(bindvalue, _Raw(self.declared))
+        return as_type(bindvalue, self.declared)
 
 
 class ClrType(MssqlType):
@@ -165,13 +165,13 @@ class ClrType(MssqlType):
     cache_ok = True
 
     def column_expression(self, column: Any) -> Any:
-        return sa.cast(column, _Raw("varbinary(max)"))
+        return as_type(column, "varbinary(max)")
 
     def short_text(self, column: Any) -> Any:
-        return _hash_as_text(self.column_expression(column))
+        return hash_as_text(self.column_expression(column))
 
     def bind_expression(self, bindvalue: Any) -> Any:
-        return sa.cast(bindvalue, _Raw(self.declared))
+        return as_type(bindvalue, self.declared)
 
 
 class CodePageType(MssqlType):
@@ -187,47 +187,7 @@ class CodePageType(MssqlType):
     def bind_expression(self, bindvalue: Any) -> Any:
         # As wide as possible: a cast to the column's length would cut a longer key into another key.
         widest = "varchar(max)" if "(max)" in self.declared else "varchar(8000)"
-        return sa.cast(sa.collate(bindvalue, self.collation), _Raw(widest))
-
-
-class _Raw(UserDefinedType[Any]):
-    cache_ok = True
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def get_col_spec(self, **_: Any) -> str:
-        return self.name
-
-
-def as_type(value: Any, declared: str) -> Any:
-    """The value, cast to the declared type."""
-    return sa.cast(value, _Raw(declared))
-
-
-def sha256(value: Any) -> Any:
-    """The server's hash of a text or of bytes."""
-    return sa.func.hashbytes(sa.literal_column("'SHA2_256'"), value)
-
-
-def eight_bytes(value: Any, start: int) -> Any:
-    """Eight bytes of the value, from `start` on, as a bigint. The first byte is at 1."""
-    return sa.cast(sa.func.substring(value, sa.literal_column(str(start)), sa.literal_column("8")), sa.BigInteger)
-
-
-def as_exact_text(value: Any) -> Any:
-    """The value as text in one collation: the server does not concatenate texts of two."""
-    return sa.collate(as_type(value, "nvarchar(max)"), "Latin1_General_BIN2")
-
-
-def _hash_as_text(value: Any) -> Any:
-    # Not by CONVERT to hexadecimal digits: not every server that speaks T-SQL gets it right.
-    first, second = (as_type(eight_bytes(sha256(value), start), "nvarchar(20)") for start in (1, 9))
-    return first.op("+")(sa.literal_column("N','")).op("+")(second)
-
-
-def _converted(value: Any, style: str) -> Any:
-    return sa.func.convert(sa.literal_column("varchar(60)"), value, sa.literal_column(style))
+        return as_type(sa.collate(bindvalue, self.collation), widest)
 
 
 def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
@@ -265,11 +225,6 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
         f"Column {column} has the type {name}, which cannot be copied exactly.",
         hint="Back up a table without this column, or change the column's type.",
     )
-
-
-def big(number: int) -> sa.ColumnElement[Any]:
-    """A constant as a bigint. Without the cast SQL Server takes a number beyond int as a decimal."""
-    return sa.cast(sa.literal_column(str(number)), sa.BigInteger)
 
 
 def relation(source: str, copy: str) -> Relation:

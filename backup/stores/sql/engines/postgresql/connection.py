@@ -20,7 +20,7 @@ from backup.core.addresses import is_loopback
 from backup.stores.identity import POSTGRESQL_SCOPE, IdentityLogin
 from backup.stores.left_calls import made_in_time
 from backup.stores.secure import logs_in_with_token
-from backup.stores.sql.engines import base
+from backup.stores.sql.engines import opening
 from backup.stores.sql.engines.postgresql.errors import is_session_lost
 from backup.stores.sql.engines.postgresql.values import set_up_values
 from backup.stores.sql.engines.prepared import LARGE
@@ -114,7 +114,7 @@ def _close_if_large(_connection: Any, record: Any) -> None:
 def _set_up_session(call_seconds: float, connection: Any, _record: Any) -> None:
     settings = {
         **_SETTINGS,
-        "lock_timeout": f"{base.LOCK_SECONDS}s",
+        "lock_timeout": f"{opening.LOCK_SECONDS}s",
         "statement_timeout": f"{ceil(call_seconds * 1000)}ms",
     }
     autocommit, connection.autocommit = connection.autocommit, True  # so that each of these is one statement

@@ -16,13 +16,15 @@ from backup.core.transforms import Stamping
 from backup.stores.listing import Listed, PassedOver
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines import base
-from backup.stores.sql.engines.base import CALL_SECONDS, CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
+from backup.stores.sql.engines.base import Dialect, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.defaults import DialectDefaults
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
 from backup.stores.sql.engines.leased import LeasedEngine
+from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
 from backup.stores.sql.engines.postgresql.blocks import PostgresqlBlocks
 from backup.stores.sql.engines.postgresql.collations import fitted

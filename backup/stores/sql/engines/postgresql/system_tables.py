@@ -8,8 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.policies import hidden_on_postgresql
 from backup.stores.sql.engines.postgresql.collations import DEFAULT, NAMED
 from backup.stores.sql.engines.postgresql.types import type_of

@@ -19,12 +19,14 @@ from sqlalchemy.engine import URL
 from backup.core.model import Fingerprint
 from backup.core.transforms import Stamping
 from backup.stores.listing import Listed, PassedOver
-from backup.stores.sql.engines.base import CONNECTIONS, Described, Dialect, DialectOptions, StampColumns
+from backup.stores.sql.engines.base import Dialect, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.defaults import DialectDefaults
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.mixing import bucket_of
+from backup.stores.sql.engines.opening import CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import any_begins_with

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 
 from backup.core.errors import BackupError, SchemaMismatch
-from backup.stores.sql.engines.base import Described
 from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.engines.sqlite.connection import asked_plainly
 from backup.stores.sql.engines.sqlite.text import UTF_16
