@@ -15,7 +15,7 @@ from backup.stores import Rules
 from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
-from backup.stores.sql.engines.sqlite import numbered
+from backup.stores.sql.engines.sqlite import fingerprint, numbered
 from backup.stores.sql.engines.sqlite.types import type_of
 from backup.stores.sql.store import SqlStore
 from tests.contract.benches import RUN, SqliteBench
@@ -237,3 +237,16 @@ def test_tables_asked_together_have_the_fingerprints_that_each_has_alone(bench: 
     for name, made_together, by_bucket in zip(MANY, together(), alone, strict=True):
         assert made_together in (None, by_bucket and by_bucket[None]), name
     assert len({*together()}) == len(MANY) - 2
+
+
+@pytest.mark.parametrize("other", [(), (1, None, "x")])
+def test_a_hash_of_large_values_is_the_same_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch, other: tuple[Any, ...]
+) -> None:
+    texts = ["plain", "it's", 'a "b"', 'it\'s "both"', "\\'\"\n\x00é\udc80\U0001f600", "'\"", "\"'" * 9]
+    for value in [*texts, *(text.encode("utf-8", "surrogatepass") for text in texts)]:
+        whole = fingerprint.exact_hash(value, *other)
+        for large in (1, 2, 3):
+            with monkeypatch.context() as patched:
+                patched.setattr(fingerprint, "_LARGE", large)
+                assert fingerprint.exact_hash(value, *other) == whole, (value, large)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Any
@@ -34,12 +34,35 @@ INTEGERS = ("INTEGER", "NUMERIC")
 """The affinities of columns that store a number without a fraction as an integer."""
 _OTHERS = re.compile(rb"\xef\xbf\xbd|[\xf0-\xf4]")
 """In UTF-8: U+FFFD, and the characters beyond U+FFFF."""
+_LARGE = 1 << 16
 _Lists = tuple[Any, ...]
 
 
 def exact_hash(*values: Any) -> str:
-    """A hash of the values and their types: 1, 1.0 and '1' have three different hashes."""
-    return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    """A hash of the values and their types: 1, 1.0 and '1' have three different hashes. It is one of `repr(values)`,
+    which memory never holds of a large value."""
+    if not any(isinstance(value, str | bytes) and len(value) > _LARGE for value in values):
+        return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    digest = blake2b(b"(", digest_size=16)
+    for place, value in enumerate(values):
+        digest.update(b", " if place else b"")
+        for piece in _pieces(value) if isinstance(value, str | bytes) and len(value) > _LARGE else [repr(value)]:
+            digest.update(piece.encode("utf-8", "surrogatepass"))
+    digest.update(b",)" if len(values) == 1 else b")")
+    return digest.hexdigest()
+
+
+def _pieces(value: Any) -> Iterator[str]:
+    """The `repr` of a text or of bytes, piece by piece. What quotes it has depends on the whole value."""
+    prefix, single, double = ("", "'", '"') if isinstance(value, str) else ("b", b"'", b'"')
+    has_both = single in value and double in value
+    quote = '"' if single in value and not has_both else "'"
+    yield f"{prefix}{quote}"
+    for start in range(0, len(value), _LARGE):
+        piece = value[start : start + _LARGE]
+        # With the other quote at its end, each piece is quoted as the whole is.
+        yield repr(piece + double)[len(prefix) + 1 : -2] if has_both else repr(piece)[len(prefix) + 1 : -1]
+    yield quote
 
 
 def exact_hash_of_bytes(encoding: str, *values: Any) -> str:
