@@ -197,6 +197,8 @@ class Runner:
             return error if session.ownership is None else session.ownership.explained(error)
         except Exception as error:
             return as_backup_error(error)
+        finally:
+            session.note(*(note for note in session.tally.notes if note not in session.run.notes))
         return None if session.unfinished else session.tally.failure()
 
     def _end(self, session: Session, error: BackupError | None) -> Outcome:

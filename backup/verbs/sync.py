@@ -33,10 +33,7 @@ def sync_with_schema(session: Session) -> None:
     """
     refuse_expiring(session.backup, session.policy)
     start = follow_schema(session)
-    try:
-        left = _sync(session, start)
-    finally:
-        session.note(*(note for note in session.tally.notes if note not in session.run.notes))
+    left = _sync(session, start)
     if left is not None:
         session.unfinished = True
         return
