@@ -90,8 +90,9 @@ class Catalog(Protocol):
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
-    `insert`, `relay`, `relay_changes`, `exchange`, `without_column` and `spelled` are for any number of threads; the
-    first four raise what `Store.write` raises, and so does `delete_ranges`. The others are for one thread.
+    `insert`, `relay`, `content_fingerprint`, `relay_changes`, `exchange`, `without_column` and `spelled` are for any
+    number of threads; those of them that write raise what `Store.write` raises, and so does `delete_ranges`. The others
+    are for one thread.
     """
 
     @property
@@ -104,13 +105,17 @@ class Relational(Protocol):
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         """As `Store.write`, for records that are probably new: looks them up only if one turns out to exist."""
 
-    def relay(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
+    def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[int]:
         """Inserts the source's records of a chunk of which this store has none, without reading them into this process.
 
         Yields the number of records after each transaction, which has a part of the chunk, in order. `keep` gets the
         keys in the transaction. Raises NotRelayed, with the rest of the chunk, where the servers cannot do it or refuse
-        it; earlier transactions stay.
+        it; earlier transactions stay. A restore has no `note` and no `keep`: its place gets no mark of a copy.
         """
+
+    def content_fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        """As `Store.fingerprint`, but of all values that this table shares with the one that it was matched with, also
+        where records have a version."""
 
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[Written]:
         """Writes the source's records of these keys, in their order, without reading them into this process. The server

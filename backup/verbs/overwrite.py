@@ -105,6 +105,12 @@ class Overwriting:
         self._leave(written.left - same)
         self._session.tally.add(inserted=len(inserted), updated=len(updated), skipped=len(skipped))
 
+    def look_at(self, records: Sequence[Record]) -> int:
+        """Reads again these records of the backup, which were inserted without passing this process. Returns how many
+        are there; remembers those that are missing or have other values, for `finish`."""
+        wanted = {self._backup.keys.of(record): record for record in records}
+        return len(wanted) - len(self._effects.look_for_written(wanted, {}))
+
     def delete(self, stamps: Mapping[Key, Version]) -> None:
         """Deletes records that only the place has. It leaves alone a record whose stamp is not the one of `stamps`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -48,10 +48,13 @@ class Pieces:
         for keys in past.changed_keys():
             yield from self.of_many_keys(keys)
 
-    def of_all(self, at: datetime | None) -> Iterator[Piece]:
-        """The pieces of the whole key space: the chunks, or with a time parts of them, for each of their keys may have
-        many entries in the bin. Sets aside keys that cannot be read."""
-        for chunk in chunks_of(self._backup, self._into) if self._into_exists else self._backup.chunks():
+    def of_all(self, at: datetime | None, rest_of: Callable[[Chunk], Chunk | None]) -> Iterator[Piece]:
+        """The pieces of the whole key space: what `rest_of` leaves of the chunks, or with a time parts of it, for each
+        of their keys may have many entries in the bin. Sets aside keys that cannot be read."""
+        for whole in chunks_of(self._backup, self._into) if self._into_exists else self._backup.chunks():
+            chunk = rest_of(whole)
+            if chunk is None:
+                continue
             backup_stamps = self._readable(stamps_in(self._backup, chunk))
             place_stamps = self._readable(stamps_in(self._into, chunk)) if self._into_exists else {}
             if at is None:

@@ -66,7 +66,7 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
             wanted, existing = wanted + restored.wanted, existing + len(piece.place_stamps)
             extra.add([*restored.extra.items()])
         if not keys and past is None:
-            wanted += restoring.gone_since()
+            wanted += restoring.relayed + restoring.gone_since()
         if wish.delete_extra and not wish.deletes_later and len(extra):
             if keys or past is not None:  # the guard always compares with the whole side
                 wanted, existing = session.backup.count(), into.count()

@@ -16,6 +16,7 @@ from backup.stores import Store
 from backup.verbs.overwrite import LEFT_ALONE, NOT_INSERTED, Overwriting
 from backup.verbs.past_run import PastRun
 from backup.verbs.pieces import Piece, Pieces, only_of
+from backup.verbs.relaying import Relaying
 from backup.verbs.wanted import wanted_records
 from backup.verbs.wish import Wish
 from backup.verbs.writing_back import WritingBack
@@ -72,6 +73,8 @@ class Restoring:
         self._overwriting = Overwriting(session, into, self._is_newer, overwrite_newer=wish.overwrite_newer)
         self._writing = WritingBack(session, into, self._overwriting)
         self._pieces = Pieces(session, into, into_exists=into_exists)
+        may_relay = into_exists and not session.run.dry_run and wish.at is None
+        self._relaying = Relaying(session, into, self._overwriting) if may_relay else None
         self._not_inserted = 0
         self._has_etags = not elsewhere  # another place has etags of its own, which no copy remembers
 
@@ -81,7 +84,15 @@ class Restoring:
             return self._pieces.of_many_keys(self._keys)
         if self._past is not None:
             return self._pieces.of_run(self._past)
-        return self._pieces.of_all(self._wish.at)
+        return self._pieces.of_all(self._wish.at, self._rest_of)
+
+    @property
+    def relayed(self) -> int:
+        """How many records were restored by the servers alone. No piece has them."""
+        return 0 if self._relaying is None else self._relaying.restored
+
+    def _rest_of(self, chunk: Chunk) -> Chunk | None:
+        return chunk if self._relaying is None else self._relaying.rest_of(chunk)
 
     def restore(self, piece: Piece) -> Restored:
         """Restores the records of one piece."""

@@ -11,7 +11,7 @@ from tests.reliability import scenes
 from tests.reliability.effort import rounds
 from tests.reliability.mortal import Mortal, Point, one_of_each, points_of
 from tests.reliability.scenes import Scene, Seen, check_bin, counts_of, difference, look
-from tests.scenarios.places import Contents
+from tests.scenarios.places import Contents, Sql
 
 pytestmark = pytest.mark.timeout(rounds(300, 3600))
 
@@ -212,15 +212,18 @@ def test_an_undo_that_was_killed_is_done_by_the_next_one(
     check_killed_and_repeated(sqlite, mortal, order, check, subtests)
 
 
-@pytest.mark.parametrize("as_of", ["now", "before the change"])
+@pytest.mark.parametrize("as_of", ["now", "now, into an empty source", "before the change"])
 def test_a_restore_that_was_killed_is_done_by_the_next_one(
     sqlite: Scene, mortal: Mortal, subtests: pytest.Subtests, as_of: str
 ) -> None:
     before = sqlite.service.backup.contents()
     [first] = sqlite.service.backup.history()
     sqlite.change()
-    if as_of == "now":
+    if as_of.startswith("now"):
         order = sqlite.order("restore", at=None)
+        if as_of != "now":
+            assert isinstance(sqlite.service.source, Sql)
+            sqlite.service.source.run("DELETE FROM {table}")
     else:
         mortal.run(sqlite.order("sync"))
         order = sqlite.order("restore", at=f"{first['CompletedAt']}+00:00")

@@ -3,7 +3,7 @@ told."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from backup.services.registry import Registry
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch
+from backup.stores.sql.reads import SqlReads
+from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.writes import SqlWrites
 from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
@@ -149,14 +151,17 @@ def test_nobody_else_changes_a_record_between_the_decision_and_the_write(
 
 
 @pytest.mark.parametrize("things", ["postgresql"], indirect=True)  # a file of SQLite has one writer at a time
-def test_a_record_that_appears_while_it_is_inserted_stays(things: Things, monkeypatch: pytest.MonkeyPatch) -> None:
-    things.make(VERSIONED, "1, 5, 10", "2, 5, 20")
-    things.run("DELETE FROM {table}")
+@pytest.mark.parametrize(("by", "left"), [("insert_rows", 1), ("relay", 0)])
+def test_a_record_that_appears_while_it_is_inserted_stays(
+    things: Things, monkeypatch: pytest.MonkeyPatch, by: str, left: int
+) -> None:
+    things.make(VERSIONED, "1, 5, 10", "2, 5, 20", "3, 5, 30")
+    things.run("DELETE FROM {table}" + " WHERE id < 3" * left)
     # After the look at what is there, before the insert.
-    once(monkeypatch, type(_dialect(things)), "insert_rows", lambda: things.put("2, 7, 77"))
+    once(monkeypatch, type(_dialect(things)), by, lambda: things.put("2, 7, 77"))
     restored = done(things.restore())
-    assert (counted(restored), named(restored)) == ((1, 0, 0, 1), {2: "Newer"})
-    assert things.rows() == {1: (5, 10), 2: (7, 77)}
+    assert (counted(restored), named(restored)) == ((2 - left, 0, 0, 1 + left), {2: "Newer"})
+    assert things.rows() == {1: (5, 10), 2: (7, 77), 3: (5, 30)}
 
 
 def test_what_is_changed_before_its_delete_is_looked_at_again(things: Things, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,22 +174,26 @@ def test_what_is_changed_before_its_delete_is_looked_at_again(things: Things, mo
     assert things.kept(restored["SyncId"]) == [((31,), (31, 1, 1))]
 
 
-@pytest.mark.parametrize("method", ["write", "delete"])
+LAST_STEPS = {"write": (SqlWrites, "write"), "delete": (SqlWrites, "delete"), "relay": (SqlRelay, "_transaction")}
+
+
+@pytest.mark.parametrize("step", LAST_STEPS)
 def test_a_restore_that_lost_its_lock_stops_before_its_next_batch(
-    things: Things, monkeypatch: pytest.MonkeyPatch, method: str
+    things: Things, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 10)))
-    if method == "write":
-        things.run("DELETE FROM {table} WHERE id > 3")
-    else:
+    if step == "delete":
         things.put(*(f"{n}, 1, {n}" for n in range(21, 27)))
-    is_lost, batches, original = False, [], getattr(SqlWrites, method)
+    else:
+        things.run("DELETE FROM {table}" + " WHERE id > 3" * (step == "write"))
+    before, is_lost = things.rows(), False
+    owner, method = LAST_STEPS[step]
+    original = getattr(owner, method)
 
-    def lose(writes: SqlWrites, work: Sequence[Any], *rest: Any, **options: Any) -> Any:
+    def lose(*args: Any, **options: Any) -> Any:
         nonlocal is_lost
         is_lost = True
-        batches.append(len(work))
-        return original(writes, work, *rest, **options)
+        return original(*args, **options)
 
     @contextmanager
     def lock(_service: str, _backup: str) -> Iterator[CheckLock]:
@@ -194,11 +203,11 @@ def test_a_restore_that_lost_its_lock_stops_before_its_next_batch(
 
         yield check
 
-    monkeypatch.setattr(SqlWrites, method, lose)
+    monkeypatch.setattr(owner, method, lose)
     monkeypatch.setattr(registry, "open_lock", lambda *_: lock)
     restored = things.restore("--delete-extra", BackupSync__BatchSize="2")
     assert refused(restored)[0] == "LockLost"
-    assert batches == [2]
+    assert abs(len(things.rows()) - len(before)) == 2
 
 
 def test_a_try_that_was_rolled_back_keeps_what_the_next_one_replaces(
@@ -288,18 +297,22 @@ def test_a_record_that_is_none_of_the_services_any_more_is_overwritten_when_aske
 # --- what was written is looked up ------------------------------------------------------------------------------------
 
 
-def trigger(things: Things, effect: str) -> None:
-    """Has the table swallow all writes (`NULL`), or give `a` another value."""
-    events = ("INSERT", "UPDATE", "DELETE") if effect == "NULL" else ("INSERT", "UPDATE")
+def trigger(things: Things, effect: str, only: str | None = None) -> None:
+    """Has the table swallow all writes (`NULL`), refuse inserts (`refusal`), or give `a` another value. `only`: of the
+    new rows that fulfil this condition on their id."""
+    events = ("INSERT", "UPDATE", "DELETE") if effect == "NULL" and only is None else ("INSERT", "UPDATE")
+    which = f"WHEN (NEW.{only})" if only else ""
     if things.source.url.startswith("sqlite"):
-        body = "SELECT RAISE(IGNORE)" if effect == "NULL" else f"UPDATE things SET a = {effect} WHERE id = NEW.id"
-        when = "BEFORE" if effect == "NULL" else "AFTER"
-        things.run(*(f"CREATE TRIGGER odd{one} {when} {one} ON {{table}} BEGIN {body}; END" for one in events))
+        raised = {"NULL": "SELECT RAISE(IGNORE)", "refusal": "SELECT RAISE(ABORT, 'not this one')"}
+        body = raised.get(effect, f"UPDATE things SET a = {effect} WHERE id = NEW.id")
+        when = "BEFORE" if effect in raised else "AFTER"
+        things.run(*(f"CREATE TRIGGER odd{one} {when} {one} ON {{table}} {which} BEGIN {body}; END" for one in events))
         return
-    body = "RETURN NULL" if effect == "NULL" else f"NEW.a := {effect}; RETURN NEW"
+    raised = {"NULL": "RETURN NULL", "refusal": "RAISE 'not this one'"}
+    body = raised.get(effect, f"NEW.a := {effect}; RETURN NEW")
     things.run(
         f"CREATE FUNCTION odd() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; END $$",
-        f"CREATE TRIGGER odd BEFORE {' OR '.join(events)} ON {{table}} FOR EACH ROW EXECUTE FUNCTION odd()",
+        f"CREATE TRIGGER odd BEFORE {' OR '.join(events)} ON {{table}} FOR EACH ROW {which} EXECUTE FUNCTION odd()",
     )
 
 
@@ -314,6 +327,37 @@ def test_writes_without_effect_are_not_counted_and_fail_the_restore(things: Thin
     assert (error, counted(ended.json)) == ("StoreError", (0, 0, 0, 28))
     assert ": 1, 2, 41." in message
     assert things.rows() == before
+
+
+@pytest.mark.parametrize("effect", [None, "-1", "NULL", "refusal"])
+def test_into_an_empty_place_the_servers_restore_and_the_result_is_looked_at(
+    things: Things, monkeypatch: pytest.MonkeyPatch, effect: str | None
+) -> None:
+    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 10)))
+    before = things.rows()
+    things.run("DELETE FROM {table}")
+    if effect is None:
+        monkeypatch.setattr(SqlReads, "read", None)
+        monkeypatch.setattr(SqlReads, "images", None)
+    else:
+        trigger(things, effect, only="id IN (6, 7)")
+    ended = things.restore(BackupSync__BatchSize="2")
+    restored = ended.json
+    by_batches = [note for note in restored["Notes"] if "by themselves" in note]
+    if effect in (None, "-1"):
+        assert (ended.code, counted(restored)) == (0, (9, 0, 0, 0))
+        altered = {6: (5, -1), 7: (5, -1)} if effect else {}
+        assert things.rows() == before | altered
+        assert (
+            len([note for note in restored["Notes"] if "as they were written" in note and ": 6, 7." in note])
+            == len(altered) // 2
+        )
+    else:
+        error, message = refused(ended)
+        assert (error, counted(restored)) == ("StoreError" if effect == "NULL" else "RecordsSetAside", (7, 0, 0, 0))
+        assert things.rows().keys() == before.keys() - {6, 7}
+        assert "6" in message
+    assert len(by_batches) == (effect == "refusal")
 
 
 def test_writes_that_the_server_alters_are_noted(things: Things) -> None:

@@ -91,10 +91,14 @@ class SqlChunks:
         chunk: Chunk,
         bucket: sa.ColumnElement[Any] | None = None,
         at_most: int | None = None,
+        *,
+        of_content: bool = False,
     ) -> Mapping[Any, Fingerprint] | None:
-        """The chunk's fingerprints, as `Dialect.fingerprints` returns them; None also if a row cannot be read, and in
-        the first chunk if rows have no key. An open chunk may hold far more on one side than on the other: None too
-        where that would take much memory here."""
+        """The chunk's fingerprints, as `Dialect.fingerprints` returns them, of its stamps or `of_content`.
+
+        None also if a row cannot be read, and in the first chunk if rows have no key. An open chunk may hold far more
+        on one side than on the other: None too where that would take much memory here.
+        """
         if chunk.after is None and self.stamp_rows_without_keys(shape):
             return None
         dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
@@ -103,7 +107,9 @@ class SqlChunks:
             at_most = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
         try:
             for attempt in self.attempts(operation, single=True):
-                stamps = shape.stamps(dialect)  # a second try may have to hash in another way
+                stamps = (
+                    shape.contents(dialect) if of_content else shape.stamps(dialect)
+                )  # a second try may have to hash in another way
                 with attempt as cx, self.chunk_size.measuring() as measured:
                     parameters = (stamps, conditions, bucket, at_most)
                     fingerprints = dialect.fingerprints(cx, *parameters, in_parts=in_parts)

@@ -61,8 +61,13 @@ class SqlRelational:
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         return self._writes.write(records, keep, absent=True)
 
-    def relay(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
+    def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[int]:
         return self._relay.insert(catalog_of(source), chunk, note, keep)
+
+    def content_fingerprint(self, chunk: Chunk) -> Fingerprint | None:
+        shape, operation = self._catalog.shape, "read the fingerprint of the content"
+        by_bucket = self._chunks.fingerprints(operation, shape, chunk, of_content=True)
+        return None if by_bucket is None else by_bucket[None]
 
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[Written]:
         return self._relayed_changes.write(catalog_of(source), keys, note, keep)

@@ -38,7 +38,7 @@ class SqlRelay:
         self._size = ChunkSize(limits.chunk_size, limits.max_statement_seconds)
         self._rows = min(limits.batch_size, limits.chunk_size)
 
-    def insert(self, source: SqlCatalog, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[int]:
+    def insert(self, source: SqlCatalog, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[int]:
         """As `Relational.relay`."""
         if not may_relay(source, self._access):
             raise NotRelayed(chunk)
@@ -69,7 +69,7 @@ class SqlRelay:
                 row = cx.execute(query.offset(rows - 1).limit(1)).first()
         return None if row is None else tuple(row)
 
-    def _transaction(self, source: SqlCatalog, part: Chunk, note: CopyNote, keep: Keep) -> int | None:
+    def _transaction(self, source: SqlCatalog, part: Chunk, note: CopyNote | None, keep: Keep | None) -> int | None:
         shape = self._catalog.shape
         rows = relayed_rows(source, shape, [*source.shape.within(part), *source.shape.filters], note)
         for attempt in self._access.attempts("relay records", writes=True):
@@ -77,7 +77,8 @@ class SqlRelay:
                 relayed = self._access.dialect.relay(cx, rows, source.access.dialect)
                 if relayed is not None and relayed.number:
                     measured.records = relayed.number
-                    _keep_keys(cx, shape, part, relayed, keep)
+                    if keep is not None:
+                        _keep_keys(cx, shape, part, relayed, keep)
         return None if relayed is None else relayed.number
 
 
@@ -90,15 +91,16 @@ def may_relay(source: SqlCatalog, access: SqlAccess) -> bool:
 
 
 def relayed_rows(
-    source: SqlCatalog, copy: TableShape, conditions: Sequence[sa.ColumnElement[bool]], note: CopyNote
+    source: SqlCatalog, copy: TableShape, conditions: Sequence[sa.ColumnElement[bool]], note: CopyNote | None
 ) -> RelayedRows:
-    """The source's rows that fulfil the conditions, for the table of this shape."""
+    """The source's rows that fulfil the conditions, for the table of this shape. With a `note` they get the mark of a
+    copy."""
     original = source.shape
     pairs = [(original.table.c[name], column) for name in original.names if (column := copy.find(name))]
-    mark = mark_of(copy, original.names)
+    mark = None if note is None else mark_of(copy, original.names)
     return RelayedRows(
         [(column, copy.table.c[taker.name]) for column, taker in pairs if copy.may_write(taker)],
-        None if mark is None else (copy.table.c[mark.name], milliseconds(note.at)),
+        None if note is None or mark is None else (copy.table.c[mark.name], milliseconds(note.at)),
         conditions,
         original.key,
         original.has_own_condition,

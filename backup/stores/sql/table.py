@@ -179,9 +179,7 @@ class TableShape:
         has_version = bool(self.version) and not self._exact[self.version[0].name].nullable
         if has_version and self._stamping is None:
             return StampColumns(self.key, self.version, None, self._is_numbered)
-        # A transform reads all columns, and the copy may have each under another name.
-        content = self.content if self.transformed is None else dict.fromkeys(self.names, "")
-        shared = [self.table.c[name] for name in sorted(content, key=lambda name: content[name] or name)]
+        shared = self._shared()
         if self._stamping is None:
             return StampColumns(self.key, self.version, dialect.content_hash(shared), self._is_numbered)
         hashed = self.version if has_version else shared
@@ -242,6 +240,16 @@ class TableShape:
             return self
         columns = [*self.columns, *self._left_out]
         return TableShape(columns, self.key_names, Rules(), self._table_name, self.label)
+
+    def contents(self, dialect: Dialect) -> StampColumns:
+        """As `stamps`, but with the hash of the row's content in the place of its version."""
+        return StampColumns(self.key, [], dialect.content_hash(self._shared()))
+
+    def _shared(self) -> list[sa.Column[Any]]:
+        """The columns that source and backup share, in the order of both."""
+        # A transform reads all columns, and the copy may have each under another name.
+        content = self.content if self.transformed is None else dict.fromkeys(self.names, "")
+        return [self.table.c[name] for name in sorted(content, key=lambda name: content[name] or name)]
 
     def stamp_query(self, dialect: Dialect) -> sa.Select[Any]:
         """Selects stamps as flat rows: the key, the version's fields, and a last part. This is the hash of the row's

@@ -1,0 +1,75 @@
+"""Restores parts of the key space of which the place has nothing: the servers copy them, and their contents are
+compared. Never changes the backup."""
+
+from __future__ import annotations
+
+from backup.core import spans
+from backup.core.model import Chunk
+from backup.mirror.proof import are_equal
+from backup.runs.session import Session
+from backup.stores import NotRelayed, Store
+from backup.verbs.overwrite import Overwriting
+
+_NOT_RELAYED = "The servers refused to restore parts of the table by themselves, so the app restored them in batches."
+
+
+class Relaying:
+    """The parts of one restore that go from server to server: of the newest state, into a place of the same product."""
+
+    def __init__(self, session: Session, into: Store, overwriting: Overwriting) -> None:
+        """`into` is the store of the place, which exists."""
+        self._session, self._backup, self._into, self._overwriting = session, session.backup, into, overwriting
+        self._may_relay = not into.copies.masked
+        self.restored = 0
+        """How many records of the backup lie in the parts that were relayed so far."""
+
+    def rest_of(self, chunk: Chunk) -> Chunk | None:
+        """Restores the chunk if the place has no record there, and reads its content again. Returns the part that has
+        to be restored in another way; None if nothing is left.
+
+        Counts the records that are there afterwards, and remembers the others, as `Overwriting.write` does. Cost: the
+        relay, and a fingerprint of the content on both sides. Raises what the stores and the lock raise; parts that
+        were relayed stay.
+        """
+        backup, place = self._backup.relational, self._into.relational
+        if not self._may_relay or backup is None or place is None:
+            return chunk
+        there = self._into.fingerprint(chunk)
+        if there is None or there.records:
+            return chunk
+        of_backup = backup.content_fingerprint(chunk)
+        if of_backup is None or not of_backup.records:  # records that cannot be read are no fingerprint's
+            return chunk
+        rest = self._relay(chunk)
+        if rest == chunk:
+            return chunk
+        if rest is not None:
+            chunk = Chunk(chunk.after, rest.after)
+            of_backup = backup.content_fingerprint(chunk)
+        inserted = of_backup.records if of_backup is not None else 0
+        self.restored += inserted
+        if not are_equal(of_backup, place.content_fingerprint(chunk)):
+            inserted = sum(self._overwriting.look_at(records) for records in self._backup.read(None, chunk))
+        self._session.tally.add(inserted=inserted)
+        return rest
+
+    def _relay(self, chunk: Chunk) -> Chunk | None:
+        """Has the servers copy the chunk. Returns the part that they have not copied."""
+        session, relational = self._session, self._into.relational
+        assert relational is not None  # noqa: S101 - for mypy; `rest_of` has asked
+        session.steps.check_lock()
+        with spans.span("backup.relay", service=session.run.service) as told:
+            records = 0
+            try:
+                for relayed in relational.relay(self._backup, chunk, None, None):
+                    records += relayed
+                    session.steps.check_lock()
+            except NotRelayed as refused:
+                if refused.error is None:  # nor will the servers do it with the next chunk
+                    self._may_relay = False
+                else:
+                    session.tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
+                return refused.rest
+            finally:
+                told.tell(records=records)
+        return None
