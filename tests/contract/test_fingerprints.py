@@ -10,6 +10,8 @@ import pytest
 
 from backup.core.model import WHOLE, Chunk, Fingerprint
 from backup.stores import CopyNote, Rules, Store, stamps_in
+from backup.stores.sql.catalog import catalog_of
+from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.store import SqlStore
 from tests.contract.benches import RUN, Item, SqlBench
 from tests.contract.test_store import run_sync
@@ -101,6 +103,17 @@ def test_a_small_table_has_the_fingerprint_of_the_whole_and_a_larger_one_has_non
     rows = [(n, n % 2 or None) for n in range(7)]
     for store in table(sql_bench, f"K {BIGINT[sql_bench.kind]} NOT NULL PRIMARY KEY, A INTEGER", rows):
         assert store.relational.small_fingerprint() == made(store)
+        catalog = catalog_of(store)
+        dialect, shape = catalog.access.dialect, catalog.shape
+        by_key = StampColumns(shape.key, shape.key, None)  # has a value more than content has
+        with dialect.asking() as cx:
+            of_keys, *together = dialect.small_fingerprints(
+                cx, [by_key, *[shape.stamps(dialect)] * 3], [None, None, 6, None]
+            )
+            alone = dialect.fingerprints(cx, by_key, [])
+        assert of_keys is None or (alone and of_keys == alone[None])
+        assert {*together} <= {None, made(store)}
+        assert sql_bench.kind != "postgresql" or None not in (of_keys, together[0], together[2])
     for records, is_small in ((7, True), (6, False)):
         limited = sql_bench.open("source", chunk_size=records, rules=Rules(version=version))
         assert isinstance(limited, SqlStore)

@@ -226,7 +226,7 @@ def test_tables_asked_together_have_the_fingerprints_that_each_has_alone(bench: 
 
     def together() -> list[Fingerprint | None]:
         with dialect.asking() as cx:
-            return list(dialect.small_fingerprints(cx, tables, 50))
+            return list(dialect.small_fingerprints(cx, tables, [50] * len(tables)))
 
     with dialect.asking() as cx:
         alone = [dialect.fingerprints(cx, stamps, [], at_most=50) for stamps in tables]

@@ -117,23 +117,26 @@ class ManyTables:
         fingerprints: list[Fingerprint | None] = [None] * len(tables)
         places = [i for i, (shape, _) in enumerate(tables) if _is_one_piece(shape) and not shape.filters]
         stamps = [tables[i].shape.stamps(self.dialect) for i in places]
+        bounds = [self._bound(tables[i]) for i in places]
         with self._refusals():
-            for i, made in zip(
-                places, self.dialect.small_fingerprints(cx, stamps, self._limits.chunk_size), strict=True
-            ):
+            for i, made in zip(places, self.dialect.small_fingerprints(cx, stamps, bounds), strict=True):
                 fingerprints[i] = made
         return fingerprints
 
     def _fingerprint(self, cx: sa.Connection, asked: AskedTable) -> Fingerprint | None:
-        shape, at_most = asked.shape, self._limits.chunk_size
+        shape, bound = asked.shape, self._bound(asked)
         if not _is_one_piece(shape):
             return None
-        is_small = asked.rows_at_most is not None and asked.rows_at_most <= at_most
-        bound = None if is_small else at_most
         made = None
         with self._refusals():
             made = self.dialect.fingerprints(cx, shape.stamps(self.dialect), shape.filters, at_most=bound)
         return None if made is None else made[None]
+
+    def _bound(self, asked: AskedTable) -> int | None:
+        """How many rows a fingerprint of the table may be of; None for a table that is known to have no more."""
+        at_most = self._limits.chunk_size
+        is_small = asked.rows_at_most is not None and asked.rows_at_most <= at_most
+        return None if is_small else at_most
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

@@ -262,10 +262,11 @@ class Dialect(Protocol):
         """
 
     def small_fingerprints(
-        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
+        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: Sequence[int | None]
     ) -> Sequence[Fingerprint | None]:
         """The fingerprints of whole tables, asked together where that costs less than to ask for each. None of those
-        that have to be asked for themselves, such as one that may have more than `at_most` rows."""
+        that have to be asked for themselves, such as one that may have more rows than its `at_most`; None there: it is
+        known to be small."""
 
     def reads_in_parts(self, stamps: StampColumns) -> bool:
         """Whether a fingerprint of a whole table with these stamps takes memory for a part of it only. True where it

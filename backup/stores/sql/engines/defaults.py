@@ -74,7 +74,7 @@ class DialectDefaults(Dialect):
         return None
 
     def small_fingerprints(
-        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
+        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: Sequence[int | None]
     ) -> Sequence[Fingerprint | None]:
         return [None] * len(tables)
 

@@ -38,6 +38,11 @@ def spelled_once(query: sa.Select[Any], dialect: sa.Dialect) -> tuple[str, tuple
     return str(compiled), tuple(compiled.params[name] for name in compiled.positiontup or ())
 
 
+def numbered_union(texts: Mapping[int, str]) -> str:
+    """These queries as one, of which each row has the number of its query before its values."""
+    return " UNION ALL ".join(f"SELECT {number}, {text.removeprefix('SELECT ')}" for number, text in texts.items())
+
+
 class Prepared(NamedTuple):
     """An insert or update as the driver takes it: its text, the places in a row of its parameters, and their types.
 

@@ -247,6 +247,11 @@ class PostgresqlDialect(DialectDefaults):
     ) -> Mapping[Any, Fingerprint] | None:
         return fingerprint.fingerprints(cx, stamps, conditions, bucket, at_most)
 
+    def small_fingerprints(
+        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: Sequence[int | None]
+    ) -> Sequence[Fingerprint | None]:
+        return fingerprint.small_fingerprints(cx, tables, at_most)
+
     def largest_row_bytes(
         self, cx: sa.Connection, table: sa.Table, query: sa.Select[Any], values: Mapping[str, Any] | None = None
     ) -> int | None:

@@ -13,7 +13,7 @@ from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
 from backup.stores.sql.engines.mixing import bucket_of, few_only
 from backup.stores.sql.engines.postgresql.types import IntegerType
-from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
+from backup.stores.sql.engines.prepared import TABLES_KEPT, numbered_union, spelled_once
 
 FIRST_WITH_HASHES = 11
 _SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
@@ -61,13 +61,41 @@ def fingerprints(
     if conditions or bucket is not None:
         rows: Any = cx.execute(fingerprint_query(stamps, conditions, bucket, at_most))
     else:
-        columns = tuple(stamps.key), tuple(stamps.version), stamps.content
-        rows = cx.exec_driver_sql(*_whole(cx.dialect, *columns, at_most))
-    by_bucket = {
-        number: Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(value or 0) for value in values))
-        for number, records, *values in rows
-    }
-    return few_only(by_bucket, at_most)
+        rows = cx.exec_driver_sql(*_whole(cx.dialect, *_parts(stamps), at_most))
+    return few_only({number: _made(server, *row) for number, *row in rows}, at_most)
+
+
+def _made(server: Sequence[int], records: int, *values: Any) -> Fingerprint:
+    return Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(value or 0) for value in values))
+
+
+def small_fingerprints(
+    cx: sa.Connection, tables: Sequence[StampColumns], at_most: Sequence[int | None]
+) -> Sequence[Fingerprint | None]:
+    """What `Dialect.small_fingerprints` returns: of those tables that are known to be small, in a statement or two."""
+    made: list[Fingerprint | None] = [None] * len(tables)
+    server: Any = cx.dialect.server_version_info
+    if server[0] < FIRST_WITH_HASHES:
+        return made
+    together: dict[bool, list[int]] = {}
+    for i, (stamps, bound) in enumerate(zip(tables, at_most, strict=True)):
+        if bound is None:
+            together.setdefault(_has_sum(stamps.version), []).append(i)  # their rows have one value more
+    for places in together.values():
+        asked = {i: _whole(cx.dialect, *_parts(tables[i]), None) for i in places}
+        text = numbered_union({i: text for i, (text, _) in asked.items()})
+        for i, _, *row in cx.exec_driver_sql(text, tuple(value for _, values in asked.values() for value in values)):
+            made[i] = _made(server, *row)
+    return made
+
+
+def _parts(stamps: StampColumns) -> tuple[Any, Any, Any]:
+    return tuple(stamps.key), tuple(stamps.version), stamps.content
+
+
+def _has_sum(version: Sequence[sa.Column[Any]]) -> bool:
+    """Whether a fingerprint also has the exact sum of the version in first place."""
+    return bool(version) and isinstance(version[0].type, IntegerType)
 
 
 @lru_cache(maxsize=TABLES_KEPT)
@@ -86,9 +114,8 @@ def fingerprint_query(
 ) -> sa.Select[Any]:
     groups = [] if bucket is None else [bucket]
     values: list[sa.ColumnElement[Any]] = [_mixed(stamps, seed, seed == _SEEDS[0]) for seed in _SEEDS]
-    first, *_ = [*stamps.version, None]
-    if first is not None and isinstance(first.type, IntegerType):
-        values = [first, *values]
+    if _has_sum(stamps.version):
+        values = [stamps.version[0], *values]
     if at_most is not None:  # enough to see that there are more
         labelled = [value.label(f"c{i}") for i, value in enumerate([*values, *groups])]
         rows = sa.select(*labelled).where(*conditions).limit(sa.literal_column(str(at_most + 1))).subquery()

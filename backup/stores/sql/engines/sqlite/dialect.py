@@ -255,7 +255,7 @@ class SqliteDialect(DialectDefaults):
         return fingerprints(cx, stamps, conditions, _affinities(stamps), bucket, raw=raw, **limits)
 
     def small_fingerprints(
-        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: int
+        self, cx: sa.Connection, tables: Sequence[StampColumns], at_most: Sequence[int | None]
     ) -> Sequence[Fingerprint | None]:
         return small_fingerprints(cx, [(stamps, _affinities(stamps)) for stamps in tables], at_most)
 

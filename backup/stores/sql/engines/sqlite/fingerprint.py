@@ -133,14 +133,14 @@ def fingerprints(
 
 
 def small_fingerprints(
-    cx: sa.Connection, tables: Sequence[tuple[StampColumns, Sequence[str]]], at_most: int
+    cx: sa.Connection, tables: Sequence[tuple[StampColumns, Sequence[str]]], at_most: Sequence[int | None]
 ) -> Sequence[Fingerprint | None]:
     """What `Dialect.small_fingerprints` returns: of those tables whose versions may be listed alone. Each with the
     affinities of its columns."""
     listed = [i for i, (stamps, affinities) in enumerate(tables) if _is_list_of_versions(stamps, affinities)]
     made: list[Fingerprint | None] = [None] * len(tables)
     if listed:
-        of_listed = numbered.numbered_fingerprints(cx, [tables[i][0] for i in listed], at_most)
+        of_listed = numbered.numbered_fingerprints(cx, [(tables[i][0], at_most[i]) for i in listed])
         for i, fingerprint in zip(listed, of_listed, strict=True):
             made[i] = fingerprint
     return made
