@@ -358,8 +358,8 @@ class Fetched:
     def cursor(self) -> Fetched:
         return self
 
-    def fetchone(self) -> tuple[str]:
-        return self.rows.pop()
+    def fetchone(self) -> tuple[str] | None:
+        return self.rows.pop() if self.rows else None
 
     def fetchmany(self, size: int) -> list[tuple[str]]:
         self.asked.append(size)
@@ -375,7 +375,8 @@ class Fetched:
     [
         (1, 1, [511, 512], 900),
         (10_000, 10_000, [9, 10], 11),
-        (60_000, None, [1], 2),
+        (60_000, None, [], 2),
+        (1, None, [], 900),
         (200_000, 200_000, [], 1),
     ],
 )

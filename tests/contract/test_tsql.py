@@ -68,6 +68,7 @@ from backup.stores.sql.filters import filter_values
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.indexes import creation
 from backup.stores.sql.masked import MaskedColumns
+from backup.stores.sql.rows import first_rows
 from backup.stores.sql.shaping import described_shape
 from backup.stores.sql.table import TableShape
 from backup.stores.values import SecondaryIndex
@@ -1063,6 +1064,26 @@ def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(side: 
         store.count()
     assert caught.value.hint.startswith(first)
     assert "GRANT SELECT ON [crm].[Customers] TO [app]." in caught.value.hint
+
+
+def test_rows_that_are_fetched_one_by_one_change_threads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    connection = LeavableConnection(memory, OSError)
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, creator=lambda: connection)
+    calls: list[object] = []
+    call = connection.call
+
+    def noted(work: Any) -> Any:
+        calls.append(work)
+        return call(work)
+
+    monkeypatch.setattr(connection, "call", noted)
+    rows = sa.text("WITH RECURSIVE t (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 900) SELECT n FROM t")
+    with engine.connect() as cx:
+        fetched = first_rows(cx, rows.columns(sa.column("n")).subquery().select(), 1 << 20, None)
+        before = len(calls)
+    assert (fetched.rows, fetched.complete) == ([(n,) for n in range(1, 901)], True)
+    assert before < 10
 
 
 def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, overload
 
@@ -65,16 +65,16 @@ class Fetched(NamedTuple):
 def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
     """All rows of the query, as tuples of the driver's values."""
     all_rows: set[Row] = set()
-    with _result(cx, query) as fetch:
-        while rows := fetch(_SMALL_ROWS_AT_ONCE):
+    with _result(cx, query) as fetching:
+        while rows := fetching.many(_SMALL_ROWS_AT_ONCE):
             all_rows.update(rows)
     return all_rows
 
 
 def each_row(cx: sa.Connection, query: sa.Select[Any], count: int) -> Iterator[Sequence[Row]]:
     """All rows of the query, `count` at a time."""
-    with _result(cx, query) as fetch:
-        while rows := fetch(count):
+    with _result(cx, query) as fetching:
+        while rows := fetching.many(count):
             yield rows
 
 
@@ -84,29 +84,40 @@ def first_rows(cx: sa.Connection, query: sa.Select[Any], max_bytes: int, largest
     `largest` is about how many bytes the largest row may have, where fetching many rows at once is faster; None where
     fetching them one by one costs nothing.
     """
-    step = 1 if largest is None else max(1, min(_ROWS_AT_ONCE, max_bytes // max(1, largest)))
+    with _result(cx, query) as fetching:
+        if largest is None:
+            first, size = fetching.within(max_bytes)
+        else:
+            first, size = _within(fetching, max(1, min(_ROWS_AT_ONCE, max_bytes // max(1, largest))), max_bytes)
+    large = size > max_bytes and _size(first[-1:]) > _LARGE_ROW  # after smaller rows, the driver holds but a batch
+    if large:
+        note_large(cx)
+    return Fetched(first, size, complete=size <= max_bytes, large=large)
+
+
+def _within(fetching: _Fetching, step: int, max_bytes: int) -> tuple[list[Row], int]:
+    """As `_Fetching.within`, `step` rows at once."""
     first: list[Row] = []
     size = 0
-    with _result(cx, query) as fetch:
-        while rows := fetch(step):
-            size_before, size = size, size + _size(rows)
-            if size > max_bytes and len(rows) > 1:
-                size = size_before
-                for row in rows:
-                    first.append(row)
-                    size += _size([row])
-                    if size > max_bytes:
-                        break
-            else:
-                first += rows
-            if size > max_bytes:
-                large = _size(first[-1:]) > _LARGE_ROW  # after smaller rows, the driver holds no more than a batch
-                if large:
-                    note_large(cx)
-                return Fetched(first, size, complete=False, large=large)
-            if len(rows) < step:  # asking for further rows would cost a round trip
-                break
-    return Fetched(first, size, complete=True)
+    while rows := fetching.many(step):
+        size_before, size = size, size + _size(rows)
+        if size > max_bytes:
+            more, size = _up_to(iter(rows), size_before, max_bytes)
+            return first + more, size
+        first += rows
+        if len(rows) < step:  # asking for further rows would cost a round trip
+            break
+    return first, size
+
+
+def _up_to(rows: Iterator[Row], size: int, max_bytes: int) -> tuple[list[Row], int]:
+    """The rows up to and with the one that makes them exceed `max_bytes` together with the `size` before them; and the
+    size of all."""
+    first: list[Row] = []
+    while size <= max_bytes and (row := next(rows, None)) is not None:
+        first.append(row)
+        size += _size([row])
+    return first, size
 
 
 def has_large(records: Sequence[Record]) -> bool:
@@ -123,26 +134,46 @@ def note_large(cx: sa.Connection) -> None:
     cx.info[LARGE] = True
 
 
-@contextmanager
-def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[Callable[[int], Sequence[Row]]]:
-    """Gives a function that fetches the next rows, at most as many as it is asked for.
+class _Fetching:
+    """Fetches the rows of an open result.
 
-    The rows have the driver's own values: columns of server types need no conversion, and SQLAlchemy's rows would cost
-    more than they hold. Rows that nobody has fetched by the end are dropped.
+    They have the driver's own values: columns of server types need no conversion, and SQLAlchemy's rows would cost more
+    than they hold. pyodbc's rows have a type of their own, which SQLAlchemy would not take as parameters.
     """
-    result = cx.execute(query.execution_options(stream_results=True))
-    ahead = [result.fetchone()]  # SQLAlchemy has fetched it already
 
-    def fetch(count: int) -> Sequence[Row]:
-        if not ahead:
-            rows: Sequence[Row] = result.cursor.fetchmany(count)
-            # pyodbc's rows have a type of their own, which SQLAlchemy would not take as parameters.
+    def __init__(self, result: sa.CursorResult[Any]) -> None:
+        self._cursor: Any = result.cursor
+        self._ahead = [result.fetchone()]  # SQLAlchemy has fetched it already
+
+    def many(self, count: int) -> Sequence[Row]:
+        """The next rows, at most `count`; fewer only at the end."""
+        if not self._ahead:
+            rows: Sequence[Row] = self._cursor.fetchmany(count)
             return rows if not rows or type(rows[0]) is tuple else list(map(tuple, rows))
-        first = ahead.pop()
-        return [] if first is None else [tuple(first), *(fetch(count - 1) if count > 1 else ())]
+        first = self._ahead.pop()
+        return [] if first is None else [tuple(first), *(self.many(count - 1) if count > 1 else ())]
 
+    def within(self, max_bytes: int) -> tuple[list[Row], int]:
+        """The rows up to and with the one that makes them exceed `max_bytes`, and their size. Fetches them one by one,
+        but in one call of a driver whose calls go to another thread."""
+        if not (first := self.many(1)):
+            return [], 0
+        size = _size(first)
+
+        def further(cursor: Any) -> tuple[list[Row], int]:
+            return _up_to(map(tuple, iter(cursor.fetchone, None)), size, max_bytes)
+
+        in_one_call = getattr(self._cursor, "in_one_call", None)
+        rows, size_of_all = further(self._cursor) if in_one_call is None else in_one_call(further)
+        return [*first, *rows], size_of_all
+
+
+@contextmanager
+def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[_Fetching]:
+    """Fetches the query's rows. Rows that nobody has fetched by the end are dropped."""
+    result = cx.execute(query.execution_options(stream_results=True))
     try:
-        yield fetch
+        yield _Fetching(result)
     except cx.dialect.loaded_dbapi.Error as error:
         raise sa.exc.DBAPIError(None, None, error) from None
     finally:
