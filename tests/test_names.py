@@ -1,10 +1,15 @@
 """No word stands for two things, and no name shadows another."""
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
+from backup.core.suggestions import quantity
 from tests.sources import trees
 
 BACKUP = Path("backup")
@@ -66,3 +71,34 @@ def test_no_parameter_and_no_local_has_the_name_of_what_its_module_defines_or_im
             where = getattr(function, "name", "a lambda")
             shadowed += [f"{path.relative_to(BACKUP)}: {where}: {name}" for name in (local & known) - shared]
     assert shadowed == []
+
+
+COUNTED = re.compile(
+    r" ((more|other|older|later) )?(records|rows|services|tables|runs|entries|columns|documents|containers|sinks|syncs|"
+    r"changes|images|statements|differences|hours|minutes|keys|jobs|parts|indexes|sides)\b"
+)
+
+
+def test_what_a_message_counts_is_right_for_one_as_well() -> None:
+    """`1 records`: `quantity` spells number and noun. A constant never is 1."""
+    wrong = []
+    for path, module in modules():
+        texts = [node for node in ast.walk(module) if isinstance(node, ast.JoinedStr)]
+        wrong += [
+            f"{path.relative_to(BACKUP)}:{text.lineno}"
+            for text in texts
+            for value, after in pairwise(text.values)
+            if isinstance(value, ast.FormattedValue)
+            and not (isinstance(value.value, ast.Name) and value.value.id.isupper())
+            and isinstance(after, ast.Constant)
+            and COUNTED.match(str(after.value))
+        ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 rows are"), (1, "1 row is"), (1.0, "1 row is"), (1.5, "1.5 rows are"), (10**7, "10000000 rows are")],
+)
+def test_a_quantity_has_the_noun_and_the_verb_of_its_number(number: float, text: str) -> None:
+    assert quantity(number, "row is", "rows are") == text

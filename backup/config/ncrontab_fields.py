@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from backup.core.suggestions import quoted
+from backup.core.suggestions import quantity, quoted
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -60,9 +60,7 @@ def faults_of(schedule: str) -> list[str]:
     texts = schedule.split()
     if len(texts) == len(_FIELDS):
         return [fault for field, text in zip(_FIELDS, texts, strict=True) if (fault := _fault(field, text))]
-    count_fault = (
-        f"it has {len(texts)} field{'' if len(texts) == 1 else 's'} and takes six: {_ORDER}, as in 0 0 0 * * *"
-    )
+    count_fault = f"it has {quantity(len(texts), 'field')} and takes six: {_ORDER}, as in 0 0 0 * * *"
     last_fault = _fault(_FIELDS[-1], texts[-1]) if len(texts) > 1 else None  # the day of week comes last in every cron
     return [count_fault, *([last_fault] if last_fault else [])]
 

@@ -33,9 +33,13 @@ def quoted(text: str) -> str:
     return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}…")
 
 
-def quantity(number: int, thing: str) -> str:
-    """Returns `1 record`, `2 records`. The plural of the thing adds an s."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def quantity(number: float, thing: str, things: str | None = None) -> str:
+    """Returns `1 record`, `2 records`: the number, and the thing in the singular or the plural.
+
+    `things` is the plural, if it does not just add an s: `quantity(2, "table is", "tables are")`.
+    """
+    spelled = f"{number:g}" if isinstance(number, float) else str(number)
+    return f"{spelled} {thing}" if number == 1 else f"{spelled} {things or f'{thing}s'}"
 
 
 def subject(setting: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from backup.config.given_services import ALL
 from backup.core.errors import ConfigError, SourceMissing
+from backup.core.suggestions import quantity
 from backup.services.registry import Registry
 from backup.stores import Shape, Store
 
@@ -127,7 +128,7 @@ def fill(registry: Registry) -> dict[str, int]:
                 continue
             if count:
                 raise ConfigError(
-                    f"The {source.place.label} has {count} records. Nothing was written.",
+                    f"The {source.place.label} has {quantity(count, 'record')}. Nothing was written.",
                     hint="sample fills empty sources only.",
                 )
     return {name: put(registry, name, map(SAMPLES[name].record, range(1, SAMPLES[name].count + 1))) for name in names}

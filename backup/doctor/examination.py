@@ -10,6 +10,7 @@ from backup.config.settings import Settings
 from backup.core.errors import BackupError
 from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
+from backup.core.suggestions import quantity
 from backup.doctor.app_parts import host_findings, job_findings, storage_checks, timer_findings, version_findings
 from backup.doctor.findings import ALL_SECONDS, SERVER_SECONDS, Check, Finding, Grade, findings_of, fine, wrong
 from backup.doctor.identities import identity_checks
@@ -120,7 +121,7 @@ def _others_on(
         side = first[key][0]
         number = sum(place_key(examiner, other) == key for other, _ in readable) - 1
         if number:
-            text = f"{number} other sides there were not looked at"
+            text = f"{quantity(number, 'other side there was', 'other sides there were')} not looked at"
             findings.append(Finding(Grade.WARNING, subject_of(side), "others", text, "Mend the connection first."))
     return findings
 

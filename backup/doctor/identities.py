@@ -8,6 +8,7 @@ from functools import partial
 
 from backup.config.settings import Settings
 from backup.core.model import Now
+from backup.core.suggestions import quantity
 from backup.doctor.findings import Check, Finding, Grade, fine
 from backup.stores import Side
 from backup.stores.tokens import TokenWanted, ask_token, storage_token, token_of
@@ -40,7 +41,10 @@ def _look(token: TokenWanted, now: Now) -> Iterator[Finding]:
         return
     seconds = (datetime.fromtimestamp(ends_at, UTC) - now()).total_seconds()
     if seconds <= 0:
-        text = f"by this machine's clock the token of {who} for {token.scope} ended {round(-seconds / 60)} minutes ago"
+        past = quantity(round(-seconds / 60), "minute")
+        text = f"by this machine's clock the token of {who} for {token.scope} ended {past} ago"
         yield Finding(Grade.FAILED, "identity", "token", text, _ENDED)
         return
-    yield fine("identity", "token", f"{who} has a token for {token.scope}, for {round(seconds / 60)} minutes")
+    yield fine(
+        "identity", "token", f"{who} has a token for {token.scope}, for {quantity(round(seconds / 60), 'minute')}"
+    )

@@ -61,7 +61,7 @@ def server_check(examiner: Examiner, side: Side, spec: ServiceSpec | None) -> Ch
     def work() -> Iterator[Finding]:
         if spec is None and is_cosmos(side):
             number = len(list_places(side, examiner.limits))
-            yield fine(subject, "connection", f"answers; {number} containers")
+            yield fine(subject, "connection", f"answers; {quantity(number, 'container')}")
             return
         store = open_store(side, spec.rules, examiner.limits) if spec is not None else _any_table(examiner, side)
         try:

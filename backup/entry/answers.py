@@ -14,6 +14,7 @@ from backup.core import errors
 from backup.core.log import redact
 from backup.core.model import Now, Record, typed_key, utc_now
 from backup.core.run_values import Counts, Run
+from backup.core.suggestions import quantity
 from backup.mirror.comparison import Report
 from backup.mirror.proof import DifferenceKind
 from backup.runs.changes import RunChanges, by_service, counts_of
@@ -136,7 +137,8 @@ def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     in_progress = sum(outcome.in_progress for outcome in outcomes)
     if answer.status != 200 or not in_progress:
         return answer
-    return Answer(202, answer.body | {"Message": f"{in_progress} of {len(outcomes)} syncs are in progress"})
+    of_all = f"{in_progress} of {quantity(len(outcomes), 'sync')} {'is' if in_progress == 1 else 'are'}"
+    return Answer(202, answer.body | {"Message": f"{of_all} in progress"})
 
 
 def shape_restores(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:

@@ -41,7 +41,7 @@ def answer_test(settings: Settings, now: Now = utc_now) -> Answer:
     rows = [_row(sink, error) for sink, error in zip(sinks, errors, strict=True)]
     sent = sum(error is None for error in errors)
     status = 200 if sent == len(sinks) else 207 if sent else 503
-    summary = f"{sent} of {len(sinks)} sinks took the test event"
+    summary = f"{sent} of {quantity(len(sinks), 'sink')} took the test event"
     return Answer(status, {"success": status == 200, "message": summary, "sinks": rows})
 
 

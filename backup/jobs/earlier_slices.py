@@ -9,6 +9,7 @@ from typing import Any
 
 from backup.core.errors import SetFailed, SetNotWhole
 from backup.core.run_values import Counts, Proof, Run, Status, Verb
+from backup.core.suggestions import quantity
 from backup.jobs.job import Job, State
 from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.run_records import RunRecords
@@ -34,7 +35,8 @@ def run_so_far(run: Run, job: Job, records: RunRecords) -> RunSoFar:
     if failed:
         names = first_of([f"{of_service['service']} ({of_service.get('errorKind')})" for of_service in failed])
         text = (
-            f"{len(failed)} services of {run.service} failed: {names}. {failed[0]['service']}: {failed[0].get('error')}"
+            f"{quantity(len(failed), 'service')} of {run.service} failed: {names}. "
+            f"{failed[0]['service']}: {failed[0].get('error')}"
         )
         is_whole = run.service not in {of_service["service"] for of_service in failed}
         failure = _failure(text, failed[0].get("hint"), is_whole=is_whole)

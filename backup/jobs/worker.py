@@ -29,6 +29,7 @@ from backup.core.errors import (
 from backup.core.log import event, redact
 from backup.core.model import Now
 from backup.core.run_values import Counts, Run, Trigger, Verb
+from backup.core.suggestions import quantity
 from backup.core.unexpected import as_backup_error
 from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
@@ -164,7 +165,7 @@ class JobWorker:
             return self._records.leave(job, State.SUCCEEDED, **run_fields, error=None, error_kind=None, hint=None)
         if may_pass(error) and job.retries < RETRIES:
             seconds = 60 * 2 ** (job.retries + 1) * random.uniform(1, 1.25)  # noqa: S311 - to spread, not to hide
-            reason = f"{redact(str(error))} The next attempt is in about {round(seconds / 60)} minutes."
+            reason = f"{redact(str(error))} The next attempt is in about {quantity(round(seconds / 60), 'minute')}."
             fields = {**run_fields, **error_fields, "retries": job.retries + 1, "sync_id": None}
             fields["due_at"] = now + timedelta(seconds=seconds)
             return self._ring(self._records.leave(job, State.SCHEDULED, reason, **fields), seconds)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from backup.core.errors import BadRequest, ConfigError, GuardTripped
+from backup.core.suggestions import quantity
 from backup.stores import Store
 
 _HINT = (
@@ -52,7 +53,7 @@ class Guard:
         if allowed or deletes == 0:
             return
         stands = "A dry run changes nothing." if dry_run else _STANDS
-        figures = f"{deletes} of {records_before} records would be deleted"
+        figures = f"{deletes} of {quantity(records_before, 'record')} would be deleted"
         to_match = f"{figures} to match the {label}, {_percent(deletes, records_before)}"
         if records_to_match == 0:
             raise GuardTripped(f"The {label} holds no records: {figures}. Nothing was deleted.", hint=_HINT)
@@ -77,8 +78,8 @@ class Guard:
         """Raises GuardTripped when so many updates of the backup's `records` are too many. Changes nothing."""
         if self._beyond(self.max_update_percent, updates, records):
             raise GuardTripped(
-                f"{updates} of {records} records would be updated to match the {label}, {_percent(updates, records)}; "
-                f"MaxUpdatePercent is {self.max_update_percent:g}. Nothing was changed.",
+                f"{updates} of {quantity(records, 'record')} would be updated to match the {label}, "
+                f"{_percent(updates, records)}; MaxUpdatePercent is {self.max_update_percent:g}. Nothing was changed.",
                 hint=_HINT,
             )
 

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from backup.core.errors import NotVerified
 from backup.core.model import Chunk, Key, StampRow
 from backup.core.run_values import Proof
+from backup.core.suggestions import quantity
 from backup.mirror import proof
 from backup.mirror.compared import Compared
 from backup.mirror.differing_parts import stamp_rows
@@ -55,10 +56,13 @@ def check_written(pair: StorePair, keys: Collection[Key], before: Compared) -> N
     differing = proof.differences(source_stamps, backup_stamps)
     wrong = sum(source_stamps.get(key) == before.source_stamps.get(key) for key in differing)
     if wrong:
-        raise NotVerified(
-            f"{wrong} records of the {pair.backup.place.label} differ from the source right after they were written. "
-            "Nothing was deleted."
+        label = pair.backup.place.label
+        differ = quantity(
+            wrong,
+            f"record of the {label} differs from the source right after it was",
+            f"records of the {label} differ from the source right after they were",
         )
+        raise NotVerified(f"{differ} written. Nothing was deleted.")
 
 
 def _proven_since(pair: StorePair, before: Compared) -> Proof | None:

@@ -13,6 +13,7 @@ from backup.core.errors import BackupError, RecordsSetAside
 from backup.core.log import event, redact
 from backup.core.model import Key
 from backup.core.run_values import Counts, Proof
+from backup.core.suggestions import quantity
 from backup.mirror.set_aside import Refusal
 
 CHANGES_NAMED = 1_000
@@ -83,7 +84,7 @@ class Tally:
             self.tell(self.counts)
         if self.counts.failed > self.max_failed:
             raise RecordsSetAside(
-                f"More than {self.max_failed} records could not be read or written, so the run stopped. "
+                f"More than {quantity(self.max_failed, 'record')} could not be read or written, so the run stopped. "
                 f"{self._first()} What was written before stays."
             )
 
@@ -92,14 +93,13 @@ class Tally:
         failed = self.counts.failed
         if not failed:
             return None
-        subject = "1 record" if failed == 1 else f"{failed} records"
         rest = "everything else was done"
         if self.withheld:
             rest += (
-                f", except the deletes of {self.withheld} records that only the backup has. The source has keys that "
-                "cannot be read; they may be the keys of these records"
+                f", except {quantity(self.withheld, 'delete')}. The source has keys that cannot be read; they may be "
+                "the keys of what seems to be gone from it"
             )
-        return RecordsSetAside(f"{subject} could not be read or written; {rest}. {self._first()}")
+        return RecordsSetAside(f"{quantity(failed, 'record')} could not be read or written; {rest}. {self._first()}")
 
     def _first(self) -> str:
         key, reason = next(iter(self.failures.items()), ("unknown", "unknown"))

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
+from backup.core.suggestions import quantity
 from backup.jobs.desk import Desk
 from backup.jobs.events import OVERDUE_HINT, hours, safe
 from backup.notify.delivery import delivery_of
@@ -38,7 +39,7 @@ def concerns_now(settings: Settings, desk: Desk, entries: Sequence[str]) -> list
 
 def _of_silence(silence: Silence) -> Concern:
     error = silence.failure.get("error")
-    limit = f"{hours(silence.limit):g} hours"
+    limit = quantity(hours(silence.limit), "hour")
     return Concern(
         f"No sync has succeeded for longer than {limit} (MaxAgeHours).",
         silence.service,

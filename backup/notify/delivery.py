@@ -127,7 +127,7 @@ class _Work:
             if len(items) - number > WAITING_AT_MOST:
                 self._give_up(item, f"more than {WAITING_AT_MOST} events wait for it")
             elif time_of(item) < oldest:
-                self._give_up(item, f"it has waited for {self._sink.keep.total_seconds() / 3600:g} hours")
+                self._give_up(item, f"it has waited for {self._sink.keep.total_seconds() / 3600:g} h")
             else:
                 kept.append(item)
         now = self._now()

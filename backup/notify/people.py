@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from backup.core.suggestions import did_you_mean
+from backup.core.suggestions import did_you_mean, quantity
 from backup.jobs.events import DIGEST, OVERDUE, RECOVERED, TEST
 from backup.notify.sink import NamedSink, NotDelivered, Send, install_hint
 
@@ -71,7 +71,8 @@ def message_of(event: Mapping[str, Any]) -> tuple[str, str]:
     if kind == OVERDUE:
         last = f"The last one was at {data['lastSuccess']}." if data.get("lastSuccess") else "There has been none yet."
         lines = [
-            f"No sync of {service} has succeeded for {data['ageHours']} hours; {data['maxAgeHours']} are allowed.",
+            f"No sync of {service} has succeeded for {quantity(data['ageHours'], 'hour')}; "
+            f"{quantity(data['maxAgeHours'], 'is', 'are')} allowed.",
             last,
             *_error_lines(data),
         ]
@@ -88,7 +89,7 @@ def message_of(event: Mapping[str, Any]) -> tuple[str, str]:
 
 def _digest(data: Mapping[str, Any]) -> tuple[str, str]:
     bad = data["failed"] + len(data["overdue"])
-    title = f"Backup: {data['completed']} syncs completed, {data['failed']} failed"
+    title = f"Backup: {quantity(data['completed'], 'sync')} completed, {data['failed']} failed"
     lines = [f"From {data['from']} to {data['to']}."]
     lines += [f"{name} is silent: no sync has succeeded for too long." for name in data["overdue"]]
     for row in data["services"]:

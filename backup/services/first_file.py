@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from backup.core.suggestions import quantity
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.left_out import as_left_out, left_out_texts
 from backup.services.set_specs import unique_key
@@ -43,7 +44,9 @@ def first_file(
         )
     tables = [place for place in places if not place.is_view]
     keyless = [table for table in tables if not table.primary_key and not table.unique_keys]
-    lines = [f'tables = ["*"]                   # {len(tables)} tables now; later ones too, see on_new_table']
+    lines = [
+        f'tables = ["*"]                   # {quantity(len(tables), "table")} now; later ones too, see on_new_table'
+    ]
     own = [table for table in tables if table.name.rpartition(".")[2].lower() in OWN_NAMES and table not in keyless]
     if keyless or own:
         names = ", ".join(json.dumps(table.name, ensure_ascii=False) for table in [*keyless, *own])

@@ -10,6 +10,7 @@ from backup.core.conditions import condition_text
 from backup.core.errors import BackupError, GuardTripped, NotInitialized, RecordsSetAside
 from backup.core.model import utc_now
 from backup.core.run_values import Run
+from backup.core.suggestions import quantity
 from backup.core.unexpected import as_backup_error
 from backup.mirror.planned_changes import PlannedChanges
 from backup.runs import upgrade
@@ -155,7 +156,9 @@ def _with_changes(registry: Registry, plan: ServicePlan) -> ServicePlan:
     old = spec.renamed_from
     stay = rules.keeps_deleted and planned.deletes
     notes = [_RENAMED.format(old.table)] if old is not None else []
-    notes += [*([f"deletes is keep: the {planned.deletes} stay in the backup, each with the time."] if stay else [])]
+    if stay:
+        copies = quantity(planned.deletes, "copy stays", "copies stay")
+        notes.append(f"deletes is keep: {copies} in the backup, each with the time.")
     notes += [*_drift_notes(drift), *map(_COMES_BACK.format, sorted(unfilled))]
     notes += [*_rules_notes(spec, registry.get(service)), *version_hints(spec, listed)]
     notes += _obstacle_notes(spec, registry.get(service))
@@ -210,7 +213,7 @@ def version_hints(spec: ServiceSpec, listed: Listed | None) -> list[str]:
     copied = sum(spec.rules.takes(column.name) for column in listed.columns)
     return [
         f'{" and ".join(alike)} may be a version. If every write changes it, version = ["{alike[0]}"] lets a sync read '
-        f"this column alone, and not the content of all {copied} columns."
+        f"this column alone, and not the content of {quantity(copied, 'column')}."
     ]
 
 

@@ -12,6 +12,7 @@ from backup.core.errors import BackupError, Cancelled, Interrupted, Locked, SetF
 from backup.core.log import redact
 from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status
+from backup.core.suggestions import quantity
 from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import Observer, Outcome
 
@@ -141,8 +142,8 @@ def _set_failed(name: str, failures: Sequence[tuple[str, BackupError]], number: 
     done = number - len(failures) - unfinished
     kind = SetNotWhole if name in dict(failures) else SetFailed
     return kind(
-        f"{len(failures)} of {number} services of {name} failed: {named}. "
-        f"{done} {'was' if done == 1 else 'were'} done. {failures[0][0]}: "
+        f"{len(failures)} of {quantity(number, 'service')} of {name} failed: {named}. "
+        f"{quantity(done, 'was', 'were')} done. {failures[0][0]}: "
         f"{failures[0][1]}",
         hint=failures[0][1].hint or None,
         errors=tuple(error for _, error in failures),

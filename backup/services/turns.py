@@ -14,6 +14,7 @@ from backup.core.errors import BackupError, Locked, RecordsSetAside, StoreUnavai
 from backup.core.log import event, redact
 from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
+from backup.core.suggestions import quantity
 from backup.core.unexpected import as_backup_error
 from backup.runs.runner import Observer, Outcome, Turn
 from backup.services.service import Options, SyncService
@@ -131,7 +132,7 @@ class SyncInTurn(Observer):
     def outcome(self) -> Outcome:
         """Returns how it ended, or a run in progress. Waits until it has begun, but not for its turn."""
         if not self._has_turn.is_set():
-            note = f"It waits for its turn: {self.at_once} services are synced at once."
+            note = f"It waits for its turn: {quantity(self.at_once, 'service is', 'services are')} synced at once."
             run = new_run(self.service, Verb.SYNC, self._trigger, self._options)
             return Outcome(replace(run, sync_id="", notes=(note,)))
         self._has_begun.wait()

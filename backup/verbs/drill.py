@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from backup.core.run_values import Counts
+from backup.core.suggestions import quantity
 from backup.mirror.comparison import Depth, verify
 from backup.runs.runner import Session
 from backup.runs.scratch import name_of
@@ -29,7 +30,7 @@ def drill(session: Session) -> None:
         restore(session, scratch, Wish(), elsewhere=True)
         seconds = time.perf_counter() - started
         restored, session.tally.counts = session.tally.counts.inserted, Counts()  # a verify changes nothing
-        session.note(f"Restored {restored} records into a scratch place in {seconds:.1f} s.")
+        session.note(f"Restored {quantity(restored, 'record')} into a scratch place in {seconds:.1f} s.")
         scratch.catalog.match(session.source)
         save, refuse = progress_of(session), session.tally.set_aside
         verify(session.source, scratch, Depth(full=True), session.report, save=save, refuse=refuse)

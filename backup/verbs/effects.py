@@ -8,6 +8,7 @@ from hashlib import blake2b
 from backup.core.errors import StoreError
 from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Action, Image, Key, Record
+from backup.core.suggestions import quantity
 from backup.runs.runner import Session
 from backup.stores import Store
 
@@ -96,13 +97,21 @@ class Effects:
         """Notes which records are not as they were written. Raises StoreError when writes or deletes had no effect."""
         label = self._into.place.label
         if self._changed:
+            unlike = quantity(
+                len(self._changed),
+                f"record of the {label} is not as it was",
+                f"records of the {label} are not as they were",
+            )
             self._session.note(
-                f"{len(self._changed)} records of the {label} are not as they were written: a trigger, a column that "
-                f"fills itself, or another program has changed them: {self._named(self._changed)}."
+                f"{unlike} written. A trigger, a column that fills itself, or another program has changed what was "
+                f"written: {self._named(self._changed)}."
             )
         if self._not_done:
+            accepted = quantity(
+                len(self._not_done), "change without an error, but it had", "changes without an error, but they had"
+            )
             raise StoreError(
-                f"The {label} accepted {len(self._not_done)} changes without an error, but they had no effect"
+                f"The {label} accepted {accepted} no effect"
                 f"{'' if self._is_shared else ' or another one'}: {self._named(self._not_done)}. Everything else was "
                 "done.",
                 hint="Look for a trigger, a rule or a policy of the table, or for another program that writes to it.",

@@ -10,6 +10,7 @@ from datetime import datetime
 from backup.core.errors import BadRequest, GuardTripped, NotInitialized, SourceMissing
 from backup.core.model import Action
 from backup.core.run_values import Run, Verb
+from backup.core.suggestions import quantity
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.runs.runner import Session
 from backup.stores import Store
@@ -81,9 +82,10 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
             for batch in extra.batches(into.traits.batch_size):
                 restoring.delete(dict(batch))
         elif len(extra):
-            which = "are only in" if past is None else "that the run inserted are in"
+            which = "{} only in" if past is None else "that the run inserted {} in"
+            records = quantity(len(extra), f"record {which.format('is')}", f"records {which.format('are')}")
             fate = "another run deletes them" if wish.deletes_later else "without delete-extra they stay"
-            session.note(f"{len(extra)} records {which} the {into.place.label}; {fate}.")
+            session.note(f"{records} the {into.place.label}; {fate}.")
     restoring.try_again()
     if not session.run.dry_run:
         session.note(*(() if into.relational is None else into.relational.advance_counters()))
@@ -183,10 +185,10 @@ def _refuse_referred(into: Store, extra: PendingDeletes, beside: Collection[str]
     for batch in extra.batches(into.traits.batch_size):
         rows_of.update(into.relational.referring([key for key, _ in batch], but=beside))
     if rows_of:
-        named = ", ".join(f"{rows} rows of {reference}" for reference, rows in rows_of.items())
+        named = ", ".join(f"{quantity(rows, 'row')} of {reference}" for reference, rows in rows_of.items())
         raise GuardTripped(
-            f"{len(extra)} records would be deleted in the {into.place.label}, to which others refer: {named}. "
-            "Nothing was deleted; what was inserted and updated stands.",
+            f"{quantity(len(extra), 'record')} would be deleted in the {into.place.label}, to which others refer: "
+            f"{named}. Nothing was deleted; what was inserted and updated stands.",
             hint="Delete or change those rows first, or restore without delete-extra. Nothing else lets this pass.",
         )
 
@@ -194,7 +196,10 @@ def _refuse_referred(into: Store, extra: PendingDeletes, beside: Collection[str]
 def _note_deleted(session: Session) -> None:
     kept = session.backup.kept_deletes
     if kept is not None and (deleted := kept.count()):
-        session.note(f"{deleted} records that the source has deleted stay in the backup; they are not restored.")
+        copies = quantity(
+            deleted, "record that the source has deleted stays", "records that the source has deleted stay"
+        )
+        session.note(f"{copies} in the backup and {'is' if deleted == 1 else 'are'} not restored.")
 
 
 def _prepare(session: Session, into: Store) -> bool:

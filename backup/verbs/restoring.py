@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from backup.core.model import Action, Chunk, Key, Record, Stamps, Version, typed_key
 from backup.core.run_values import Run
+from backup.core.suggestions import quantity
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
 from backup.mirror.pair import StorePair
@@ -168,10 +169,11 @@ class Restoring:
         """Notes how many records were not inserted. Raises StoreError or RecordsSetAside when something was not written
         or not deleted."""
         if self._not_inserted:
-            self._session.note(
-                f"{self._not_inserted} records are not in the {self._into.place.label} and were not inserted: the "
-                "backup has only masked values of some of their columns."
+            label = self._into.place.label
+            missing = quantity(
+                self._not_inserted, f"record is not in the {label} and was", f"records are not in the {label} and were"
             )
+            self._session.note(f"{missing} not inserted: the backup has only masked values of some of their columns.")
         self._writing.set_aside_refused()
         self._overwriting.finish()
         if failure := self._tally.failure():

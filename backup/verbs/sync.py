@@ -83,14 +83,16 @@ def _purge_what_is_clear(session: Session, masks: str) -> None:
         began, own_too = session.run.started_at, MASKS_CHANGED in session.run.notes
         purged = session.recycled.purge(session.steps.now() + _SOON if own_too else began)
         if purged:
-            session.note(f"The masks are new: {purged} older images, which may show what they hide, were purged.")
+            images = "older {} that may show what they hide {}"
+            older = quantity(purged, images.format("image", "was"), images.format("images", "were"))
+            session.note(f"The masks are new: {older} purged.")
 
 
 def _leave_the_rest(session: Session) -> None:
     """Notes that changes remain. Such a run proves nothing of the whole, and later runs may not build on it."""
     remaining = session.tally.counts.remaining
-    what = "1 change remains" if remaining == 1 else f"{remaining} changes remain"
-    session.note(f"{what}: this run had a limit of {session.run.limit}. A sync without a limit makes all of them.")
+    changes = quantity(remaining, "change remains", "changes remain")
+    session.note(f"{changes}: this run had a limit of {session.run.limit}. A sync without a limit makes all of them.")
     session.run = replace(session.run, watermark=None)
     session.tally.proof = None
 
@@ -103,8 +105,8 @@ def refuse_expiring(backup: Store, policy: Policy) -> None:
     for name, seconds in backup.catalog.seconds_to_live().items():
         if seconds < lives.get(name, kept_seconds):
             raise SchemaMismatch(
-                f"The container {name} of the {backup.place.label} deletes its documents after {seconds} seconds. "
-                "Nothing was changed.",
+                f"The container {name} of the {backup.place.label} deletes its documents after "
+                f"{quantity(seconds, 'second')}. Nothing was changed.",
                 hint="Turn its time to live off. That of the recycle bin and of SyncHistory may be longer than "
                 "RecycleDays.",
             )

@@ -9,6 +9,7 @@ from backup.core.errors import BadRequest, Conflict, UnknownRun
 from backup.core.key_ranges import KeyRange
 from backup.core.model import Action
 from backup.core.run_values import Run, Status
+from backup.core.suggestions import quantity
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import Kept
 from backup.runs.runner import Session
@@ -56,7 +57,8 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
             del entries, of_backup  # else memory holds them beside the next
     session.note(
         *(
-            f"Column {name} is no longer in the backup: its values of {records} records could not be brought back."
+            f"Column {name} is no longer in the backup: its values of {quantity(records, 'record')} could not be "
+            "brought back."
             for name, records in lost.items()
         )
     )
@@ -123,8 +125,8 @@ def refuse_purged(session: Session, undone: Run) -> None:
     # A record that changed twice in a run has one image. An interrupted run did not record what it changed.
     if kept == 0 < changed or (old and (kept < changed or undone.status is Status.FAILED)):
         raise Conflict(
-            f"The recycle bin has images of {kept} of the {changed} records that the run {undone.sync_id} changed; "
-            "images older than RecycleDays are purged. Nothing was changed.",
+            f"The recycle bin has images of {kept} of the {quantity(changed, 'record')} that the run {undone.sync_id} "
+            "changed; images older than RecycleDays are purged. Nothing was changed.",
             hint="The platform's own backups may reach further back.",
         )
 
@@ -143,7 +145,7 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
     if later:
         named = ", ".join(later[:_NAMED_AT_MOST]) + (" …" if len(later) > _NAMED_AT_MOST else "")
         raise Conflict(
-            f"{len(later)} later runs changed the same records: {named}. Nothing was changed.",
+            f"{quantity(len(later), 'later run')} changed the same records: {named}. Nothing was changed.",
             hint='Undo those as well, newest first: --through on the command line, {"through": true} over HTTP.',
         )
 

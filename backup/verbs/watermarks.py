@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 
 from backup.core.run_values import Run
+from backup.core.suggestions import quantity
 from backup.mirror.writing import Steps
 from backup.runs.runner import Session
 
@@ -73,8 +74,9 @@ def tell_what_was_compared(session: Session) -> None:
     if proof.only_counts:
         at = f"{datetime.fromisoformat(compared):%Y-%m-%d %H:%M}"
         session.note(
-            f"Both sides have {proof.source.records} records. Only those were compared that the source names as "
-            f"written lately. All were compared at {at} UTC, and are every {session.policy.full_every_days:g} days."
+            f"Both sides have {quantity(proof.source.records, 'record')}. Only those were compared that the source "
+            f"names as written lately. All were compared at {at} UTC, and are every "
+            f"{quantity(session.policy.full_every_days, 'day')}."
         )
     elif mark and session.policy.may_count:
         at = run.started_at.isoformat()

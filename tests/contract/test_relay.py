@@ -217,7 +217,7 @@ def test_a_part_that_is_not_empty_after_all_is_left_as_it_is(sql_bench: SqlBench
     with pytest.raises(NotRelayed) as refused:
         relayed(source, backup, keep.recorder(RUN, lambda: NOW))
     assert refused.value.rest == WHOLE
-    assert "Others wrote 1 records" in str(refused.value.error)
+    assert "Others wrote 1 record " in str(refused.value.error)
     assert bench.items("backup").keys() == {2}
     assert inserted(backup) == []
 

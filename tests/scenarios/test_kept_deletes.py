@@ -71,7 +71,7 @@ def done(outcome: Outcome) -> Run:
 
 def test_what_the_source_deleted_stays_with_its_time_and_is_counted_once(shop: Shop) -> None:
     [plan] = plan_of(shop.registry(*KEEP), shop.name("Thing")).services
-    assert plan.notes == ["deletes is keep: the 1 stay in the backup, each with the time."]
+    assert plan.notes == ["deletes is keep: 1 copy stays in the backup, each with the time."]
     before = datetime.now(UTC) - timedelta(seconds=1)
     assert sync(shop).counts == Counts(deleted=1, skipped=3)
     [(at,)] = [(row[-1],) for row in shop.rows('"Thing"') if row[0] == 2]
@@ -150,7 +150,7 @@ def test_a_restore_to_another_place_says_how_many_it_leaves_out(file_shop: Shop)
     target = file_shop.backup.replace("backup.db", "target.db")
     restored = done(service(file_shop).restore(Wish(), to=target))
     assert restored.counts.inserted == 3
-    assert "1 records that the source has deleted stay in the backup; they are not restored." in restored.notes
+    assert "1 record that the source has deleted stays in the backup and is not restored." in restored.notes
     engine = sa.create_engine(target)
     assert [column["name"] for column in sa.inspect(engine).get_columns("Thing")] == ["Id", "Name"]
     engine.dispose()

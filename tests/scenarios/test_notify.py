@@ -352,7 +352,7 @@ def test_the_worker_tells_of_runs_and_of_silence_and_its_health_is_degraded(
         receiver.wait_for(1)
         assert running.timer("ResumeSync") == {}  # returns once the sinks have what waits
         assert sorted(kinds(receiver.events)) == ["sync.completed", "sync.overdue"]  # the other one was only just seen
-        assert post_to(running, "TestNotifications")[1]["message"] == "1 of 1 sinks took the test event"
+        assert post_to(running, "TestNotifications")[1]["message"] == "1 of 1 sink took the test event"
         status, health = post_to(running, "HealthCheck", query="?deep=true")
         assert (status, health["Status"]) == (200, "Degraded")
         reasons = {(reason["Service"], reason["Reason"]) for reason in health["Reasons"]}
@@ -373,7 +373,7 @@ def test_a_command_waits_for_its_sinks_at_its_end_and_health_fails_by_silence(
     assert "MaxAgeHours" in silent.err
     assert "sync.overdue" in kinds(receiver.events)
     tested = cli(tmp_path, settings, "notify", "--test")
-    assert (tested.code, "1 of 1 sinks took the test event" in tested.out) == (0, True)
+    assert (tested.code, "1 of 1 sink took the test event" in tested.out) == (0, True)
     receiver.status = 500
     tested = cli(tmp_path, settings, "notify", "--test", "--json")
     assert (tested.code, tested.json["sinks"][0]["error"]) == (1, "It answered HTTP 500.")

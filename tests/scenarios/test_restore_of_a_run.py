@@ -104,7 +104,7 @@ def test_a_whole_run_is_taken_back_in_the_source_with_its_inserts_only_where_del
     restore = ("restore", "order", "--run", night, "--json", "--yes")
     told = done(command(tmp_path, orders.settings, *restore))
     assert counted(told) == (3, 2, 0, 0)
-    assert any("1 records that the run inserted" in note for note in told["Notes"])
+    assert any("1 record that the run inserted is in" in note for note in told["Notes"])
     assert orders.order.source.contents().keys() == before.keys() | {"order-0021"}
     told = done(command(tmp_path, {**orders.settings}, *restore, "--only", "inserted", "--delete-extra"))
     assert counted(told) == (0, 0, 1, 0)

@@ -522,7 +522,7 @@ def test_a_job_of_a_set_whose_worker_died_later_counts_nothing_twice_and_forgets
     run = desk.runs.get(job.sync_id or "")
     assert run is not None
     assert (run["status"], run["error"], job.error_kind) == ("Failed", job.error, "SetFailed")
-    assert "1 services of shop failed: shop/Keyless (SchemaMismatch)" in str(job.error)
+    assert "1 service of shop failed: shop/Keyless (SchemaMismatch)" in str(job.error)
     assert len(inserted) > 2
 
 

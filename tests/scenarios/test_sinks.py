@@ -219,7 +219,7 @@ def test_a_digest_reads_like_a_letter() -> None:
     }
     data = {"from": "a", "to": "b", "completed": 1, "failed": 1, "overdue": ["order"], "services": [row]}
     title, text = message_of({"type": DIGEST, "data": {**data, "isComplete": True}})
-    assert title == "Backup: 1 syncs completed, 1 failed, 1 silent"
+    assert title == "Backup: 1 sync completed, 1 failed, 1 silent"
     assert "customer: 1 completed, 1 failed; 3 inserted, 0 updated, 1 deleted. Last error: No." in text
 
 

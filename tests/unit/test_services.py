@@ -403,7 +403,7 @@ def test_what_undo_cannot_bring_back_is_told_and_keys_of_another_type_are_refuse
     for file in files:
         run_on(file, "ALTER TABLE Things DROP COLUMN More")
     undone = service.undo(second.sync_id).run
-    assert "Column More is no longer in the backup: its values of 1 records could not be brought back." in undone.notes
+    assert "Column More is no longer in the backup: its values of 1 record could not be brought back." in undone.notes
     assert run_on(files[1], "SELECT Id, Version, Name FROM Things") == [(1, 1, "a"), (2, 1, "c")]
     before = second.started_at
     notes = service.restore(Wish(at=before, overwrite_newer=True)).run.notes

@@ -323,7 +323,7 @@ def test_calls_that_have_time_for_a_chunk_each_make_all_changes_from_the_checkpo
 
 def test_a_source_without_records_never_empties_a_backup() -> None:
     backup = MemoryStore("backup", [record(1)])
-    with pytest.raises(GuardTripped, match="source of test holds no records: 1 of 1 records would be deleted") as error:
+    with pytest.raises(GuardTripped, match="source of test holds no records: 1 of 1 record would be deleted") as error:
         run_sync(MemoryStore("source"), backup, force=True)
     assert error.value.hint
     assert backup.calls == []

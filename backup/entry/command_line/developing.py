@@ -14,6 +14,7 @@ import typer
 from backup.core import interrupts
 from backup.core.errors import ConfigError
 from backup.core.model import utc_now
+from backup.core.suggestions import quantity
 from backup.dev import sample
 from backup.dev.demo import FILES, run_demo
 from backup.dev.demo_set import SHOP_FILES, run_demo_of_a_set
@@ -69,7 +70,7 @@ def sample_command(config: Config = None) -> None:
     """
     with errors_shown(False):
         for name, count in sample.fill(open_registry(config)).items():
-            say(f"{name}: {count} records")
+            say(f"{name}: {quantity(count, 'record')}")
 
 
 def demo_command(

@@ -11,6 +11,7 @@ import typer
 from backup.config.environment import variable_named
 from backup.core.errors import BackupError, ConfigError
 from backup.core.model import SIDES
+from backup.core.suggestions import quantity
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.terminal import errors_shown, plain, say, show_trouble
@@ -126,7 +127,8 @@ def _run(registry: Registry, made: DatabaseGrant) -> bool:
         except BackupError as error:
             show_trouble(type(error).__name__, str(error), error.hint)
             return False
-        say(f"{made.title}: {len(made.statements)} statements were run for {made.grantee.name}.")
+        statements = quantity(len(made.statements), "statement was", "statements were")
+        say(f"{made.title}: {statements} run for {made.grantee.name}.")
         try:
             seen = rights_seen(made, registry.limits)
         except BackupError as error:

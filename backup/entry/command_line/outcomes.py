@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 from backup.core.run_values import Run
+from backup.core.suggestions import quantity
 from backup.entry import http
 from backup.entry.answers import report_of
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
@@ -50,7 +51,7 @@ def as_of_text(at: datetime) -> str:
 def proof_text(run: Run, *, whole: bool = False) -> str:
     """What the run has proven of its two sides; empty if it proves nothing. `whole`: it compared all contents."""
     if run.counts.remaining:
-        return f"{run.counts.remaining} remain"
+        return quantity(run.counts.remaining, "remains", "remain")
     if run.verified is None:
         return ""
     if run.verified:
@@ -95,7 +96,7 @@ def _show_errors(outcomes: Sequence[Outcome]) -> None:
         if outcome.error is not None:
             services_with.setdefault((str(outcome.error), outcome.error.hint), []).append(outcome.run.service)
     for (message, hint), services in services_with.items():
-        for subject in services if len(services) <= TOLD_APART else [f"{len(services)} services"]:
+        for subject in services if len(services) <= TOLD_APART else [quantity(len(services), "service")]:
             show_trouble(subject, message, hint)
 
 
@@ -108,7 +109,7 @@ def _show_all_details(outcomes: Sequence[Outcome], show_more: Callable[[Outcome]
         _show_details(outcome, shared)
         show_more(outcome)
     for note, number in shared.items():
-        say(f"{number} services: {note}", indent="  ")
+        say(f"{quantity(number, 'service')}: {note}", indent="  ")
 
 
 def _show_details(outcome: Outcome, told_together: Collection[str]) -> None:
@@ -117,9 +118,9 @@ def _show_details(outcome: Outcome, told_together: Collection[str]) -> None:
         changes = [(list(key), what) for key, what in outcome.changes]
         changes.sort(key=lambda change: (change[1], natural_order(change[0])))
         rows = [GridRow([plain(what), key_text(key)]) for key, what in changes]
-        number = f"the first {len(rows)}" if len(rows) >= CHANGES_NAMED else str(len(rows))
+        number = "the first " if len(rows) >= CHANGES_NAMED else ""
         show_grid(
-            f"{run.service}: {number} change{'' if len(rows) == 1 else 's'}",
+            f"{run.service}: {number}{quantity(len(rows), 'change')}",
             [GridColumn("Change"), GridColumn("Key")],
             rows,
         )
@@ -180,7 +181,7 @@ def _show_differences(service: str, report: Report) -> None:
     columns += [GridColumn("What differs")] if any(row.cells[2] for row in rows) else []
     total = sum(report.counts[kind] for kind in DifferenceKind)
     first = f"the first {len(rows)} of " if total > len(rows) else ""
-    show_grid(f"{service}: {first}{total} difference{'' if total == 1 else 's'}", columns, rows)
+    show_grid(f"{service}: {first}{quantity(total, 'difference')}", columns, rows)
 
 
 def show_results(answer: http.Answer) -> None:

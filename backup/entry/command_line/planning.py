@@ -12,6 +12,7 @@ import typer
 from backup.config.environment import variable_named
 from backup.config.set_file import FILE_NAME
 from backup.core.errors import ConfigError
+from backup.core.suggestions import quantity
 from backup.entry.command_line.configuration import open_registry, settings_from
 from backup.entry.command_line.grid import GridColumn, GridRow
 from backup.entry.command_line.options import AnyService, AsJson, Config
@@ -109,7 +110,7 @@ def _show(plan: Plan) -> None:
                 say(f"{service.service}: {note}", indent="  ")
     for note, number in services_with.items():
         if number > TOLD_APART:
-            say(f"{number} services: {note}", indent="  ")
+            say(f"{quantity(number, 'service')}: {note}", indent="  ")
     for note in plan.notes:
         say(note, indent="  ")
     for service in plan.services:

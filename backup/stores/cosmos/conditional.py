@@ -11,6 +11,7 @@ from azure.cosmos.exceptions import CosmosBatchOperationError, CosmosHttpRespons
 from backup.core.batched import batched
 from backup.core.errors import TransientStoreError
 from backup.core.model import Image, Key, Record
+from backup.core.suggestions import quantity
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.addresses import moves_of
 from backup.stores.cosmos.container import Address, CosmosContainer
@@ -107,7 +108,8 @@ class ConditionalWrites:
                     break
             else:
                 raise TransientStoreError(
-                    f"Could not write {len(pending)} documents of the {self._access.label}: others kept changing them.",
+                    f"Could not write {quantity(len(pending), 'document')} of the {self._access.label}: others wrote "
+                    "first, each time.",
                     hint="No change of others was overwritten. Try again when fewer programs write to them.",
                 )
         return written, refused

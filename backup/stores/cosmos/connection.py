@@ -114,7 +114,7 @@ class CosmosConnection:
         self._started = started
         if now - started > self._max_call_seconds:
             self._started = None  # the next request has its whole time again, also in a thread of the SDK
-            raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} seconds.")  # type: ignore[no-untyped-call]
+            raise CosmosClientTimeoutError(f"No answer within {self._max_call_seconds:g} s.")  # type: ignore[no-untyped-call]
         if self.check_young is not None and getattr(self._call, "is_fenced", False):
             self._call.is_fenced = False  # the check may send a request itself
             self.check_young()

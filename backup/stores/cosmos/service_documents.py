@@ -9,6 +9,7 @@ from functools import cached_property
 from backup.core.batched import batched
 from backup.core.errors import RecordRefused
 from backup.core.model import WHOLE, Action, Chunk, Image, Key, Record, SideName, Version
+from backup.core.suggestions import quantity
 from backup.stores.cosmos.addresses import Taken
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, own, path_in, texts
@@ -120,7 +121,7 @@ def raise_refused(operation: str, refused: Mapping[Key, str], label: str) -> Non
         return
     key, reason = next(iter(refused.items()))
     raise RecordRefused(
-        f"Could not {operation} {len(refused)} documents in the {label}; all others of the batch were "
+        f"Could not {operation} {quantity(len(refused), 'document')} in the {label}; all others of the batch were "
         f"done. {json.dumps(key_to_json(key))}: {reason}",
         refused=refused,
         in_the_way=[key for key, reason in refused.items() if isinstance(reason, Taken)],

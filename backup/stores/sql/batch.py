@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from backup.core.batched import batched
 from backup.core.errors import StoreError
 from backup.core.model import Action, Image, Key, Record, Stamps
+from backup.core.suggestions import quantity
 from backup.stores.keeping import Accept, Keep
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.prepared import Prepared, Row, values_at
@@ -142,7 +143,8 @@ class SqlBatch:
         elif old and not shape.identity.issuperset(columns):
             self._dialect.update_rows(self._cx, _prepared(shape, "update", columns, dialect), old)
         if new and shape.withholds:
-            raise StoreError(f"{len(new)} records are not in the {shape.label} any more. {_NOT_WHOLE}")
+            gone = quantity(len(new), "record is", "records are")
+            raise StoreError(f"{gone} not in the {shape.label} any more. {_NOT_WHOLE}")
         if new:
             insert = _prepared(shape, "insert", columns, dialect)
             self._dialect.insert_rows(self._cx, insert, new, identity=not shape.identity.isdisjoint(columns))

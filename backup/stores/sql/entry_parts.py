@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from backup.core.batched import batched
 from backup.core.errors import StoreError
+from backup.core.suggestions import quantity
 from backup.stores.sibling import Entry, LongText, Shape
 from backup.stores.sql.engines import Dialect
 
@@ -71,9 +72,11 @@ class EntryParts:
         for part in batched(list(lost), self._dialect.max_parameters):
             lost.difference_update(cx.scalars(sa.select(self._key).where(self._key.in_(part))))
         if lost:
+            accepted = quantity(
+                len(lost), "entry without an error, but it is", "entries without an error, but they are"
+            )
             raise StoreError(
-                f"{self._table.fullname} accepted {len(lost)} entries without an error, but they are not there. "
-                "Nothing of the batch was changed.",
+                f"{self._table.fullname} accepted {accepted} not there. Nothing of the batch was changed.",
                 hint="Look for a trigger, a rule or a policy of that table. It is the app's own, and needs none.",
             )
 

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import ConstraintRefused
 from backup.core.model import Key
+from backup.core.suggestions import quantity
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.tables import whole_schema
 from backup.stores.sql.table import TableShape
@@ -79,9 +80,9 @@ def refuse_to_touch_others(
         if not would_change(reference, dialect) or (stays and dialect.in_process):
             continue
         if count := referring(cx, reference, dialect, shape, keys):
+            referring_rows = quantity(count, f"row of {reference} refers", f"rows of {reference} refer")
             raise ConstraintRefused(
-                f"{count} rows of {reference} refer to rows to delete in the {shape.label}. "
-                "The delete would change them as well.",
+                f"{referring_rows} to rows to delete in the {shape.label}. The delete would change them as well.",
                 hint="Nothing of this batch was deleted. Delete or change those rows first.",
             )
 

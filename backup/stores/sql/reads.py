@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import RecordRefused, Undecoded
 from backup.core.model import WHOLE, Action, Chunk, Image, Key, Record
+from backup.core.suggestions import quantity
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch, key_batches, keys_without_image
 from backup.stores.sql.rows import Rows, first_rows, values_of
@@ -35,7 +36,7 @@ class SqlReads:
             del records
             if left_out.failed:
                 raise RecordRefused(
-                    f"{len(left_out.failed)} records of the {shape.label} could not be transformed.",
+                    f"{quantity(len(left_out.failed), 'record')} of the {shape.label} could not be transformed.",
                     refused=left_out.failed,
                 )
 

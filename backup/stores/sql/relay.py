@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.key_ranges import NumberedKeys
 from backup.core.model import Chunk, Key
+from backup.core.suggestions import quantity
 from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Keep
@@ -116,7 +117,7 @@ def _keep_keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: Relay
         kept += len(keys)
     if kept != relayed.number:
         raise StoreError(
-            f"Others wrote {kept - relayed.number} records into a part of the {shape.label} that was empty."
+            f"Others wrote {quantity(kept - relayed.number, 'record')} into a part of the {shape.label} that was empty."
         )
 
 

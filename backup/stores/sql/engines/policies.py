@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 from backup.core.errors import ConfigError
+from backup.core.suggestions import quantity
 from backup.stores.sql.engines.rights import row_security_hint
 from backup.stores.sql.engines.tables import TableName, whole_schema
 
@@ -73,7 +74,8 @@ def refuse_hidden_on_sql_server(cx: sa.Connection, schema: str, table: str) -> N
     after = cx.scalar(_ROWS, names) or 0
     if seen < (all_rows := min(before, after)):  # others may write meanwhile
         raise ConfigError(
-            f"The security policy {policy} shows this login {seen} of the {all_rows} rows of {schema}.{table}.",
+            f"The security policy {policy} shows this login {seen} of the {quantity(all_rows, 'row')} of "
+            f"{schema}.{table}.",
             hint="A copy of what a login may see would lose the rest. Exempt the app's user in the function of the "
             "policy's filter: … OR USER_NAME() = 'APP'. If rows were just being written, run it again.",
         )
