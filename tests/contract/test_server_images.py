@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from psycopg.errors import LockNotAvailable
 
 from backup.core.errors import ConstraintRefused, LockLost
 from backup.core.key_ranges import KeyRange, count_keys, keys_of
@@ -19,6 +20,7 @@ from backup.recycle_bin.entries import RECYCLE_BIN, Kept
 from backup.stores import ChangesNotRelayed, RangesNotDeleted, Rules, Store, stamps_in
 from backup.stores.exact_json import key_from_text, record_from_text
 from backup.stores.sql import range_deletes
+from backup.stores.sql.batch import SqlBatch
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
@@ -240,6 +242,35 @@ def test_after_a_delete_no_keys_are_told_of_together(it: Recycled, made: list[in
     assert made == [20, 0]
     assert {kept.action for kept in it.of(1).values()} == {Action.DELETED}
     assert len(it.of(1)) == 20
+
+
+@pytest.mark.parametrize("way", ["ranges", "batch", "batch of this process"])
+def test_nobody_changes_a_row_between_its_image_and_its_delete(
+    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    bench, refusals = postgresql_bench, 0
+    bench.create(Item(n) for n in range(1, 4))
+    sides = recycled(bench)
+    run_sync(sides.source, sides.backup)
+    owner, method = (SqlBatch, "images") if "process" in way else (PostgresqlDialect, "make_images")
+    make = getattr(owner, method)
+
+    def interfered(*arguments: Any, **options: Any) -> Any:
+        nonlocal refusals
+        made = make(*arguments, **options)
+        with pytest.raises(LockNotAvailable):
+            bench.sql("backup", "SET LOCAL lock_timeout = 20; UPDATE {table} SET version = 9 WHERE id = 2")
+        refusals += 1
+        return made
+
+    if "process" in way:
+        monkeypatch.setattr(PostgresqlDialect, "make_images", lambda *_: None)
+    monkeypatch.setattr(owner, method, interfered)
+    if way == "ranges":
+        assert ranges_deleted(sides, [(1, 3)]) == [([(1, 3)], 3)]
+    else:
+        sides.delete(numbers(1, 2, 3), 1)
+    assert refusals == 1
 
 
 # --- where this process makes them ------------------------------------------------------------------------------------

@@ -1157,12 +1157,13 @@ def test_what_a_run_reads_of_history_is_one_query() -> None:
 # --- rows that nobody else may change ---------------------------------------------------------------------------------
 
 
-def test_rows_that_are_asked_about_are_locked_until_the_transaction_ends() -> None:
+@pytest.mark.parametrize(("gaps", "hint"), [(True, "UPDLOCK, HOLDLOCK"), (False, "UPDLOCK")])
+def test_rows_that_are_asked_about_are_locked_until_the_transaction_ends(gaps: bool, hint: str) -> None:
     found = parse_connection("Server=db;Database=shop;User Id=app;Password=x", "Source")
     assert isinstance(found, SqlServer)
     things = shape(columns=[COLUMNS[0], COLUMNS[-1]])
-    query = SqlServerDialect(found).locked(things.select).where(things.is_one_of([(1,)]))
-    assert "FROM [my shop].[Things] WITH (UPDLOCK, HOLDLOCK) \nWHERE" in str(query.compile(dialect=dialect()))
+    query = SqlServerDialect(found).locked(things.select, gaps=gaps).where(things.is_one_of([(1,)]))
+    assert f"FROM [my shop].[Things] WITH ({hint}) \nWHERE" in str(query.compile(dialect=dialect()))
 
 
 def test_rights_are_spelled_for_any_name_and_a_named_identity() -> None:

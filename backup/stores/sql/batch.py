@@ -65,16 +65,19 @@ class SqlBatch:
                 row_keys.add(key)
         return row_keys & asked_keys
 
-    def images(self, keys: Sequence[Key], action: Action, *, locked: bool = False) -> tuple[list[Image], int]:
+    def images(
+        self, keys: Sequence[Key], action: Action, *, locked: bool = False, to_decide: bool = False
+    ) -> tuple[list[Image], int]:
         """Images of the first rows of these keys, up to the byte limit, and their size in bytes.
 
         No image means that none of the keys has a row. `locked`: nobody else changes these rows until the transaction
-        ends, and the images have stamps.
+        ends. `to_decide`: the images have stamps, nobody inserts one of these keys where the server can hold that, and
+        a server that ignores locks of a query is made to lock.
         """
         shape, asked_keys = self._shape, set(keys)
-        select = self._dialect.locked(shape.select) if locked else shape.select
+        select = self._dialect.locked(shape.select, gaps=to_decide) if locked else shape.select
         plain_names = (c.name for c in shape.columns if not (c.computed or c.identity or c.key_position))
-        if locked and (name := next(plain_names, None)) is not None:
+        if to_decide and (name := next(plain_names, None)) is not None:
             self._dialect.lock(self._cx, shape.table.c[name], shape.is_one_of(keys))
         query = select.where(shape.is_one_of(keys))
         largest = self._dialect.largest_row_bytes(self._cx, shape.table, query)
@@ -88,7 +91,7 @@ class SqlBatch:
                 if row is not None:
                     [record] = shape.records(shape.names, [tuple(row)])
                     images[key] = dataclasses.replace(self._image(record, action), key=key)
-        return (self._stamped(images.values()) if locked else list(images.values())), size
+        return (self._stamped(images.values()) if to_decide else list(images.values())), size
 
     def _stamped(self, images: Collection[Image]) -> list[Image]:
         """The images, with a stamp where the row belongs to the service."""
@@ -211,7 +214,7 @@ class SqlBatch:
                 continue
             left = list(part)
             while left:
-                images, size = self.images(left, action, locked=accept is not None)
+                images, size = self.images(left, action, locked=True, to_decide=accept is not None)
                 left = keys_without_image(left, images)
                 if accept is not None:
                     refused = {image.key for image in images if not accept(image)}

@@ -175,8 +175,9 @@ class Dialect(Protocol):
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         """A function that ends the call that waits on this connection. For any thread. It asks the server nothing."""
 
-    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
-        """The query, made to lock its rows until the transaction ends. Nobody else can change them until then."""
+    def locked(self, query: sa.Select[Any], *, gaps: bool = True) -> sa.Select[Any]:
+        """The query, made to lock its rows until the transaction ends. Nobody else can change them until then. With
+        `gaps`, nor can anybody insert a key that it did not find, where the server can prevent that."""
 
     @staticmethod
     def locked_for_share(query: sa.Select[Any]) -> sa.Select[Any]:

@@ -157,10 +157,10 @@ class SqlServerDialect(DialectDefaults):
 
         return leave
 
-    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+    def locked(self, query: sa.Select[Any], *, gaps: bool = True) -> sa.Select[Any]:
         # HOLDLOCK: nobody can insert a key that the query did not find.
         [table] = query.get_final_froms()
-        return query.with_hint(table, "WITH (UPDLOCK, HOLDLOCK)", "mssql")
+        return query.with_hint(table, "WITH (UPDLOCK, HOLDLOCK)" if gaps else "WITH (UPDLOCK)", "mssql")
 
     @staticmethod
     def locked_for_share(query: sa.Select[Any]) -> sa.Select[Any]:

@@ -158,7 +158,7 @@ class PostgresqlDialect(DialectDefaults):
     def cut(self, cx: sa.Connection) -> Callable[[], None]:
         return cut(cx.connection.driver_connection)
 
-    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+    def locked(self, query: sa.Select[Any], *, gaps: bool = True) -> sa.Select[Any]:  # noqa: ARG002
         return query.with_for_update()
 
     @staticmethod

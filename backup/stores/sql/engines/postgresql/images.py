@@ -38,7 +38,8 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
         "Version": _listed(images.version),
         "Record": _record(images.columns),
     }
-    entries = images.entries(made, condition)
+    # Locked, so that nobody changes a row between its image and what this transaction does to it.
+    entries = images.entries(made, condition).with_for_update(of=images.key.table, key_share=True)
     # To look for each entry costs a quarter more than this one look, and ON CONFLICT twice as much. If two transactions
     # add one entry, the second is refused, and tried again.
     if cx.scalar(sa.select(sa.exists().where(images.ids()))):

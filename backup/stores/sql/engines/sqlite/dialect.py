@@ -145,7 +145,7 @@ class SqliteDialect(DialectDefaults):
 
         return interrupt
 
-    def locked(self, query: sa.Select[Any]) -> sa.Select[Any]:
+    def locked(self, query: sa.Select[Any], *, gaps: bool = True) -> sa.Select[Any]:  # noqa: ARG002
         return query  # `writing` has locked the file
 
     @staticmethod
