@@ -1,4 +1,4 @@
-"""Writes the table of docs/cost.md anew, from the prices, measured figures and assumptions of docs/prices.json."""
+"""Writes the table of docs/cost.md again, from the prices, measured figures and assumptions of docs/prices.json."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _shown(amount: float) -> str:
 
 
 def with_table(page: str, known: Mapping[str, Any]) -> str:
-    """Returns the page with its table made anew."""
+    """Returns the page with its table made again."""
     return _TABLE.sub(lambda _: table(known), page)
 
 

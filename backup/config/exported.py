@@ -45,7 +45,7 @@ def exported_settings(given: Mapping[str, str], secrets: frozenset[str], toml: s
 
 def exported_toml(text: str) -> Exported:
     """Returns backup.toml. A connection string that is not the reference to one variable becomes `${SET_SOURCE}` or
-    `${SET_BACKUP}`; then the file is written anew, without its comments. Else the text stays as it is."""
+    `${SET_BACKUP}`; then the file is written again, without its comments. Else the text stays as it is."""
     document = tomllib.loads(text)
     changed = False
     for name, section in document.get("set", {}).items():

@@ -17,7 +17,7 @@ _FOR_TABLES = {
     "columns": "A transform can leave properties of documents out",
     "key": "A document's key is its partition key and its id",
     "types": "A property of a document has no declared type",
-    "renamed_from": "Cosmos DB cannot rename a container: the next sync copies it anew, and the old copy stays",
+    "renamed_from": "Cosmos DB cannot rename a container: the next sync copies it again, and the old copy stays",
 }
 _FOR_CONTAINERS = {
     "throughput": "A table has no request units",

@@ -260,7 +260,7 @@ def _known_names(variables: Mapping[str, str]) -> dict[str, str]:
 
 @lru_cache(maxsize=4)  # each request asks several times, and hundreds of services take long to parse
 def _read(items: tuple[tuple[str, str], ...], text: SetText | None) -> Settings:
-    """Parses the variables and the text of the sets. Raises as `load_settings` does, each time anew."""
+    """Parses the variables and the text of the sets. Raises as `load_settings` does, each time again."""
     variables = dict(items)
     own = {name.lower(): name for name in _own_names()}
     known = _known_names(variables)

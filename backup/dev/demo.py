@@ -27,7 +27,7 @@ def demo_registry(folder: Path) -> Registry:
 
 
 def run_demo(folder: Path, show: Callable[[str, list[Outcome]], None]) -> Registry:
-    """Makes the databases anew, runs the four syncs and shows each with its title; returns the services.
+    """Makes the databases again, runs the four syncs and shows each with its title; returns the services.
 
     Removes only files with the demo's own names from the folder. Raises ConfigError if there can be no such folder.
     """

@@ -43,7 +43,7 @@ _SHOP = (
 
 
 def run_demo_of_a_set(folder: Path, show: Callable[[str, list[Outcome]], None]) -> None:
-    """Makes the shop anew, syncs all its tables, deletes a row in the source and brings it back from the backup.
+    """Makes the shop again, syncs all its tables, deletes a row in the source and brings it back from the backup.
 
     Removes only files with the demo's own names from the folder.
     """

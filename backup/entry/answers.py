@@ -66,7 +66,7 @@ def _json(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP status, a body that `json` writes, and headers in addition to the usual ones. An answer that is no JSON
+    """An HTTP status, a body that `json` writes, and headers in addition to the usual ones. An answer that is not JSON
     has a `text` and its `media` type instead."""
 
     status: int

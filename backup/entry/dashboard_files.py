@@ -44,7 +44,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # may be kept, and is asked for anew: the files of two releases do not mix
+    "Cache-Control": "no-cache",  # may be kept, and is asked for again: the files of two releases do not mix
 }
 
 

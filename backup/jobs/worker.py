@@ -67,7 +67,7 @@ class JobWorker:
         slice_seconds: float | None,
         also: Observer = NOBODY,
     ) -> None:
-        """`make_registry` makes the registry for each job anew; it gets the watcher of the job's runs. `also` hears of
+        """`make_registry` makes the registry for each job again; it gets the watcher of the job's runs. `also` hears of
         them once they are recorded."""
         self._make_registry, self._records, self._runs, self._doorbell = make_registry, records, runs, doorbell
         self._now, self._slice_seconds, self._also = now, slice_seconds, also

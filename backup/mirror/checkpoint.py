@@ -116,7 +116,7 @@ class Checkpoint:
     def from_text(cls, text: str | None) -> Checkpoint:
         """Returns the checkpoint that `to_text` wrote.
 
-        A text that is no checkpoint gives the start of a walk and a line in the log.
+        A text that is not a checkpoint gives the start of a walk and a line in the log.
         """
         try:
             return cls._read(text or "")

@@ -111,7 +111,7 @@ def went_back(source: Version, backup: Version) -> bool:
     """Returns whether the source's version is lower than the backup's. Two versions that have no order give False."""
     try:
         return bool(source.value[0] < backup.value[0])  # a second field, such as a status, has no order
-    except (TypeError, ArithmeticError, IndexError):  # two types, a decimal that is no number, or no version fields
+    except (TypeError, ArithmeticError, IndexError):  # two types, a decimal that is not a number, or no version fields
         return False
 
 

@@ -84,7 +84,7 @@ class Guard:
             )
 
     def check_canary(self, source: Store) -> None:
-        """Raises GuardTripped if the source lacks the canary, ConfigError if the canary is no key. Changes nothing."""
+        """Raises GuardTripped if the source lacks the canary, ConfigError if that is not a key. Changes nothing."""
         if self.canary is None:
             return
         try:

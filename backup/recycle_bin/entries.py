@@ -193,7 +193,7 @@ def _block(number: int) -> str:
 
 
 def _block_of(key: Key) -> str | None:
-    """The block of a key, whatever type its number has. None if it is no single whole number."""
+    """The block of a key, whatever type its number has. None if it is not a single whole number."""
     if len(key) != 1 or not isinstance(key[0], int | Decimal | float):
         return None
     try:

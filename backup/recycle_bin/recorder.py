@@ -103,7 +103,7 @@ class Recorder:
     def _without_entry(self, images: Sequence[Image], transaction: Any, *, any_together: bool) -> list[Image]:
         """The images whose record still needs its own entry in this run.
 
-        An entry with the id that the image would get may exist too. That is no harm: to add it again does nothing.
+        An entry with the id that the image would get may exist too. That does no harm: to add it again does nothing.
         """
         old_spelling = {image.key: self._old_spelling(image) for image in images}
         respelled = [old for key, old in old_spelling.items() if old != key]

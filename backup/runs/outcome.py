@@ -77,7 +77,7 @@ class Observer:
         """Called after every batch, with what the run has done so far."""
 
     def walked(self, run: Run) -> None:
-        """Called when the run's entry says anew how far it is (`run.percent`)."""
+        """Called when the run's entry says again how far it is (`run.percent`)."""
 
     def ended(self, outcome: Outcome) -> None:
         """Called when this call of the run has ended, also when it could not start."""

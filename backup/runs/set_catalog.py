@@ -42,7 +42,7 @@ def kept_foreign_keys(backup: Store, set_name: str) -> KeptForeignKeys | None:
 
 
 def _read(entry: Mapping[str, Any]) -> KeptForeignKeys | None:
-    """What the entry says. None, and a line in the log, for one that cannot be read: the next sync writes it anew."""
+    """What the entry says. None, and a line in the log, for one that cannot be read: the next sync writes it again."""
     try:
         foreign_keys = [ForeignKey(**fields) for fields in json.loads(entry["ForeignKeys"])]
         names = [name for key in foreign_keys for name in (key.name, key.table, key.referred)]

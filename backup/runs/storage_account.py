@@ -61,7 +61,7 @@ def service_client(settings: Settings, kind: Kind, client: type[Client]) -> Clie
         try:
             b64decode(next((parts[name] for name in parts if name.lower() == "accountkey"), ""), validate=True)
             signed = from_string(connection, **_options(kind, server, connection))
-        except ValueError:  # a key that is no Base64 would be told as a login that is missing
+        except ValueError:  # a key that is not Base64 would be told as a login that is missing
             raise _not_a_connection_string() from None
         # A key signs the requests and stays here. A shared access signature is sent as it is.
         url = str(getattr(signed, "url", ""))

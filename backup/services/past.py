@@ -43,7 +43,7 @@ class _Opened(NamedTuple):
 
 
 class Past:
-    """The past of one service. Each call opens its backup anew. Several threads may use it at once.
+    """The past of one service. Each call opens its backup again. Several threads may use it at once.
 
     Every method raises the errors of the stores, and ConfigError when source and backup cannot be the two sides of one
     service.

@@ -84,8 +84,8 @@ class Places:
                 self.tell_apart(source, backup, is_target=is_target)
 
     def tell_apart(self, source: Store, backup: Store, *, is_target: bool = False) -> None:
-        """Raises ConfigError when source and backup are one place. A backup may be no side of another service, and a
-        source may be no backup of another service: it raises ConfigError for these too.
+        """Raises ConfigError when source and backup are one place. A backup may not be a side of another service,
+        and a source may not be the backup of another service: it raises ConfigError for these too.
 
         Asks the servers, once; raises the errors of the stores. `is_target`: `source` is the target of a restore, which
         may not be the source either.

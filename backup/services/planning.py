@@ -14,7 +14,7 @@ from backup.stores import Drift, IndexPlan, OnNewColumn
 
 
 class Planning:
-    """What a sync would do. Each call opens the stores anew. For any thread."""
+    """What a sync would do. Each call opens the stores again. For any thread."""
 
     def __init__(self, service: str, places: Places, on_new_column: OnNewColumn) -> None:
         """`service` and `places` are those that the backup has now: of a table that is to be renamed, the old ones."""

@@ -77,7 +77,7 @@ class SyncService:
     """One service: runs its verbs. Several threads may use it at once; the lock lets one of them write.
 
     `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left; `planning` is what a
-    sync would do. Each call opens its stores anew, so that it sees the schema as it is.
+    sync would do. Each call opens its stores again, so that it sees the schema as it is.
     """
 
     def __init__(

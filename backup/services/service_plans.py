@@ -229,7 +229,7 @@ def _rules_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
             return run.selection is not None and (run.masks, run.selection) != rules
 
         if any(is_left_sync(run) and differ(run) for run in opening.open_runs):
-            return [f"{RULES} are others than those of the sync in progress: it begins anew."]
+            return [f"{RULES} are others than those of the sync in progress: it begins from the start."]
         last = opening.first(is_synced, lambda: History(backup).last_synced(spec.name))
         if last is not None and differ(last):
             notes = [f"{RULES} are others than in the last sync; the numbers count what that changes."]

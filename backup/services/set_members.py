@@ -25,7 +25,7 @@ class Members:
     """What a set has now. `specs`: its services by table, big tables first. `listed`: what the catalogue says of them.
 
     `errors`: why the set is not whole, such as a pattern that stands for nothing. `views`: what fits a pattern
-    and is left out all the same, for it is no table of the source's own. `ignored`: new tables that the file
+    and is left out all the same, for it is not a table of the source's own. `ignored`: new tables that the file
     tells to ignore. `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign keys that
     somebody has given to the backup's tables; a sync makes none.
     """
@@ -223,7 +223,7 @@ def _old_name(specs: SetSpecs, table: str, in_backup: Sequence[Listed]) -> str:
 
 def _renamed(specs: SetSpecs, spec: ServiceSpec, old_name: str, *, is_new: bool, in_source: bool) -> ServiceSpec:
     """The service of a table that was renamed from `old_name`, of which the backup has a copy. Two names that both
-    exist on one side are no renaming: the source's tables are two then, and the backup's copies too."""
+    exist on one side are not a renaming: the source's tables are two then, and the backup's copies too."""
     if is_new and in_source:
         text = f"The source has {old_name} as well, so {spec.name} was not renamed from it."
         hint = "Remove renamed_from: each has a copy of its own then."

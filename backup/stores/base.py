@@ -100,7 +100,7 @@ class Relational(Protocol):
         """Fingerprints of ranges of keys; None where the server is slow at that, or a key is not one integer."""
 
     def forget(self) -> None:
-        """Makes the next use read the table's name and columns anew."""
+        """Makes the next use read the table's name and columns again."""
 
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         """As `Store.write`, for records that are probably new: looks them up only if one turns out to exist."""
@@ -154,7 +154,7 @@ class Relational(Protocol):
 
     def exchange(self, records: Sequence[Record], keep: Keep, *, accept: Accept | None = None) -> Written:
         """As `Store.write`, but records can exchange unique values: it may first empty existing rows, or delete them
-        and insert them anew. It deletes no row if that would change other rows."""
+        and insert them again. It deletes no row if that would change other rows."""
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         """How this backup's columns must follow its source's; else as `Catalog.match`. Raises SchemaMismatch with the
@@ -322,7 +322,7 @@ class Store(Protocol):
         """
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
-        """Deletes the records of these keys. It is no error if a record is gone already.
+        """Deletes the records of these keys. It is not an error if a record is gone already.
 
         Works in one transaction, if the store has transactions. `keep` gets an image of each deleted record; `accept`
         decides as in `write`. Raises ConstraintRefused if other rows refer to one of these, whatever the delete would

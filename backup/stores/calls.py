@@ -153,7 +153,7 @@ def cut_in_time(seconds: float) -> Iterator[TimedCall]:
 
 
 def _forget() -> None:
-    """Starts anew in a forked process, which does not have the thread."""
+    """Starts again in a forked process, which does not have the thread."""
     global _watch
     _watch = _Watch()
 

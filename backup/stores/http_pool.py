@@ -82,7 +82,7 @@ class HttpPool(HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: PreparedRequest, verify: bool | str, cert: Any = None
     ) -> tuple[Any, Any]:
-        """As requests says. Without a context each connection reads the roots anew, which takes 20 ms."""
+        """As requests says. Without a context each connection reads the roots again, which takes 20 ms."""
         address, options = super().build_connection_pool_key_attributes(request, verify, cert)
         options["ssl_context"] = _verifying(_roots(verify)) if self._verified and verify else _unverifying()
         return address, options

@@ -158,7 +158,7 @@ def _is_done(future: Future[Any], call: TimedCall) -> bool:
 
 
 def _forget() -> None:
-    """Starts anew in a forked process, which has none of the threads."""
+    """Starts again in a forked process, which has none of the threads."""
     global _threads
     _threads = _Threads()
 

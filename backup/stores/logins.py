@@ -42,7 +42,7 @@ class Login(Protocol):
 
 
 class ConnectionLogin:
-    """A login that is made anew with each connection: a password, Windows, or the right to read a file. For any number
+    """A login that is made again with each connection: a password, Windows, or the right to read a file. For any number
     of threads. It is renewed with each connection after the first."""
 
     def __init__(self, now: Now = utc_now) -> None:

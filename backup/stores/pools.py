@@ -47,7 +47,7 @@ class PoolKey:
 class PoolState:
     """A pool now.
 
-    It has so many connections `open`, of which so many are `idle`. `reconnects` counts how often it connected anew
+    It has so many connections `open`, of which so many are `idle`. `reconnects` counts how often it connected again
     because a connection was lost. `last_used_at` is None for a pool that was never used.
     """
 
@@ -191,7 +191,7 @@ _inherited: list[_Pools] = []
 
 
 def _forget() -> None:
-    """Starts anew in a forked process. Its parent's connections stay the parent's: closing them here would end them
+    """Starts again in a forked process. Its parent's connections stay the parent's: closing them here would end them
     there too."""
     global _pools
     _inherited.append(_pools)

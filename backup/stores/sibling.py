@@ -31,7 +31,7 @@ class Shape:
 
 
 class LongText:
-    """A text in pieces, which are made anew for everybody who reads it. Its length may be an estimate."""
+    """A text in pieces, which are made again for everybody who reads it. Its length may be an estimate."""
 
     def __init__(self, pieces: Callable[[], Iterator[str]], length: int) -> None:
         self._pieces, self._length = pieces, length

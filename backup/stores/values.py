@@ -98,7 +98,7 @@ class Rules:
     `of_set`: the service belongs to a set. All records of its backup are its own, so the filter does not apply there:
     a record that leaves the filter is a delete. History and bin are in the server's default schema, for the whole set.
     `keeps_deleted`: copies of records that the source deleted stay in the backup, marked with the time. A marked copy
-    is no record of the service: nothing reads or counts it until the source has the record again.
+    is not a record of the service: nothing reads or counts it until the source has the record again.
     `follows_indexes`: the backup gets the source's secondary indexes, as plain ones. `modified_by`: a column of the
     source that writes raise; empty without one. It is a hint, and may be wrong. `throughput`,
     `database_throughput`: of the container and the database that the app makes on Cosmos DB; None for what the account

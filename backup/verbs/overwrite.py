@@ -138,7 +138,7 @@ class Overwriting:
     def _may_change(
         self, image: Image, place_stamps: Mapping[Key, Version], backup_stamps: Mapping[Key, Version]
     ) -> bool:
-        """Whether the record is unchanged since it was compared, or its version is no newer than that of its copy."""
+        """Whether the record is unchanged since it was compared, or its version is not newer than that of its copy."""
         if image.stamp is None or image.key not in place_stamps:
             return False
         return image.stamp == place_stamps[image.key] or not self._is_newer(image.stamp, backup_stamps.get(image.key))

@@ -38,7 +38,7 @@ class Relaying:
         if there is None or there.records:
             return chunk
         of_backup = backup.content_fingerprint(chunk)
-        if of_backup is None or not of_backup.records:  # records that cannot be read are no fingerprint's
+        if of_backup is None or not of_backup.records:  # records that cannot be read have no fingerprint
             return chunk
         rest = self._relay(chunk)
         if rest == chunk:

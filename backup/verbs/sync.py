@@ -118,7 +118,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     if session.resumed:
         changed = start.counts if session.run.dry_run else session.recycled.counted(session.run.sync_id)
         tally.counts = replace(changed, skipped=start.counts.skipped, remaining=start.counts.remaining)
-        if start.counts.seen:  # else the run walks everything anew, and tries again what was set aside
+        if start.counts.seen:  # else the run walks everything, and tries what was set aside once more
             tally.failures = dict(session.run.failures)
             tally.counts = replace(tally.counts, failed=session.run.counts.failed)
     before = tally.counts

@@ -134,7 +134,7 @@ def refuse_purged(session: Session, undone: Run) -> None:
 def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
     """Raises Conflict when a run that stays has changed the same records later."""
     undone = {run.sync_id for run in runs}
-    # An earlier undo of the same runs, which may have failed half-way, is no conflict: it wrote what this undo writes.
+    # An earlier undo of the same runs, which may have failed half-way, is not a conflict: it wrote what this one does.
     undos = {run.sync_id for run in session.history.later(runs[-1]) if undone & {*run.undone}}
     known = {later for run in runs for later in session.recycled.later_runs(run.sync_id)}
     others = known - undone - undos - {session.run.sync_id}

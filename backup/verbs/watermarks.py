@@ -46,7 +46,7 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     full = run.forced or run.limit is not None or undone or filtered != own_filter or not since
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     if not (full or compares_all):
-        # What began as a full comparison stays one. Without its watermark, a sync has begun anew with other rules.
+        # What began as a full comparison stays one. Without its watermark, a sync has begun again with other rules.
         is_another = session.resumed and _parts(run.watermark)[1] != compared
         full = is_another or datetime.fromisoformat(compared) < oldest
     catches_up = not (full or session.resumed or run.dry_run)

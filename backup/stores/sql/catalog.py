@@ -65,7 +65,7 @@ class SqlCatalog:
         return () if self._rules.transform is None else self._rules.transform.types
 
     def forget(self) -> None:
-        """Makes the next use look up the table and read its columns anew."""
+        """Makes the next use look up the table and read its columns again."""
         for name in ("shape", "_described"):
             self.__dict__.pop(name, None)
 
@@ -228,7 +228,7 @@ class SqlCatalog:
         self.access.alter(self.shape.table, drift)
         self.__dict__.pop("shape", None)
         if self._described is not None:
-            self.__dict__["_described"] = Described(self._described.table)  # its columns are to be read anew
+            self.__dict__["_described"] = Described(self._described.table)  # its columns are to be read again
         if self._copied is not None:
             self.shape.match(self._copied)
 

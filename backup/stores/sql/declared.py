@@ -66,7 +66,7 @@ def _declared(
     )
 
 
-# Each run reads its tables anew. A table that has not changed is the same object, so its statements are compiled once.
+# Each run reads its tables again. A table that has not changed is the same object, so its statements are compiled once.
 _declared_once = lru_cache(maxsize=TABLES_KEPT)(_declared)
 
 

@@ -90,7 +90,7 @@ class SqlIncremental:
     def recent(self, since: str, overlap_seconds: float) -> Iterator[set[StampRow]]:
         """Stamp rows back to `overlap_seconds` before `since`, the latest first, up to 5,000 at a time.
 
-        Numbers have no overlap. Ends after as many rows as a chunk has: then to compare chunks is no dearer. Gives
+        Numbers have no overlap. Ends after as many rows as a chunk has: then to compare chunks costs no more. Gives
         nothing for the watermark of another column or type.
         """
         self.named_all = False
@@ -153,7 +153,7 @@ class SqlIncremental:
     def _is_indexed(self) -> bool:
         with self._access.once("look for an index", seconds=_SECONDS) as cx, suppress(sa.exc.NoSuchTableError):
             return self._access.dialect.has_index_by(cx, self._catalog.table_name, self._spelled)
-        return False  # a view may be no table to the inspector
+        return False  # the inspector may not take a view for a table
 
     def _lowest_open(self, selected: sa.ColumnElement[Any]) -> str:
         with self._asking("ask for the open transactions") as cx:

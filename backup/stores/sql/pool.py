@@ -18,7 +18,7 @@ from backup.stores.logins import ConnectionLogin, Login
 from backup.stores.pools import PoolState
 
 _AGE_SECONDS = 600.0
-"""An older connection is replaced: its login may have got other settings, or have been made anew."""
+"""An older connection is replaced: its login may have got other settings, or have been made again."""
 
 _WAIT_SECONDS = 30.0
 """How long a thread waits for a connection when as many are open as may be."""
@@ -57,7 +57,7 @@ class SharedPool(sa.Pool):
         """Whether a connection that was idle for so long can still be used. It must not wait for a server for long."""
         self.is_session_lost: Callable[[Exception, bool], bool] = lambda _error, _was_idle: False
         """Whether the session may be the reason of a statement's error. True as the second argument: the connection was
-        idle before, so its login or its database may have been made anew meanwhile."""
+        idle before, so its login or its database may have been made again meanwhile."""
         self.cut: Callable[[Any], Callable[[], None] | None] = lambda _connection: None
         """Makes what ends a wait for the server on a connection of the driver."""
         self.engine: sa.Engine | None = None

@@ -18,7 +18,7 @@ from backup.stores.values import Limits
 
 _UNREAD_AT_MOST = 1_000
 _NO_KEY = "Its key has a NULL, so nothing tells it from other records. Give the rows with NULL in {} a key."
-_NO_TEXT = "Its key has bytes that are not valid in the database's encoding. Write the key anew, as valid text."
+_NO_TEXT = "Its key has bytes that are not valid in the database's encoding. Write the key again, as valid text."
 
 
 def may_be_of_rows(error: StoreError) -> bool:

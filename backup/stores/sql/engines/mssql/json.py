@@ -211,7 +211,7 @@ def added_rows(
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Statements and their parameters that insert the rows, except those whose primary key exists.
 
-    One parameter holds all rows without long values. It is no array: for an array pyodbc would ask the server
+    One parameter holds all rows without long values. It is not an array: for an array pyodbc would ask the server
     (`parameters`).
     """
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows]

@@ -24,7 +24,7 @@ KINDS = """
         ) AS t
         WHERE t.kind IS NOT NULL
     )"""
-"""Selects `object_id` and `kind` of the tables that are no plain ones. SQL Server has graphs from 2017 on, and ledgers
+"""Selects `object_id` and `kind` of the tables that are not plain ones. SQL Server has graphs from 2017 on, and ledgers
 from 2022 on."""
 
 

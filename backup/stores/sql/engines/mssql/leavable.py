@@ -45,7 +45,7 @@ class LeavableConnection:
         self.call(self._driver.commit)
 
     def rollback(self) -> None:
-        """Rolls back. It is no error if the server has ended the transaction by itself, as some do after an error."""
+        """Rolls back. Passes over a transaction that the server has ended by itself, as some do after an error."""
         try:
             self.call(self._driver.rollback)
         except Exception as error:

@@ -21,7 +21,7 @@ _NOT_VERIFIED_HINT = (
     "certificate of a known authority, or name your own: ?sslrootcert=/path/root.crt. Or say ?sslmode=require in the "
     "connection string (encrypted, to whomever), or ?sslmode=disable."
 )
-# The database or the role is gone or was made anew; the server only reads now, since another one took its place.
+# The database or the role is gone or was made again; the server only reads now, since another one took its place.
 _EXCHANGED = ("23505", "23P01")
 """A unique value, or one that an exclusion constraint forbids: another record may be about to give it up."""
 _OF_OLD_SESSIONS = ("3D000", "42704", "25006", "XX000", "42501")

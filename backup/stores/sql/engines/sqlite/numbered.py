@@ -236,7 +236,7 @@ def _list(
 
 
 def _values(text: bytes) -> int | None:
-    """The number of values in the list; None if one is no integer."""
+    """The number of values in the list; None if one is not an integer."""
     commas = text[1:-1].translate(None, _DIGITS)
     if commas.strip(b","):
         return None
@@ -244,7 +244,7 @@ def _values(text: bytes) -> int | None:
 
 
 def _pairs(text: bytes) -> int | None:
-    """The number of pairs in the list; None if a version is no integer."""
+    """The number of pairs in the list; None if a version is not an integer."""
     others = text.translate(None, _DIGITS)
     pairs = len(others) // len(b'"":,')
     return pairs if others == b"{" + b",".join([b'"":'] * pairs) + b"}" else None

@@ -77,7 +77,7 @@ class RowNumber(SqliteType):
 
 
 class TimeOrText(sqlite.DATETIME):
-    """A time in the app's own tables. SQLite's columns take any value: one that is no time comes back unchanged."""
+    """A time in the app's own tables. SQLite's columns take any value: one that is not a time comes back unchanged."""
 
     def result_processor(self, dialect: Any, coltype: Any) -> Any:
         process: Any = super().result_processor(dialect, coltype)
