@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, overload
 
 from backup.core.model import Key
@@ -37,6 +37,15 @@ class EqualRanges(NamedTuple):
     first: int
     last: int
     width: int
+
+    def parts(self, size: int) -> Iterator[EqualRanges]:
+        """The same ranges, `size` of them at a time, in their order."""
+        for start in range(self.first, self.last + 1, self.width * size):
+            yield EqualRanges(start, min(self.last, start + self.width * size - 1), self.width)
+
+    def as_one(self) -> EqualRanges:
+        """The same integers in one range."""
+        return EqualRanges(self.first, self.last, self.last - self.first + 1)
 
 
 def count_keys(ranges: Iterable[KeyRange]) -> int:

@@ -16,7 +16,7 @@ from backup.core.run_values import Counts, Proof, Run
 from backup.mirror import proof
 from backup.mirror.compared import Compared, compare_piece
 from backup.mirror.diff import compare, went_back, with_server_equality
-from backup.mirror.differing_parts import DifferingParts, differing_blocks, have_blocks
+from backup.mirror.differing_parts import RECORDS_AT_ONCE, DifferingParts, differing_blocks, have_blocks
 from backup.mirror.pair import StorePair
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.proving import check_written, prove_piece
@@ -68,8 +68,8 @@ class Settling:
         of_source = None
         if of_backup is None or of_backup.records:
             of_source, of_backup = self._pair.fingerprints(chunk)
-        if proof.are_equal(of_source, of_backup) and self._may_skip:
-            return self._skip(chunk, of_source)
+        if self._may_skip and of_source is not None and proof.are_equal(of_source, of_backup):
+            return self._skip(chunk, proof.of_fingerprint(of_source))
         copied = Counts()
         if of_backup is not None and of_backup.records == 0 and may_copy:
             copied = self._writing.copy(chunk).counts
@@ -105,21 +105,27 @@ class Settling:
         """Returns the settled chunk if its fingerprints are equal, else None; also if no fingerprint may settle one."""
         if not self._may_skip:
             return None
-        of_source, of_backup = self._pair.fingerprints(chunk)
-        return self._skip(chunk, of_source) if proof.are_equal(of_source, of_backup) else None
+        proven = self._pair.proven(chunk)
+        return None if proven is None else self._skip(chunk, proven)
 
     @property
     def has_blocks(self) -> bool:
         """Whether blocks may say what differs in a part of any size (`differing_blocks`)."""
         return self._may_skip and have_blocks(self._pair)
 
-    def differing_blocks(self, part: Chunk, records: int) -> DifferingParts | None:
-        """Returns the blocks that differ in a part of about so many records; None where their stamps are too many for
-        memory, or the servers cannot say."""
-        return differing_blocks(self._pair, part, records, _STAMPS_AT_MOST)
+    def asks_in_parts(self, records: int) -> bool:
+        """Whether one fingerprint of so many records takes several statements, and blocks as many."""
+        return self.has_blocks and self._backup.traits.in_process and records > RECORDS_AT_ONCE
+
+    def differing_blocks(self, part: Chunk, records: int, *, expects_few: bool) -> DifferingParts | None:
+        """Returns the blocks that differ in a part of about so many records, probably few if `expects_few`; None where
+        their stamps are too many for memory, or the servers cannot say."""
+        return differing_blocks(self._pair, part, records, _STAMPS_AT_MOST, expects_few=expects_few)
 
     def settle_blocks(self, part: Chunk, differing: DifferingParts) -> Settled:
         """Settles a part of which these blocks differ, as `settle` does."""
+        if not differing.numbers:
+            return self._skip(part, differing.equal)
         return self._settle_by_stamps(part, 0, parts=differing)
 
     def counted(self) -> Settled | None:
@@ -187,10 +193,9 @@ class Settling:
         if self._run.forced or self._run.limit is not None:
             self._writing.give_up()
 
-    def _skip(self, chunk: Chunk, fingerprint: Fingerprint | None) -> Settled:
-        assert fingerprint is not None  # noqa: S101 - for mypy; equal fingerprints are not None
-        self._tally.add(skipped=fingerprint.records)
-        records, proven = fingerprint.records, proof.of_fingerprint(fingerprint)
+    def _skip(self, chunk: Chunk, proven: Proof) -> Settled:
+        records = proven.source.records
+        self._tally.add(skipped=records)
         return Settled(chunk, Counts(skipped=records), records, records, proof=proven, by="fingerprints")
 
     def _settle_by_stamps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 
 from backup.core.key_ranges import EqualRanges
 from backup.core.model import Chunk, Fingerprint, StampRow
@@ -14,6 +15,9 @@ from backup.stores import Store
 from backup.stores.abilities import Buckets, KeyBlocks
 
 _NEIGHBOURS = 64  # records of a block, about
+_BLOCKS_AT_ONCE = 3_000  # of which memory holds the fingerprints
+RECORDS_AT_ONCE = _BLOCKS_AT_ONCE * _NEIGHBOURS
+"""Of about how many records blocks are asked for in one statement."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,21 @@ def differing_buckets(pair: StorePair, piece: Chunk) -> DifferingParts | None:
 
 
 def have_blocks(pair: StorePair) -> bool:
-    """Returns whether both sides have blocks of keys."""
-    return all(store.relational is not None and store.relational.blocks for store in (pair.source, pair.backup))
+    """Returns whether both sides have blocks of keys, with fingerprints of the same functions."""
+    stores = (pair.source, pair.backup)
+    return stores[0].place.kind == stores[1].place.kind and all(
+        store.relational is not None and store.relational.blocks for store in stores
+    )
 
 
-def differing_blocks(pair: StorePair, part: Chunk, records: int, at_most: int) -> DifferingParts | None:
+def differing_blocks(
+    pair: StorePair, part: Chunk, records: int, at_most: int, *, expects_few: bool
+) -> DifferingParts | None:
     """Returns the blocks that differ in a part of the key space with about so many records.
 
     None where the blocks that differ have more records than `at_most`, or a side cannot make fingerprints of them. Call
-    it only where both sides have blocks (`have_blocks`).
+    it only where both sides have blocks (`have_blocks`). With `expects_few` it asks for many blocks as one, until some
+    differ, and again behind many that do not.
     """
     ends = [ends_of_side for ends_of_side in pair.both(lambda store: _blocks(store).ends(part)) if ends_of_side]
     if not ends:
@@ -59,14 +69,35 @@ def differing_blocks(pair: StorePair, part: Chunk, records: int, at_most: int) -
     first, last = min(start for start, _ in ends), max(end for _, end in ends)
     # A block has some of the records, however far apart their keys are, so that the blocks are not too many.
     blocks = EqualRanges(first, last, max(_NEIGHBOURS, -(-_NEIGHBOURS * (last - first + 1) // max(1, records))))
-    of_source, of_backup = pair.both(lambda store: _blocks(store).fingerprints(blocks))
-    if of_source is None or of_backup is None:
-        return None
-    differing = _differing(of_source, of_backup)
-    for fingerprints in (of_source, of_backup):
-        if sum(fingerprints[block].records for block in differing if block in fingerprints) > at_most:
+    equal, numbers, to_read = Proof(), set[int](), [0, 0]
+    for many in blocks.parts(_BLOCKS_AT_ONCE):
+        if expects_few and (equal_ones := _proven(pair, many)) is not None:
+            equal += equal_ones
+            continue
+        of_source, of_backup = _of_blocks(pair, many)
+        if of_source is None or of_backup is None:
             return None
-    return DifferingParts(_proof_of_others(of_source, differing), differing, blocks.width)
+        differing = _differing(of_source, of_backup)
+        for side, fingerprints in enumerate((of_source, of_backup)):
+            to_read[side] += sum(fingerprints[block].records for block in differing if block in fingerprints)
+        if max(to_read) > at_most:
+            return None
+        equal += _proof_of_others(of_source, differing)
+        numbers |= differing
+        expects_few = not differing
+    return DifferingParts(equal, frozenset(numbers), blocks.width)
+
+
+def _proven(pair: StorePair, blocks: EqualRanges) -> Proof | None:
+    """The proof of all these blocks, asked for as one; None if they differ, or a side cannot say."""
+    of_source, of_backup = _of_blocks(pair, blocks.as_one())
+    if of_source is None or of_source != of_backup:
+        return None
+    return _together(of_source.values())
+
+
+def _of_blocks(pair: StorePair, blocks: EqualRanges) -> tuple[Mapping[int, Fingerprint] | None, ...]:
+    return pair.both(lambda store: _blocks(store).fingerprints(blocks))
 
 
 def stamp_rows(pair: StorePair, piece: Chunk, parts: DifferingParts | None) -> tuple[set[StampRow], set[StampRow]]:
@@ -109,8 +140,6 @@ def _proof_of_others(of_source: Mapping[int, Fingerprint], differing: frozenset[
 def _together(fingerprints: Iterable[Fingerprint]) -> Proof:
     """The proof of parts with these fingerprints on both sides."""
     some = list(fingerprints)
-    if any(fingerprint.digest for fingerprint in some):
-        return sum(map(proof.of_fingerprint, some), Proof())
+    records, digest = (sum(map(attrgetter(name), some)) for name in ("records", "digest"))
     sums = zip(*(fingerprint.sums for fingerprint in some), strict=True)
-    records = sum(fingerprint.records for fingerprint in some)
-    return proof.of_fingerprint(Fingerprint(some[0].functions, records, tuple(map(sum, sums)))) if some else Proof()
+    return proof.of_fingerprint(Fingerprint("", records, tuple(map(sum, sums)), digest))

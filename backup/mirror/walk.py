@@ -53,23 +53,23 @@ class Walk:
         quick. Else the first chunk goes alone: it shows how long a statement takes, and whether much has changed.
 
         All at once means: a quiet source is asked for one fingerprint of all, unless the first chunk has changed. If it
-        differs, or the source is not quiet, blocks of neighbouring keys say what differs. Else it goes chunk by chunk,
-        as long as the time is enough for one more.
+        differs, or the source is not quiet, blocks of neighbouring keys say what differs; also where that fingerprint
+        would take several statements, as many blocks can be asked for as one. Else it goes chunk by chunk, as long as
+        the time is enough for one more.
         """
         settling, chunks = self._settling, self._chunks()
         rest, quiet = self._rest() if settling.expects_nothing else None, settling.expects_nothing
-        parts_measured = False  # whether fingerprints of parts are among the statements that were measured
+        changed = False  # the first chunk
         if rest is None and (quiet or settling.has_blocks) and (first := next(chunks, None)) is not None:
             settled = self._settle(first)
             yield settled
             quiet = quiet and settled.by == "fingerprints"
-            parts_measured = settled.by == "stamps"
-            changed_few = settled.by == "stamps" and not Spread().after(settled).many
+            changed = settled.by == "stamps"
+            changed_few = changed and not Spread().after(settled).many
             may_be_one = settled.by == "fingerprints" or (changed_few and settling.has_blocks)
             rest = self._rest() if may_be_one else None
         if rest is not None:
-            at_once = _skipped(settling, rest.part) if quiet else None
-            at_once = at_once or settled_by_blocks(settling, rest, 1 if parts_measured else _AS_DEAR_AS)
+            at_once = settled_as_one(settling, rest, quiet=quiet, changed=changed)
             if at_once is not None:
                 yield at_once
                 return
@@ -127,15 +127,24 @@ def in_time(
             longest, started = max(longest, time.perf_counter() - started), time.perf_counter()
 
 
-def settled_by_blocks(settling: Settling, rest: Rest, factor: int) -> Settled | None:
-    """Returns the rest, settled, if blocks can say in time what differs there, and that is not too much for memory.
+def settled_as_one(settling: Settling, rest: Rest, *, quiet: bool, changed: bool) -> Settled | None:
+    """Returns the rest, settled, by one fingerprint if it is `quiet`, or by its blocks; None if neither can do it.
 
-    It expects this to take `factor` times as long as what was measured so far."""
+    `changed`: so is the chunk before it. Else little has changed in the rest, probably.
+    """
+    looks = quiet and not settling.asks_in_parts(rest.records)
+    at_once = _skipped(settling, rest.part) if looks else None
+    return at_once or _settled_by_blocks(settling, rest, changed=changed, expects_few=not (looks or changed))
+
+
+def _settled_by_blocks(settling: Settling, rest: Rest, *, changed: bool, expects_few: bool) -> Settled | None:
+    """The rest, settled, if blocks can say in time what differs there, and that is not too much for memory."""
+    factor = 1 if changed else _AS_DEAR_AS  # fingerprints of parts are among the statements that were measured
     may_take = settling.may_look_at_once(rest.records * factor)
     if not (settling.has_blocks and may_take and rest.part.upto is None):  # the last block may reach beyond an end
         return None
     try:
-        differing = settling.differing_blocks(*rest)
+        differing = settling.differing_blocks(*rest, expects_few=expects_few)
     except TransientStoreError as error:
         if error.unanswered:
             raise

@@ -17,11 +17,18 @@ from backup.mirror.tally import Tally
 from backup.mirror.writing import Steps
 from backup.stores import Rules
 from backup.stores.sql.blocks import SqlBlocks
-from tests.contract.benches import NOW, RUN, Item, PostgresBench
+from tests.contract.benches import NOW, RUN, Item, PostgresBench, SqlBench
 from tests.contract.test_recycle import Recycled, recycled
 
 DENSE = range(-50, 150)
-SPARSE = sorted(random.Random(15).sample(range(-(10**6), 10**6), 200))
+SPARSE = sorted(random.Random(15).sample(range(-(10**4), 10**4), 200))
+
+
+@pytest.fixture(params=("sqlite", "postgresql"))
+def blocks_bench(request: pytest.FixtureRequest) -> SqlBench:
+    """Each kind of SQL store that has blocks, in turn."""
+    bench: SqlBench = request.getfixturevalue(f"{request.param}_bench")
+    return bench
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ def stamped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asked
 
 
-def equal_sides(bench: PostgresBench, numbers: Sequence[int]) -> Recycled:
+def equal_sides(bench: SqlBench, numbers: Sequence[int]) -> Recycled:
     """Both sides with these items, in chunks of 20."""
     bench.create(Item(n) for n in numbers)
     it = recycled(bench, chunk_size=20, batch_size=7)
@@ -60,9 +67,9 @@ def sync(it: Recycled, records: int, *, quiet: bool = False, dry_run: bool = Fal
 @pytest.mark.parametrize("numbers", [DENSE, SPARSE], ids=["dense", "sparse"])
 @pytest.mark.parametrize("quiet", [False, True])
 def test_all_the_rest_is_settled_by_the_blocks_that_differ(
-    postgresql_bench: PostgresBench, stamped: list[int], numbers: Sequence[int], *, quiet: bool
+    blocks_bench: SqlBench, stamped: list[int], numbers: Sequence[int], *, quiet: bool
 ) -> None:
-    bench, it = postgresql_bench, equal_sides(postgresql_bench, numbers)
+    bench, it = blocks_bench, equal_sides(blocks_bench, numbers)
     changed, gone, new = [numbers[n] for n in (60, 120)], [numbers[90], numbers[-1]], [10**7, -(10**7)]
     bench.put("source", *(Item(n, 2) for n in changed), *(Item(n) for n in new))
     bench.remove("source", *gone)
@@ -78,27 +85,27 @@ def test_all_the_rest_is_settled_by_the_blocks_that_differ(
 
 
 def test_too_many_stamps_are_not_read_at_once(
-    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch, stamped: list[int]
+    blocks_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, stamped: list[int]
 ) -> None:
     monkeypatch.setattr(chunk, "_STAMPS_AT_MOST", 30)
-    it = equal_sides(postgresql_bench, DENSE)
-    postgresql_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
+    it = equal_sides(blocks_bench, DENSE)
+    blocks_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
     assert sync(it, len(DENSE)).counts.updated == 4
-    assert postgresql_bench.items("backup") == postgresql_bench.items("source")
+    assert blocks_bench.items("backup") == blocks_bench.items("source")
     assert stamped == []
 
 
 @pytest.mark.parametrize(("dry_run", "limit", "counts"), [(True, None, (0, 4, 0)), (False, 3, (0, 3, 1))])
 def test_blocks_serve_a_dry_run_and_a_limit(
-    postgresql_bench: PostgresBench,
+    blocks_bench: SqlBench,
     stamped: list[int],
     counts: tuple[int, int, int],
     *,
     dry_run: bool,
     limit: int | None,
 ) -> None:
-    it = equal_sides(postgresql_bench, DENSE)
-    postgresql_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
+    it = equal_sides(blocks_bench, DENSE)
+    blocks_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
     made = sync(it, len(DENSE), dry_run=dry_run, limit=limit).counts
     assert (made.inserted, made.updated, made.remaining) == counts
     assert stamped

@@ -114,8 +114,8 @@ def test_a_quiet_source_is_asked_once_for_all(place: Place, monkeypatch: pytest.
     for statement, statements, changed in (
         (None, 1, 0),  # after a first copy
         (None, 1, 0),  # after a run that changed nothing
-        (change_last, 1 + CHUNKS + 1, 1),  # all differs, so it goes by chunks
-        (None, CHUNKS + 1, 0),  # after a run that changed something
+        (change_last, 1, 1),  # all differs, so blocks say where
+        (None, 1, 0),  # after a run that changed something: the first chunk, then many blocks as one
     ):
         if statement is not None:
             change(place, statement)

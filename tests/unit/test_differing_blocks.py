@@ -11,18 +11,20 @@ from backup.core.key_ranges import EqualRanges
 from backup.core.model import WHOLE, Chunk, Fingerprint
 from backup.core.run_values import Counts, Proof
 from backup.core.workers import Workers
+from backup.mirror import differing_parts
 from backup.mirror.differing_parts import DifferingParts, differing_blocks, have_blocks
 from backup.mirror.pair import StorePair
 from backup.mirror.settled import Settled
-from backup.mirror.walk import Rest, settled_by_blocks
+from backup.mirror.walk import Rest, settled_as_one
+from backup.stores.values import Place
 
 
 class Side:
     """A store whose blocks have these records each, by the names of the blocks, and a version that says their state."""
 
-    def __init__(self, versions: Mapping[int, int] | None, *, has_blocks: bool = True) -> None:
+    def __init__(self, versions: Mapping[int, int] | None, *, has_blocks: bool = True, kind: str = "x") -> None:
         self.versions, self.asked = versions, list[EqualRanges]()
-        self.relational, self.blocks = self, self if has_blocks else None
+        self.relational, self.blocks, self.place = self, self if has_blocks else None, Place(kind, "", "", "")
 
     def ends(self, _part: Chunk) -> tuple[int, int]:
         return 1, 640
@@ -31,14 +33,20 @@ class Side:
         self.asked.append(blocks)
         if self.versions is None:
             return None
-        return {start: Fingerprint("sums", 64, (version, version)) for start, version in self.versions.items()}
+        asked: dict[int, Fingerprint] = {}
+        for start, version in self.versions.items():
+            if blocks.first <= start <= blocks.last:
+                name = start - (start - blocks.first) % blocks.width
+                _, records, sums, _ = asked.get(name, Fingerprint("sums", 0, (0, 0)))
+                asked[name] = Fingerprint("sums", records + 64, (sums[0] + version, sums[1] + version))
+        return asked
 
 
-def differing(source: Side, backup: Side, *, at_most: int = 1_000) -> DifferingParts | None:
+def differing(source: Side, backup: Side, *, at_most: int = 1_000, expects_few: bool = False) -> DifferingParts | None:
     with Workers(1) as workers:
         pair = StorePair(source, backup, workers)  # type: ignore[arg-type] # as much of a store as blocks need
         assert have_blocks(pair)
-        return differing_blocks(pair, WHOLE, 640, at_most)
+        return differing_blocks(pair, WHOLE, 640, at_most, expects_few=expects_few)
 
 
 def test_blocks_that_differ_are_named_and_all_others_are_proven() -> None:
@@ -59,10 +67,22 @@ def test_nothing_is_named_that_the_servers_cannot_say_or_memory_cannot_hold(
     assert differing(Side({1: 7, 65: 7}), Side(versions), at_most=at_most) is None
 
 
-def test_a_side_without_blocks_has_none_for_both() -> None:
+def test_many_blocks_are_asked_for_as_one_where_few_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 2)
+    versions = dict.fromkeys(range(1, 640, 64), 7)
+    source, backup = Side(versions), Side({**versions, 321: 8})
+    difference = differing(source, backup, expects_few=True)
+    assert difference is not None
+    assert difference.numbers == {321}
+    assert difference.equal.source.records == 9 * 64
+    asked = [(blocks.first, blocks.width) for blocks in source.asked]
+    assert asked == [(1, 128), (129, 128), (257, 128), (257, 64), (385, 64), (513, 128)]
+
+
+@pytest.mark.parametrize("other", [Side({}, has_blocks=False), Side({}, kind="y")], ids=["without", "of another kind"])
+def test_a_side_without_blocks_of_the_same_functions_has_none_for_both(other: Side) -> None:
     with Workers(1) as workers:
-        pair = StorePair(Side({}), Side({}, has_blocks=False), workers)  # type: ignore[arg-type] # as above
-        assert not have_blocks(pair)
+        assert not have_blocks(StorePair(Side({}), other, workers))  # type: ignore[arg-type] # as above
 
 
 class Walk:
@@ -70,13 +90,16 @@ class Walk:
 
     has_blocks = True
 
+    def asks_in_parts(self, _records: int) -> bool:
+        return True
+
     def __init__(self, at_once: int, difference: DifferingParts | None) -> None:
         self._at_once, self._difference = at_once, difference
 
     def may_look_at_once(self, records: int) -> bool:
         return records <= self._at_once
 
-    def differing_blocks(self, _part: Chunk, _records: int) -> DifferingParts | None:
+    def differing_blocks(self, _part: Chunk, _records: int, *, expects_few: bool) -> DifferingParts | None:
         return self._difference
 
     def settle_blocks(self, part: Chunk, _differing: DifferingParts) -> Settled:
@@ -91,4 +114,4 @@ def test_the_rest_is_settled_by_blocks_where_there_is_time_and_room(
     at_once: int, difference: DifferingParts | None, *, settles: bool
 ) -> None:
     walk: Any = Walk(at_once, difference)
-    assert (settled_by_blocks(walk, Rest(WHOLE, 10), 2) is not None) == settles
+    assert (settled_as_one(walk, Rest(WHOLE, 10), quiet=True, changed=False) is not None) == settles

@@ -23,10 +23,12 @@ class SqlBlocks:
 
     def are_known(self) -> bool:
         """Whether the server has blocks of the table's keys: each is one integer, and names one row."""
-        shape = self._catalog.shape
+        shape, dialect = self._catalog.shape, self._access.dialect
+        if dialect.blocks is None or not dialect.reads_in_parts(shape.stamps(dialect)):
+            return False
         kinds = [getattr(column.type, "kinds", ()) for column in shape.key]
         is_key = not (shape.nullable_key or shape.key_may_repeat)
-        return self._access.dialect.blocks is not None and kinds == [(int,)] and is_key
+        return kinds == [(int,)] and is_key
 
     @property
     def _of_server(self) -> ServerBlocks:

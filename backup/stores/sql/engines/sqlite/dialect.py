@@ -32,6 +32,7 @@ from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import any_begins_with
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
+from backup.stores.sql.engines.sqlite.blocks import SqliteBlocks
 from backup.stores.sql.engines.sqlite.connection import SqliteFile, asked_plainly
 from backup.stores.sql.engines.sqlite.engines import SqliteEngines
 from backup.stores.sql.engines.sqlite.fingerprint import (
@@ -70,6 +71,7 @@ class SqliteDialect(DialectDefaults):
     max_parameters = 30_000
     max_columns = 2_000
     in_process = True
+    blocks = SqliteBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     utc_time = UtcTime(TimeOrText())  # type: ignore[no-untyped-call]

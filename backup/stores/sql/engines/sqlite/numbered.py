@@ -29,7 +29,7 @@ _PARTS_TRIED, _ROWS_OF_A_PART = 4, KEYS_AT_ONCE // 8
 _TRIES = 3
 _GREATEST = (1 << 63) - 1
 _BLOB = ServerType("BLOB")
-_DIGITS = b"-0123456789"
+DIGITS = b"-0123456789"
 _GAPS, _SPARSE, _FIRST = "has_gaps", "is_sparse", "first"
 _Condition = sa.ColumnElement[bool]
 
@@ -169,7 +169,7 @@ class _Guess(NamedTuple):
         if last >= self.ends:
             return None, False
         text = in_utf_8(text)
-        records = (_pairs if self.has_gaps else _values)(text)
+        records = (number_of_pairs if self.has_gaps else _values)(text)
         if records is None:
             return None, False
         rows = _List(first, last, records, text)
@@ -225,7 +225,7 @@ def _list(
         has_gaps = info.get(_GAPS, False)
         first, last, text = _row(cx, _numbers_and_versions if has_gaps else _versions, key, version, conditions)
         text = in_utf_8(text)
-        records = (_pairs if has_gaps else _values)(text)
+        records = (number_of_pairs if has_gaps else _values)(text)
         if records is None:
             return None
         rows = _List(first, last, records, text)
@@ -237,15 +237,15 @@ def _list(
 
 def _values(text: bytes) -> int | None:
     """The number of values in the list; None if one is not an integer."""
-    commas = text[1:-1].translate(None, _DIGITS)
+    commas = text[1:-1].translate(None, DIGITS)
     if commas.strip(b","):
         return None
     return len(commas) + 1 if len(text) > len(b"[]") else 0
 
 
-def _pairs(text: bytes) -> int | None:
+def number_of_pairs(text: bytes) -> int | None:
     """The number of pairs in the list; None if a version is not an integer."""
-    others = text.translate(None, _DIGITS)
+    others = text.translate(None, DIGITS)
     pairs = len(others) // len(b'"":,')
     return pairs if others == b"{" + b",".join([b'"":'] * pairs) + b"}" else None
 

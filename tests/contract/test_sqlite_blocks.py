@@ -1,0 +1,74 @@
+"""Blocks of keys on SQLite: of the versions alone where a block has all of its numbers, else of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+
+from backup.core.key_ranges import EqualRanges
+from backup.core.model import Fingerprint
+from backup.stores.sql.blocks import SqlBlocks
+from backup.stores.sql.store import SqlStore
+from tests.contract.benches import SqliteBench
+from tests.contract.test_sqlite_fingerprints import COLUMNS, ROWS, bench, sides
+
+__all__ = ["bench"]
+GAPS = [row for row in ROWS if row[0] not in (0, 1, 5, 6, 7, 13)]
+BLOCKS = EqualRanges(-8, 27, 4)
+
+
+def blocks_of(store: SqlStore) -> SqlBlocks:
+    assert store.relational is not None
+    assert store.relational.blocks is not None
+    return store.relational.blocks
+
+
+def fingerprints(store: SqlStore, blocks: EqualRanges = BLOCKS) -> Mapping[int, Fingerprint]:
+    found = blocks_of(store).fingerprints(blocks)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("rows", [ROWS, GAPS], ids=["no gaps", "gaps"])
+def test_the_blocks_that_differ_are_those_that_a_change_is_in(bench: SqliteBench, rows: Sequence[Any]) -> None:
+    source, backup = sides(bench, rows=rows)
+    before = fingerprints(backup)
+    assert fingerprints(source) == before
+    assert sum(one.records for one in before.values()) == len(rows)
+    changes = {
+        "UPDATE {table} SET A = A + 1 WHERE K = 9": {8},
+        "UPDATE {table} SET A = A - 1 WHERE K IN (10, 11)": {8},
+        "UPDATE {table} SET A = CASE K WHEN 3 THEN 2 ELSE 0 END WHERE K IN (2, 3)": {0},  # they exchange their versions
+        "UPDATE {table} SET K = 27 WHERE K = 18": {16, 24},
+        "DELETE FROM {table} WHERE K IN (12, 14, 15) OR K = 13": {12},
+        "INSERT INTO {table} (K, A) VALUES (-7, 1)": {-8},
+    }
+    for change, differing in changes.items():
+        bench.sql("source", change)
+        now = fingerprints(source)
+        told = {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
+        assert told == differing, change
+        before = now
+    keys = [key for (key,) in bench.rows("source", "SELECT K FROM {table}")]
+    in_blocks = {key for key in keys if key in range(-8, -4) or key in range(8, 12)}
+    assert {row[0] for row in blocks_of(source).stamp_rows([-8, 8], 4)} == in_blocks
+
+
+@pytest.mark.parametrize("value", ["'1,2'", "x'31'", "1.5", "NULL"])
+def test_a_version_that_is_no_integer_has_no_block(bench: SqliteBench, value: str) -> None:
+    source, _ = sides(bench, COLUMNS.replace(" NOT NULL", ""))
+    bench.sql("source", f"UPDATE {{table}} SET A = {value} WHERE K = 9")
+    assert blocks_of(source).fingerprints(BLOCKS) is None
+
+
+def test_blocks_at_both_ends_of_what_there_is(bench: SqliteBench) -> None:
+    source, _ = sides(
+        bench, rows=[(-(2**63), 1, "x"), (-(2**63) + 1, 2, "x"), (2**62 - 1, 3, "x"), (2**63 - 65, 4, "x")]
+    )
+    wide = EqualRanges(-(2**63), 2**62 - 1, 2**62)
+    assert {name: one.records for name, one in fingerprints(source, wide).items()} == {-(2**63): 2, 0: 1}
+    assert fingerprints(source, EqualRanges(2**63 - 128, 2**63 - 65, 64)).keys() == {2**63 - 128}
+    assert {row[0] for row in blocks_of(source).stamp_rows([2**63 - 65], 64)} == {2**63 - 65}
+    assert blocks_of(source).fingerprints(EqualRanges(0, 2**63 - 1, 64)) is None
