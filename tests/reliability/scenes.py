@@ -134,7 +134,8 @@ class PostgresScene(Scene):
 
     def save(self) -> None:
         for side, names in self._tables():
-            side.run("; ".join(f'CREATE TABLE "saved {name}" AS TABLE customer."{name}"' for name in names))
+            saved = 'DROP TABLE IF EXISTS "saved {0}"; CREATE TABLE "saved {0}" AS TABLE customer."{0}"'
+            side.run("; ".join(saved.format(name) for name in names))
 
     def rewind(self) -> None:
         for side, names in self._tables():

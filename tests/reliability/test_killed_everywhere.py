@@ -1,6 +1,7 @@
 """A process really killed at every step of a run, and the next run: nothing is lost, nothing is counted twice."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tests.emulators.servers import lent_database
 from tests.reliability import scenes
 from tests.reliability.effort import rounds
 from tests.reliability.mortal import Mortal, Point, one_of_each, points_of
-from tests.reliability.scenes import Scene, Seen, check_bin, counts_of, difference, look
+from tests.reliability.scenes import Scene, Seen, check_bin, counts_of, difference, is_whole, look
 from tests.scenarios.places import Contents, Sql
 
 pytestmark = pytest.mark.timeout(rounds(300, 3600))
@@ -212,6 +213,48 @@ def test_an_undo_that_was_killed_is_done_by_the_next_one(
     check_killed_and_repeated(sqlite, mortal, order, check, subtests)
 
 
+STEPS_OF_RANGES = (
+    "INSERT RecycleBin sent",
+    "DELETE Customers sent",
+    "before commit of Customers, RecycleBin",
+    "after commit of Customers, RecycleBin",
+)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def three_ranges(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+    """Ten records with keys in three ranges, and batches of three."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            scene = scenes.on_sqlite(tmp_path)
+        else:
+            postgres = request.getfixturevalue("postgres")
+            scene = scenes.on_postgres(*(stack.enter_context(lent_database(postgres)) for _ in range(2)))
+        scene.last, scene.inserted = 12, range(4, 12, 4)
+        scene.extra_settings = {"BackupSync__BatchSize": "3", "BackupSync__ChunkSize": "3"}
+        scene.begin()
+        yield scene
+
+
+def test_an_undo_by_ranges_of_keys_that_was_killed_is_done_by_the_next_one(
+    three_ranges: Scene, mortal: Mortal, subtests: pytest.Subtests
+) -> None:
+    scene = three_ranges
+    copies, [first] = scene.service.backup.contents(), scene.service.backup.history()
+    order = scene.order("undo", sync_id=first["SyncId"], through=False)
+
+    def check() -> None:
+        backup = look(scene.service.backup)
+        assert backup.contents == {}
+        images = [entry for entry in backup.bin if entry.action == "Deleted"]
+        assert sorted(image.key for image in images) == sorted(copies)
+        assert all(is_whole(image.record, copies[image.key]) for image in images)
+
+    trace = check_killed_and_repeated(scene, mortal, order, check, subtests, STEPS_OF_RANGES)
+    assert trace.count("DELETE Customers sent") == 4
+    assert "after backup.images" not in trace, "not by ranges"
+
+
 @pytest.mark.parametrize("as_of", ["now", "now, into an empty source", "before the change"])
 def test_a_restore_that_was_killed_is_done_by_the_next_one(
     sqlite: Scene, mortal: Mortal, subtests: pytest.Subtests, as_of: str
@@ -237,14 +280,24 @@ def test_a_restore_that_was_killed_is_done_by_the_next_one(
 
 
 def check_killed_and_repeated(
-    scene: Scene, mortal: Mortal, order: dict[str, Any], check: Callable[[], None], subtests: pytest.Subtests
-) -> None:
-    """Kills a run of that order at the points from here on, each time repeats it, and asks for the right result."""
+    scene: Scene,
+    mortal: Mortal,
+    order: dict[str, Any],
+    check: Callable[[], None],
+    subtests: pytest.Subtests,
+    steps: Collection[str] = (),
+) -> Sequence[str]:
+    """Kills a run of that order at points from here on, each time repeats it, and asks for the right result.
+
+    The quick run kills at some points, the long run at all. `steps`: the only steps of the quick run. Returns the steps
+    of a run that is not killed.
+    """
     scene.save()
     before = look(scene.service.backup)
-    trace = mortal.run(order)["trace"]
+    trace: Sequence[str] = mortal.run(order)["trace"]
     points = points_of(trace)
-    for point in rounds(one_of_each(points, 7), points):
+    few = [point for point in points if not steps or point.step in steps]
+    for point in rounds(one_of_each(few, 7), points):
         with subtests.test(killed=str(point)):
             scene.rewind()
             mortal.kill(order, point)
@@ -259,3 +312,4 @@ def check_killed_and_repeated(
                 ["Failed", "Completed"],
                 ["Completed", "Completed"],
             )
+    return trace
