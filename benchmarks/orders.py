@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 _OF_THE_SERVER = frozenset({"_rid", "_self", "_etag", "_ts", "_attachments"})
@@ -44,6 +45,6 @@ def drop_container(account: str, name: str) -> None:
             raise
 
 
-def own(document: dict[str, Any]) -> dict[str, Any]:
+def own(document: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the document without the properties that the server, or this product's backup, adds."""
     return {name: value for name, value in document.items() if name not in _OF_THE_SERVER and name != "_backup"}

@@ -25,7 +25,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[EngineName]
-    keeps: ClassVar[bool] = True
+    keeps: bool = True
 
     def __init__(self, rows: int, folder: Path) -> None:
         self.rows, self.folder = rows, folder
@@ -59,6 +59,11 @@ class Engine(ABC):
     def restore(self, contender: str) -> None:
         """Restores the contender's backup and folder from the saved copy."""
         _replace(self.own_folder(contender), self.saved_folder(contender))
+
+    def without_requests(self) -> AbstractContextManager[None] | None:
+        """Returns a context in which this process fills a contender's backup faster than another process could; None
+        where there is none."""
+        return None
 
     @abstractmethod
     def difference(self, place: Place, *, exact: bool) -> str | None:

@@ -1,4 +1,8 @@
-"""Cosmos DB: an account for each side, a database for each contender. It saves no copies: contenders sync again."""
+"""Cosmos DB: an account for each side, a database for each contender.
+
+The test servers keep what they held after a first copy, and hold it again before each turn. An account cannot: there
+the contenders sync again.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,12 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
+from unittest import mock
 
 from benchmarks.data import Change, order
 from benchmarks.engines.base import Engine, EngineMissing
@@ -19,6 +24,7 @@ from benchmarks.orders import client, container, own
 
 if TYPE_CHECKING:
     from tests.emulators.partitioned import Partitioned
+    from tests.emulators.physical import Kept
 
 _AT_ONCE = 4
 _PAGE = 1_000  # documents, where nobody asks for fewer
@@ -60,27 +66,30 @@ def cosmos(rows: int, folder: Path) -> Iterator[CosmosEngine]:
 class CosmosEngine(Engine):
     """Containers `orders` in databases `bench_…`.
 
-    A restored document has a new etag, so the contenders make their copies equal again by their own sync.
+    It `keeps` on two test servers. Elsewhere a document that is put back has a new etag.
     """
 
     name: ClassVar[EngineName] = "cosmos"
-    keeps = False
 
     def __init__(self, rows: int, folder: Path, source: Partitioned | str, backup: Partitioned | str) -> None:
         super().__init__(rows, folder)
-        self._server = None if isinstance(source, str) else source
+        self._servers = None if isinstance(source, str) or isinstance(backup, str) else (source, backup)
+        self._kept: dict[str, Mapping[str, Sequence[Kept]]] = {}
+        self.keeps = self._servers is not None
         self.source, self.backup = (one if isinstance(one, str) else one.account for one in (source, backup))
 
     def build(self) -> None:
         _drop(self.source, "bench_source")
         orders = container(self.source, "bench_source/orders", create=True)
-        if self._server is not None:
-            self._server.load("/dbs/bench_source/colls/orders", (order(n) for n in range(1, self.rows + 1)))
+        if self._servers is not None:
+            self._servers[0].load(_path("bench_source/orders"), (order(n) for n in range(1, self.rows + 1)))
         else:
             self._put(orders, range(1, self.rows + 1), 1)
         # As after a quiet night: one document is new, and all others are older than an overlap of a second.
         time.sleep(_QUIET_SECONDS)
         self._put(orders, range(1, 2), 1)
+        if self._servers is not None:
+            self._kept["source"] = self._servers[0].kept("/dbs/bench_source")
 
     def place(self, contender: str) -> Place:
         return Place(
@@ -103,7 +112,10 @@ class CosmosEngine(Engine):
         self.deleted = len(change.numbers)
 
     def undo(self, change: Change) -> None:
-        self._put(container(self.source, "bench_source/orders"), change.numbers, 1)
+        if self._servers is None:
+            self._put(container(self.source, "bench_source/orders"), change.numbers, 1)
+        else:
+            self._servers[0].put_back(self._kept["source"])
         self.deleted = 0
 
     def clear(self, contender: str) -> None:
@@ -111,16 +123,26 @@ class CosmosEngine(Engine):
         self.own_folder(contender).mkdir(parents=True, exist_ok=True)
 
     def save(self, contender: str) -> None:
-        """Does nothing: see `keeps`."""
+        super().save(contender)
+        if self._servers is not None:
+            self._kept[contender] = self._servers[1].kept(f"/dbs/bench_{contender}")
 
     def restore(self, contender: str) -> None:
-        """Does nothing: see `keeps`."""
+        super().restore(contender)
+        if self._servers is not None:
+            self._servers[1].put_back(self._kept[contender])
+
+    def without_requests(self) -> AbstractContextManager[None] | None:
+        return None if self._servers is None else _written_at_once(self._servers[1])
 
     def difference(self, place: Place, *, exact: bool) -> str | None:  # noqa: ARG002 - JSON has no other types
-        source, backup = (
-            _all(container(self.source, place.source_table)),
-            _all(container(self.backup, place.backup_table)),
-        )
+        if self._servers is None:
+            sources = container(self.source, place.source_table).read_all_items()
+            backups = container(self.backup, place.backup_table).read_all_items()
+        else:
+            sources = self._servers[0].documents(_path(place.source_table))
+            backups = self._servers[1].documents(_path(place.backup_table))
+        source, backup = _by_key(sources), _by_key(backups)
         different = sum(backup.get(key) != document for key, document in source.items())
         extra = len(backup.keys() - source.keys())
         return None if not different and not extra else f"{different} documents differ, {extra} are too many"
@@ -138,9 +160,34 @@ class CosmosEngine(Engine):
                 pass
 
 
-def _all(orders: Any) -> dict[tuple[str, str], int]:
-    documents: Iterator[dict[str, Any]] = map(own, orders.read_all_items())
-    return {(order["customerId"], order["id"]): hash(json.dumps(order, sort_keys=True)) for order in documents}
+@contextmanager
+def _written_at_once(server: Partitioned) -> Iterator[None]:
+    """Has the server take new documents of this process, which the SDK would send in a request each: most of a first
+    copy. Whatever else is asked goes through the SDK."""
+    from azure.cosmos import ContainerProxy
+
+    sent = ContainerProxy.execute_item_batch
+
+    def write(proxy: ContainerProxy, document: dict[str, Any], **_: Any) -> None:
+        server.load(f"/{proxy.container_link}", [document])
+
+    def write_all(proxy: ContainerProxy, operations: Any, *others: Any, **options: Any) -> Any:
+        if any(kind not in ("create", "upsert") for kind, *_ in operations):
+            return sent(proxy, operations, *others, **options)
+        server.load(f"/{proxy.container_link}", [document for _, (document,), *_ in operations])
+        return []
+
+    with mock.patch.multiple(ContainerProxy, create_item=write, upsert_item=write, execute_item_batch=write_all):
+        yield
+
+
+def _path(table: str) -> str:
+    database, _, name = table.partition("/")
+    return f"/dbs/{database}/colls/{name}"
+
+
+def _by_key(documents: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
+    return {(one["customerId"], one["id"]): hash(json.dumps(own(one), sort_keys=True)) for one in documents}
 
 
 def _trust_nothing(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import Any
@@ -10,7 +11,7 @@ from urllib.parse import unquote
 
 from tests.emulators.front import Answer, Front, Request
 from tests.emulators.partition_keys import Container, bounds
-from tests.emulators.physical import Physical
+from tests.emulators.physical import Document, Kept, Physical
 
 _RID = "x-ms-cosmos-intended-collection-rid"
 
@@ -93,9 +94,28 @@ class Containers(Front):
             raise Refused(400, "The container was recreated.", 1024)
         return found
 
+    def documents(self, path: str) -> Iterator[Document]:
+        """Those of the container with that path, while nobody writes; no error where there is none."""
+        for one in self._in(path):
+            for part in self._containers[one].parts:
+                yield from part.candidates(None, ())
+
+    def kept(self, path: str) -> Mapping[str, Sequence[Kept]]:
+        """What the containers of the database with that path hold, while nobody writes."""
+        return {one: [part.kept() for part in self._containers[one].parts] for one in self._in(path)}
+
+    def put_back(self, kept: Mapping[str, Sequence[Kept]]) -> None:
+        """Has these containers hold again what they held then. A container that was made since stays as it is."""
+        for path, parts in kept.items():
+            for part, then in zip(self._containers[path].parts, parts, strict=True):
+                part.put_back(then)
+
+    def _in(self, path: str) -> list[str]:
+        return [one for one in list(self._containers) if f"{one}/".startswith(f"{path}/")]
+
     def forget(self, path: str) -> None:
         """Forgets the container with that path, or those of the database, and their documents."""
-        for one in [one for one in list(self._containers) if f"{one}/".startswith(f"{path}/")]:
+        for one in self._in(path):
             del self._containers[one]
         for one in [one for one in list(self._about) if f"{one}/".startswith(f"{path}/")]:
             del self._about[one]

@@ -6,12 +6,24 @@ import time
 import uuid
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from tests.emulators.expressions import Node
 from tests.emulators.json_values import units_of
 
 Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a partition held at a moment, in its indexes."""
+
+    rids: Mapping[str, Mapping[str, str]]
+    documents: Mapping[str, Document]
+    ids: Collection[tuple[bytes, str]]
+    last_written: Mapping[str, None]
+    version: int
 
 
 class Physical:
@@ -63,6 +75,18 @@ class Physical:
     def version(self) -> int:
         """Grows with every write."""
         return len(self.written)
+
+    def kept(self) -> Kept:
+        """What it holds now."""
+        rids = {key: dict(of_key) for key, of_key in self._rids.items()}
+        return Kept(rids, dict(self._documents), list(self._ids), dict(self._last_written), self.version)
+
+    def put_back(self, kept: Kept) -> None:
+        """Holds again what it held then, each document with the times and etags that it had."""
+        self._rids = {key: dict(of_key) for key, of_key in kept.rids.items()}
+        self._documents, self._ids = dict(kept.documents), list(kept.ids)
+        self._last_written = dict(kept.last_written)
+        self.written += dict.fromkeys(self.written[kept.version :])
 
     def at(self, rids: Iterable[str]) -> list[Document]:
         """Those of the documents that are there."""

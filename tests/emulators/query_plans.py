@@ -15,10 +15,9 @@ _FORM = re.compile(
     r"SELECT (?P<value>VALUE )?(?P<what>.+?) FROM c(?: WHERE (?P<where>.+?))?"
     rf"(?: ORDER BY (?P<by>{_PATH})(?P<down> ASC| DESC)?)?"
 )
-_AGGREGATE = re.compile(r"(?P<name>COUNT|SUM|MIN|MAX)\([^()]+(?:\([^()]*\)[^()]*)*\)")
+_AGGREGATE = re.compile(r"(?P<name>COUNT|SUM|MIN|MAX)\((?:[^()]|\((?:[^()]|\([^()]*\))*\))+\)")
 _FIELD = re.compile(rf"(?P<path>{_PATH})(?: AS (?P<name>\w+))?")
 _LAST = re.compile(r'(?:\.|\[")(\w+)(?:"\])?$')
-# Of what is masked: "item" is "____" there.
 # Of what is masked: "item" is "____" there.
 _OF_A_PLAN = re.compile(
     rf'SELECT c\._rid, \[\{{"_+": {_PATH}\}}\] AS orderByItems, (?P<what>.+) AS payload FROM c WHERE (?P<where>.+)'
