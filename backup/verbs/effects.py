@@ -77,21 +77,24 @@ class Effects:
         without_effect = {key for key in wanted if key not in now or now[key] == before.get(key)}
         masked = self._into.copies.masked
         changed = {key for key in wanted.keys() - without_effect if self.unlike(wanted[key], now[key], but=masked)}
+        changed = self._still_unlike(changed, wanted)
         if self._is_shared:
             self._changed += sorted(changed, key=str)
         else:
-            without_effect |= self._still_unlike(changed, wanted)
+            without_effect |= changed
         self._report(without_effect)
         return frozenset(without_effect)
 
     def _still_unlike(self, keys: Collection[Key], wanted: Mapping[Key, Record]) -> set[Key]:
-        """Those of these keys of a backup whose record has other values than the wanted one. An image is masked where
-        the record may have clear values, and that of a record which is masked already is masked twice."""
+        """Those of these keys whose record itself has other values than the wanted one, but for what a source masks. In
+        a backup, and in the scratch place of a drill, an image is masked where the record may have clear values, and
+        that of a record which is masked already is masked twice."""
         if not keys:
             return set()
         records = (record for batch in self._into.read(frozenset(keys), WHOLE) for record in batch)
-        by_key = {self._into.keys.of(record): self._into.copies.content(record) for record in records}
-        return {key for key in keys if key in by_key and self.unlike(wanted[key], _brief(by_key[key]))}
+        now = {self._into.keys.of(record): _brief(self._into.copies.content(record)) for record in records}
+        masked = self._into.copies.masked
+        return {key for key in keys if key in now and self.unlike(wanted[key], now[key], but=masked)}
 
     def finish(self) -> None:
         """Notes which records are not as they were written. Raises StoreError when writes or deletes had no effect."""

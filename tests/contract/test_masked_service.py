@@ -11,13 +11,16 @@ from backup.core.errors import ConfigError
 from backup.core.run_values import Trigger
 from backup.entry.answers import shape_one
 from backup.mirror.comparison import Depth
+from backup.recycle_bin.entries import RECYCLE_BIN
+from backup.runs.history_entries import HISTORY
 from backup.runs.outcome import Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.verbs.wish import Wish
-from tests.contract.benches import SqlBench
+from tests.contract.benches import CosmosBench, SqlBench
 
 CLEAR = "ada.lovelace@example.org", "Lovelace-Byron"
+APP_CONTAINERS = HISTORY.container, RECYCLE_BIN.container
 MASK = "mail=email; Name=hmac"
 TABLE = """CREATE TABLE {table} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER NOT NULL, Name varchar(40),
     Mail varchar(60), Town varchar(40))"""
@@ -92,6 +95,42 @@ def test_no_clear_value_is_in_backup_bin_history_answers_or_log(
         assert clear not in repr([shape_one(outcome) for outcome in outcomes])
         assert clear not in caplog.text
     assert [row[1:] for row in masked.source()] == [(2, CLEAR[1], CLEAR[0], "Rome")]
+
+
+def test_no_clear_value_of_a_documents_depths_is_anywhere_and_a_drill_finds_nothing_to_say(
+    cosmos_bench: CosmosBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "backup")
+    bench, clear = cosmos_bench, ("zq.mail@example.org", "zq street", "zq note", "zq tag", "zq deep")
+    depths = {
+        "who": {"mail": clear[0], "at": {"street": clear[1], "town": "Bonn"}},
+        **{"notes": [{"text": clear[2]}], "tags": [clear[3]], "a": {"b": {"c": clear[4]}}},
+    }
+    bench.create()
+    bench.put_documents("source", *({"id": f"{n}", "customer": {"id": "c"}, "n": n, **depths} for n in range(3)))
+    mask = '{ "who.mail" = "email", "who.at.street" = "hmac", "notes.text" = "null", tags = "hmac", "a.b" = "hmac" }'
+    file = (
+        f"[set.shop]\nsource = '{bench.connection_strings['source']}'\ndatabase = '{bench.database}'\n"
+        f"backup = '{bench.connection_strings['backup']}'\ncontainers = ['Things']\n"
+        f"[set.shop.container.Things]\nmask = {mask}"
+    )
+    registry = Registry(
+        load_settings({"BACKUP_TOML": file, "BackupMask__Key": "a key of the masks that is long enough"})
+    )
+    service = registry.get("shop/Things")
+    outcomes = registry.sync("shop", Trigger.CLI)
+    bench.put_documents("source", {"id": "0", "customer": {"id": "c"}, "n": 7, **depths})
+    bench.container("source").delete_item("1", partition_key="c")
+    outcomes += registry.sync("shop", Trigger.CLI, Options(allow_mass_delete=True))
+    outcomes.append(service.verify(Depth(), drilled=True))
+    assert [outcome.run.verified for outcome in outcomes] == [True] * 3
+    [restored] = outcomes[-1].run.notes
+    assert restored.startswith("Restored 2 records into a scratch place")
+    outcomes.append(service.undo(outcomes[1].run.sync_id))
+    containers = [bench.container("backup", name).read_all_items() for name in ("Things", *APP_CONTAINERS)]
+    texts = caplog.text, repr([shape_one(outcome) for outcome in outcomes]), repr([*map(list, containers)])
+    assert "'n': 1" in texts[2]  # the deleted one is back
+    assert [value for value in clear for text in texts if value in text] == []
 
 
 def test_masks_are_restored_into_no_source(masked: Masked) -> None:
