@@ -41,10 +41,12 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("mirror", "recycle_bin", "runs")
 NAMED = Path(__file__).with_suffix(".txt")
 SERVERS = "tests/emulators/node_modules"
-STAGES_SECONDS = (10, 50)  # of tests for a mutant: of the cheapest, then of the others
-NO_TEST = "what pytest does before the tests"  # where an import fails, or a test's name is unknown
-START_SECONDS = 30  # of pytest, on an idle machine a tenth of it
-SLOWED_AT_LEAST = 3  # times by a mutant that does not end: the machine's own speed varies less
+STAGES_SECONDS = (10, 50)  # how long tests may try a mutant: first the cheapest, then the others
+NO_TEST = "what pytest does before the tests"  # it fails where an import fails, or a test's name is unknown
+START_SECONDS = 30  # how long pytest may take to start; on an idle machine it takes a tenth
+SLOWED_AT_LEAST = (
+    3  # tests that take so many times longer have a mutant that does not end: the machine's speed varies less
+)
 LAST_SECONDS = 300  # before the end no mutant begins: one that hangs takes as long
 SWAPPED: dict[type[ast.AST], Any] = {
     **{ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq},
@@ -102,7 +104,7 @@ def named() -> dict[str, str]:
 def mutants_of(path: Path) -> Iterator[Mutant]:
     """All that this script knows to do to the file. Annotations, messages and log lines are left alone."""
     source = path.read_bytes()
-    said = Counter[str]()
+    counts = Counter[str]()
     offsets = [0]
     for line in source.splitlines(keepends=True):
         offsets.append(offsets[-1] + len(line))
@@ -116,14 +118,14 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
             end = offsets[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
             lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
             mutant = Mutant(str(path.relative_to(ROOT)), function, start, end, lines, source[start:end].decode(), after)
-            said[mutant.name] += 1
-            yield replace(mutant, ordinal=said[mutant.name])
+            counts[mutant.name] += 1
+            yield replace(mutant, ordinal=counts[mutant.name])
         for field, child in ast.iter_fields(node):
             if field in ("annotation", "returns", "decorator_list") or isinstance(node, ast.Raise | ast.JoinedStr):
                 continue
-            for one in child if isinstance(child, list) else [child]:
-                if isinstance(one, ast.AST) and not _says(one):
-                    yield from visit(one, function)
+            for part in child if isinstance(child, list) else [child]:
+                if isinstance(part, ast.AST) and not _says(part):
+                    yield from visit(part, function)
 
     yield from visit(ast.parse(source), "")
 
@@ -217,9 +219,9 @@ def first_failure(folder: Path, names: Sequence[str], seconds: float) -> str | N
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *names]
     # Into a file: a program that a test leaves behind would hold a pipe open.
     with (
-        TemporaryFile("w+") as said,
+        TemporaryFile("w+") as output,
         subprocess.Popen(
-            command, cwd=folder, env=env, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=folder, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         ) as process,
     ):
         try:
@@ -229,8 +231,8 @@ def first_failure(folder: Path, names: Sequence[str], seconds: float) -> str | N
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # with the programs of its tests
-        said.seek(0)
-        lines = [line.split(" ", 1)[1] for line in said if line.startswith(("FAILED ", "ERROR "))]
+        output.seek(0)
+        lines = [line.split(" ", 1)[1] for line in output if line.startswith(("FAILED ", "ERROR "))]
     if process.returncode == 0:
         return ""
     failed = [name for name in names if any(line.startswith(name) for line in lines)]

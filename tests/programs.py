@@ -115,10 +115,12 @@ class Program:
                 if not part:
                     left.remove(descriptor)
         self.wait(None if deadline is None else max(0, deadline - time.monotonic()))
-        told = [texts[stream.fileno()].decode() if stream in streams else "" for stream in (self.stdout, self.stderr)]
+        outputs = [
+            texts[stream.fileno()].decode() if stream in streams else "" for stream in (self.stdout, self.stderr)
+        ]
         for stream in streams:
             stream.close()
-        return told[0], told[1]
+        return outputs[0], outputs[1]
 
     def __enter__(self) -> Self:
         return self

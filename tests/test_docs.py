@@ -56,13 +56,13 @@ def options_of(command: click.Command) -> set[str]:
 
 def routes() -> set[str]:
     """`METHOD /api/route` of every HTTP function, by the decorators of function_app.py."""
-    found = set()
+    registered = set()
     for node in ast.walk(ast.parse((ROOT / "function_app.py").read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "route":
             path = str(ast.literal_eval(node.args[0])).replace(":minlength(1)", "")  # what only the host minds
             [methods] = [ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg == "methods"]
-            found |= {f"{method} /api/{path}" for method in methods}
-    return found
+            registered |= {f"{method} /api/{path}" for method in methods}
+    return registered
 
 
 def make_targets() -> set[str]:
@@ -105,7 +105,7 @@ def test_settings_without_parts_are_in_the_page_on_configuration() -> None:
 
 
 def test_every_default_in_the_page_on_configuration_is_the_settings_own() -> None:
-    told = dict(re.findall(r"^\| `(\w+__\w+)` \| `([^`]*)` \|", CONFIGURATION, re.M))
+    documented = dict(re.findall(r"^\| `(\w+__\w+)` \| `([^`]*)` \|", CONFIGURATION, re.M))
     defaults = {
         str(field.alias): str(field.default).lower()
         if isinstance(field.default, bool)
@@ -116,8 +116,8 @@ def test_every_default_in_the_page_on_configuration_is_the_settings_own() -> Non
         if field.alias is not None and field.default_factory is None and field.default not in (None, "")
     }
     of_services = {name: value for parts in BY_DEFAULT.values() for name, value in parts.items()}
-    assert {name: value for name, value in told.items() if side_name(name) is not None} == of_services
-    assert {name: told.get(name) for name in defaults} == defaults
+    assert {name: value for name, value in documented.items() if side_name(name) is not None} == of_services
+    assert {name: documented.get(name) for name in defaults} == defaults
 
 
 def _any_of(route: str, character: str) -> str:
@@ -135,7 +135,9 @@ def test_endpoints_in_the_pages_on_http_and_jobs_are_those_that_exist() -> None:
 
 def test_endpoints_in_all_documents_exist() -> None:
     known = [_any_of(route, r"[\\w{}*-]") for route in routes()]
-    assert {name for name in named_endpoints(EVERYTHING) if not any(re.fullmatch(one, name) for one in known)} == set()
+    assert {
+        name for name in named_endpoints(EVERYTHING) if not any(re.fullmatch(pattern, name) for pattern in known)
+    } == set()
 
 
 def test_addresses_in_calls_exist() -> None:
@@ -145,7 +147,7 @@ def test_addresses_in_calls_exist() -> None:
     }
     known = [_any_of(route.split()[1], r"[\\w-]") for route in routes()]
     assert called
-    assert {path for path in called if not any(re.fullmatch(one, path) for one in known)} == set()
+    assert {path for path in called if not any(re.fullmatch(pattern, path) for pattern in known)} == set()
 
 
 def test_commands_in_the_page_on_the_command_line_are_those_that_exist() -> None:
@@ -154,13 +156,13 @@ def test_commands_in_the_page_on_the_command_line_are_those_that_exist() -> None
 
 def test_the_page_on_the_command_line_groups_commands_as_the_help_text_does() -> None:
     sections = re.findall(r"^## ([\w ]+)\n\n\| command (.*?)(?=^## )", COMMAND_LINE, re.M | re.S)
-    told = {
+    documented = {
         name: [*dict.fromkeys(re.findall(r"^\| `python -m backup ([\w-]+)", text, re.M))] for name, text in sections
     }
     shown: dict[str, list[str]] = {}
     for name, command in COMMANDS.items():
         shown.setdefault(command.rich_help_panel, []).append(name)
-    assert told == shown
+    assert documented == shown
 
 
 def test_commands_in_all_documents_exist() -> None:
@@ -169,12 +171,12 @@ def test_commands_in_all_documents_exist() -> None:
 
 def test_options_in_the_page_on_the_command_line_are_those_that_exist() -> None:
     existing = {name: options_of(command) for name, command in COMMANDS.items()}
-    told = {
+    documented = {
         option: set(re.findall(r"`([\w-]+)`", commands))
         for option, commands in re.findall(r"^\| `(--[a-z-]+)` \| ([^|]*) \|", COMMAND_LINE, re.M)
         if option != "--help"
     }
-    assert told == {
+    assert documented == {
         option: {name for name, options in existing.items() if option in options}
         for option in set().union(*existing.values()) - {"--help"}
     }

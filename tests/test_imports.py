@@ -42,14 +42,14 @@ def modules() -> Mapping[str, ast.Module]:
 
 def imported(tree: ast.AST) -> set[str]:
     """The dotted names that a module imports, wherever it does, `from a import b` as a and as a.b."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
-            found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+            names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 def package_of(name: str) -> str:
@@ -93,7 +93,7 @@ def test_a_module_imports_its_own_package_and_those_of_earlier_rows_alone() -> N
         own = package_of(name)
         row = row_of(own)
         assert row is not None, name
-        packages = {package_of(one) for one in imported(modules()[name])} - {own}
+        packages = {package_of(module) for module in imported(modules()[name])} - {own}
         refused[name] = {package for package in packages if (other := row_of(package)) is not None and other >= row}
     assert {name: packages for name, packages in refused.items() if packages} == {}
 
@@ -110,11 +110,11 @@ def test_no_function_has_the_name_of_a_module_that_is_not_its_own() -> None:
 
 
 def test_no_two_modules_import_each_other() -> None:
-    uses = {name: {one for one in imported(tree) if one in modules()} for name, tree in modules().items()}
+    uses = {name: {module for module in imported(tree) if module in modules()} for name, tree in modules().items()}
 
-    def reaches(start: str, goal: str, seen: set[str]) -> bool:
-        nearer = uses[start] - seen
-        return goal in nearer or any(reaches(one, goal, seen | nearer) for one in nearer)
+    def reaches(start: str, goal: str, visited: set[str]) -> bool:
+        nearer = uses[start] - visited
+        return goal in nearer or any(reaches(module, goal, visited | nearer) for module in nearer)
 
     # A package's __init__ opens what lies in it, and its modules use its names; so packages are left out.
     alone = [name for name in modules() if name not in ("backup", "backup.stores", "backup.stores.sql.engines")]
@@ -122,12 +122,14 @@ def test_no_two_modules_import_each_other() -> None:
 
 
 def test_the_functions_library_is_imported_by_the_triggers_and_the_local_host_alone() -> None:
-    users = {name for name, tree in modules().items() if any(is_of(one, {"azure.functions"}) for one in imported(tree))}
+    users = {
+        name for name, tree in modules().items() if any(is_of(module, {"azure.functions"}) for module in imported(tree))
+    }
     assert users == {"function_app", "backup.dev.host"}
 
 
 def test_drivers_are_imported_under_stores_alone() -> None:
-    users = {name for name, tree in modules().items() if any(is_of(one, DRIVERS) for one in imported(tree))}
+    users = {name for name, tree in modules().items() if any(is_of(module, DRIVERS) for module in imported(tree))}
     records = {"backup.jobs.sqlite_key_values"}  # they are not in a store: they must be there when no store is
     assert [name for name in users - records if not name.startswith("backup.stores")] == []
 

@@ -50,7 +50,7 @@ def test_no_two_modules_define_the_same_name() -> None:
         for name in defined(module):
             if not name.startswith("_") and name not in TYPE_VARIABLES:
                 places[name].add(place)
-    assert {name: sorted(found) for name, found in places.items() if len(found) > 1} == {}
+    assert {name: sorted(in_modules) for name, in_modules in places.items() if len(in_modules) > 1} == {}
 
 
 def test_no_parameter_and_no_local_has_the_name_of_what_its_module_defines_or_imports() -> None:

@@ -48,8 +48,8 @@ class Pin(NamedTuple):
 
 
 def pins_of(path: Path) -> list[Pin]:
-    found = PIN.findall(path.read_text())
-    return [Pin(Requirement(text), frozenset(re.findall(r"[0-9a-f]{64}", hashes))) for text, hashes in found]
+    pins = PIN.findall(path.read_text())
+    return [Pin(Requirement(text), frozenset(re.findall(r"[0-9a-f]{64}", hashes))) for text, hashes in pins]
 
 
 PINS = {path: pins_of(path) for path in FILES}
@@ -59,8 +59,8 @@ def declared(group: str | None = None) -> list[Requirement]:
     """What the app needs, or a group with those that it includes."""
     if group is None:
         return list(map(Requirement, PYPROJECT["project"]["dependencies"]))
-    own = [Requirement(one) for one in GROUPS[group] if isinstance(one, str)]
-    included = [one["include-group"] for one in GROUPS[group] if isinstance(one, dict)]
+    own = [Requirement(entry) for entry in GROUPS[group] if isinstance(entry, str)]
+    included = [entry["include-group"] for entry in GROUPS[group] if isinstance(entry, dict)]
     return [*own, *(requirement for name in included for requirement in declared(name))]
 
 
@@ -99,15 +99,15 @@ def test_every_group_is_locked_in_a_file_of_its_own() -> None:
 def test_every_python_and_system_gets_one_version_of_what_is_asked_for(path: Path) -> None:
     asked = declared(None if path == APP else path.stem)
     for environment in environments():
-        found: dict[str, list[str]] = {}
+        versions_of: dict[str, list[str]] = {}
         for pin in PINS[path]:
             if applies(pin.requirement, environment):
-                found.setdefault(pin.name, []).append(pin.version)
-        assert {name: versions for name, versions in found.items() if len(versions) > 1} == {}
-        for one in asked:
-            if applies(one, environment):
-                [version] = found[canonicalize_name(one.name)]
-                assert one.specifier.contains(version, prereleases=True), (one, version)
+                versions_of.setdefault(pin.name, []).append(pin.version)
+        assert {name: versions for name, versions in versions_of.items() if len(versions) > 1} == {}
+        for requirement in asked:
+            if applies(requirement, environment):
+                [version] = versions_of[canonicalize_name(requirement.name)]
+                assert requirement.specifier.contains(version, prereleases=True), (requirement, version)
 
 
 def test_files_that_are_installed_together_agree() -> None:
@@ -130,54 +130,54 @@ def test_whatever_a_locked_package_asks_for_is_locked_too() -> None:
             installed = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             continue
-        for one in map(Requirement, installed.requires or ()):
-            needed = installed.version == pin.version and applies(one, here)  # type: ignore[arg-type]
-            other = locked.get(canonicalize_name(one.name))
-            if needed and not (other and one.specifier.contains(other.version, prereleases=True)):
-                missing.append((name, str(one)))
+        for requirement in map(Requirement, installed.requires or ()):
+            needed = installed.version == pin.version and applies(requirement, here)  # type: ignore[arg-type]
+            other = locked.get(canonicalize_name(requirement.name))
+            if needed and not (other and requirement.specifier.contains(other.version, prereleases=True)):
+                missing.append((name, str(requirement)))
     assert missing == []
 
 
 def owners() -> dict[str, str]:
     """The distribution that each installed module comes from, by its dotted name."""
-    found: dict[str, str] = {}
+    owner_of: dict[str, str] = {}
     for distribution in metadata.distributions():
         name = canonicalize_name(distribution.metadata["Name"])  # which is read anew each time
         for file in distribution.files or ():
             parts = file.parts[:-1] if file.name == "__init__.py" else (*file.parts[:-1], file.name.partition(".")[0])
             if file.suffix in (".py", ".so", ".pyd") and len(parts) <= 4:
-                found[".".join(parts)] = name
-    return found
+                owner_of[".".join(parts)] = name
+    return owner_of
 
 
 def imported(paths: Iterator[Path]) -> set[str]:
     """The absolute names that the modules import, of others than this project and the standard library."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text()))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     ours = {"backup", "tests", "benchmarks", "docs", "function_app"} | sys.stdlib_module_names
-    return {name for name in found if name.partition(".")[0] not in ours}
+    return {name for name in names if name.partition(".")[0] not in ours}
 
 
 def test_whatever_is_imported_is_declared() -> None:
     owner = owners()
 
     def undeclared(folders: list[str], allowed: list[Requirement]) -> set[str]:
-        names = {canonicalize_name(one.name) for one in allowed}
+        names = {canonicalize_name(requirement.name) for requirement in allowed}
         paths = (path for folder in folders for path in sorted(ROOT.glob(f"{folder}.py")))
         wrong = set()
         for name in imported(paths):
             parts = name.split(".")
             starts = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
-            found = next((owner[start] for start in starts if start in owner), None)
-            if found not in names:
+            distribution = next((owner[start] for start in starts if start in owner), None)
+            if distribution not in names:
                 wrong.add(name)
         return wrong
 
     # What a deployment adds when it needs it; SQLAlchemy imports psycopg by its name.
-    added = [one for group in ADDED for one in declared(group)]
+    added = [requirement for group in ADDED for requirement in declared(group)]
     assert undeclared(["function_app", "backup/**/*"], [*declared(), *added]) == set()
     assert undeclared(["tests/*", "tests/*/*"], [*declared(), *declared("tests"), *declared("worker")]) == set()

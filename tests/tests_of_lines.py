@@ -87,11 +87,11 @@ class TestsOfLines:
         return cls(Path(where.read_text()), passed, known)
 
     def of(self, path: str, lines: range) -> list[str]:
-        """The tests that run one of the lines; for lines that run at import, those that run any line of the file, and
-        those whose file imports something of it.
+        """The tests that run one of the lines. Lines that run at import have the tests that run any line of the file,
+        and those whose file imports something from it.
 
-        Unit tests come first, and those whose file imports something of it. Of them as of the others, the cheapest of
-        each file come first, then the next of each file.
+        Two groups: first unit tests and those whose file imports something from it, then the others. Each group begins
+        with the cheapest test of each file, then comes the next of each file.
         """
         by_line = self.data.contexts_by_lineno(str(self.root / path))
         names = {name for line in lines for name in by_line.get(line, ()) if name in self.seconds}

@@ -142,7 +142,7 @@ class SqlBench(Bench):
         super().__init__(connection_strings)
         self.schema = schema
         self.name = "Things" if schema else f"Things_{uuid.uuid4().hex[:8]}"
-        # With a limit of their own, so that no session of a store is one of these, which tests set up as they like.
+        # Tests set up these sessions as they like. No store has this limit of a call, so none shares them.
         self.engines = {
             role: open_dialect(text, "TEST", call_seconds=599).engine for role, text in connection_strings.items()
         }

@@ -35,15 +35,15 @@ SQL_KINDS = ("sqlite", "postgresql", "mssql") if SQL_SERVER else ("sqlite", "pos
 @pytest.fixture(params=("memory", *SQL_KINDS, "cosmos"))
 def bench(request: pytest.FixtureRequest) -> Bench:
     """Each kind of store in turn."""
-    found: Bench = request.getfixturevalue(f"{request.param}_bench")
-    return found
+    chosen: Bench = request.getfixturevalue(f"{request.param}_bench")
+    return chosen
 
 
 @pytest.fixture(params=SQL_KINDS)
 def sql_bench(request: pytest.FixtureRequest) -> SqlBench:
     """Each kind of SQL store in turn."""
-    found: SqlBench = request.getfixturevalue(f"{request.param}_bench")
-    return found
+    chosen: SqlBench = request.getfixturevalue(f"{request.param}_bench")
+    return chosen
 
 
 @pytest.fixture
@@ -55,45 +55,45 @@ def memory_bench() -> MemoryBench:
 @pytest.fixture
 def sqlite_bench(tmp_path: Path) -> Iterator[SqliteBench]:
     """SQLite, in files of this test's own."""
-    found = SqliteBench(tmp_path)
-    yield found
-    found.close()
+    made = SqliteBench(tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def postgresql_bench(postgres_databases: Mapping[Role, str]) -> Iterator[PostgresBench]:
     """PostgreSQL, in schemas of this test's own."""
-    with _dropped(PostgresBench(postgres_databases)) as found:
-        yield found
+    with _dropped(PostgresBench(postgres_databases)) as made:
+        yield made
 
 
 @pytest.fixture
 def mssql_bench(sqlserver_databases: Mapping[Role, str]) -> Iterator[SqlServerBench]:
     """SQL Server, in schemas of this test's own."""
-    with _dropped(SqlServerBench(sqlserver_databases)) as found:
-        yield found
+    with _dropped(SqlServerBench(sqlserver_databases)) as made:
+        yield made
 
 
 @pytest.fixture
 def cosmos_bench(cosmos_server: str, cosmos_server_backup: str) -> Iterator[CosmosBench]:
     """Cosmos DB, in databases of this test's own; documents are partitioned by /customer/id."""
-    found = CosmosBench({"source": cosmos_server, "backup": cosmos_server_backup})
-    yield found
-    found.close()
+    made = CosmosBench({"source": cosmos_server, "backup": cosmos_server_backup})
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
 def postgres_databases(postgres: str) -> Iterator[Mapping[Role, str]]:
     """Two databases of one server."""
-    with made_databases(dict.fromkeys(ROLES, postgres)) as found:
-        yield found
+    with made_databases(dict.fromkeys(ROLES, postgres)) as databases:
+        yield databases
 
 
 @pytest.fixture(scope="session")
 def sqlserver_databases(sqlserver_urls: tuple[str, str]) -> Iterator[Mapping[Role, str]]:
     """Two databases, on the two servers that the environment names."""
-    with made_databases(dict(zip(ROLES, sqlserver_urls, strict=True))) as found:
-        yield found
+    with made_databases(dict(zip(ROLES, sqlserver_urls, strict=True))) as databases:
+        yield databases
 
 
 @contextmanager

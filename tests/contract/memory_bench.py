@@ -60,7 +60,7 @@ class MemoryBench(Bench):
             self._rows(role).pop(n, None)
 
     def items(self, role: Role) -> dict[int, Item]:
-        return {n: Item(n, one["version"], one["content"]) for n, one in self._rows(role).items()}
+        return {n: Item(n, stored["version"], stored["content"]) for n, stored in self._rows(role).items()}
 
     def rows(self, role: Role) -> Mapping[int, Stored]:
         """All records as they are, in the order of their keys."""

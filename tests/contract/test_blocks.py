@@ -48,19 +48,21 @@ def stamped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def equal_sides(bench: SqlBench, numbers: Sequence[int]) -> Recycled:
     """Both sides with these items, in chunks of 20."""
     bench.create(Item(n) for n in numbers)
-    it = recycled(bench, chunk_size=20, batch_size=7)
-    it.backup.catalog.match(it.source)
+    sides = recycled(bench, chunk_size=20, batch_size=7)
+    sides.backup.catalog.match(sides.source)
     bench.put("backup", *(Item(n) for n in numbers))
-    return it
+    return sides
 
 
-def sync(it: Recycled, records: int, *, quiet: bool = False, dry_run: bool = False, limit: int | None = None) -> Tally:
+def sync(
+    sides: Recycled, records: int, *, quiet: bool = False, dry_run: bool = False, limit: int | None = None
+) -> Tally:
     """What a sync has counted. The last one took no time, and saw so many records."""
     tally, run = Tally(lambda _: None), replace(RUN, dry_run=dry_run, limit=limit)
-    keep = it.bin.recorder(run, lambda: NOW)
+    keep = sides.bin.recorder(run, lambda: NOW)
     steps = Steps(lambda: None, lambda: NOW, keep, 2, records=records, quiet_records=records if quiet else 0)
     steps = replace(steps, quiet_seconds=0)
-    sync_stores(it.source, it.backup, run, tally, Guard(), steps)
+    sync_stores(sides.source, sides.backup, run, tally, Guard(), steps)
     return tally
 
 
@@ -69,11 +71,11 @@ def sync(it: Recycled, records: int, *, quiet: bool = False, dry_run: bool = Fal
 def test_all_the_rest_is_settled_by_the_blocks_that_differ(
     blocks_bench: SqlBench, stamped: list[int], numbers: Sequence[int], *, quiet: bool
 ) -> None:
-    bench, it = blocks_bench, equal_sides(blocks_bench, numbers)
+    bench, sides = blocks_bench, equal_sides(blocks_bench, numbers)
     changed, gone, new = [numbers[n] for n in (60, 120)], [numbers[90], numbers[-1]], [10**7, -(10**7)]
     bench.put("source", *(Item(n, 2) for n in changed), *(Item(n) for n in new))
     bench.remove("source", *gone)
-    tally = sync(it, len(numbers), quiet=quiet)
+    tally = sync(sides, len(numbers), quiet=quiet)
     counts = tally.counts
     assert (counts.inserted, counts.updated, counts.deleted, counts.skipped) == (2, 2, 2, len(numbers) - 4)
     assert tally.proof is not None
@@ -88,9 +90,9 @@ def test_too_many_stamps_are_not_read_at_once(
     blocks_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, stamped: list[int]
 ) -> None:
     monkeypatch.setattr(chunk, "_STAMPS_AT_MOST", 30)
-    it = equal_sides(blocks_bench, DENSE)
+    sides = equal_sides(blocks_bench, DENSE)
     blocks_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
-    assert sync(it, len(DENSE)).counts.updated == 4
+    assert sync(sides, len(DENSE)).counts.updated == 4
     assert blocks_bench.items("backup") == blocks_bench.items("source")
     assert stamped == []
 
@@ -104,9 +106,9 @@ def test_blocks_serve_a_dry_run_and_a_limit(
     dry_run: bool,
     limit: int | None,
 ) -> None:
-    it = equal_sides(blocks_bench, DENSE)
+    sides = equal_sides(blocks_bench, DENSE)
     blocks_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
-    made = sync(it, len(DENSE), dry_run=dry_run, limit=limit).counts
+    made = sync(sides, len(DENSE), dry_run=dry_run, limit=limit).counts
     assert (made.inserted, made.updated, made.remaining) == counts
     assert stamped
 

@@ -52,7 +52,7 @@ def in_a_later_second(bench: CosmosBench, *documents: dict[str, Any]) -> None:
     while True:
         bench.put_documents("source", *documents)
         names = {document["id"] for document in documents}
-        if all(one["_ts"] > before for one in bench.documents("source") if one["id"] in names):
+        if all(document["_ts"] > before for document in bench.documents("source") if document["id"] in names):
             return
 
 
@@ -64,10 +64,10 @@ Copied = tuple[CosmosBench, CosmosStore, CosmosStore]
 def test_a_copy_has_its_sources_fingerprint_in_every_chunk(copied: Copied) -> None:
     _, source, backup = copied
     for chunk in (WHOLE, Chunk(None, ("000003",)), Chunk(("000003",), None), Chunk(("000001",), ("000004",))):
-        found = source.fingerprint(chunk)
-        assert found is not None
-        assert found == backup.fingerprint(chunk)
-        assert found.records == len(source.stamp_rows(chunk))
+        fingerprint = source.fingerprint(chunk)
+        assert fingerprint is not None
+        assert fingerprint == backup.fingerprint(chunk)
+        assert fingerprint.records == len(source.stamp_rows(chunk))
     assert source.fingerprint(Chunk(("9",), None)) == backup.fingerprint(Chunk(("9",), None))
 
 
@@ -360,7 +360,7 @@ def test_the_charge_of_a_store_is_that_of_all_its_requests(copied: Copied) -> No
     assert source.request_charge == before + 1  # as the npm server charges a request
     assert backup.request_charge
     before = backup.request_charge
-    backup.write(backup.copies.of([{**one, "_etag": "x", "_ts": 1} for one in orders(7, 8, 9)], NOTE))
+    backup.write(backup.copies.of([{**document, "_etag": "x", "_ts": 1} for document in orders(7, 8, 9)], NOTE))
     assert backup.request_charge == before + 3
 
 

@@ -113,7 +113,8 @@ def test_what_was_written_again_as_it_was_is_noted_and_not_copied(cosmos_bench: 
     assert run_sync(source, backup) == (3, 0, 0, 0)
     bench.put_documents("source", *same, {**ORDER, "id": "changed", "under": "the same version"})
     verify(source, backup, Depth(full=True), report := Report())
-    assert [(one.key[1], one.kind) for one in report.differences] == [("changed", DifferenceKind.STALE)]
+    [difference] = report.differences
+    assert (difference.key[1], difference.kind) == ("changed", DifferenceKind.STALE)
     assert report.proof.differing == 1
 
     second = replace(RUN, sync_id="00000002-0000-4000-8000-000000000000")
@@ -127,8 +128,8 @@ def test_what_was_written_again_as_it_was_is_noted_and_not_copied(cosmos_bench: 
     sync_stores(source, backup, second, tally, Guard(), steps)
     assert (tally.counts.updated, tally.counts.skipped) == (1, 2)
     assert [kept.key[1] for page in recycled.of_run(second.sync_id) for kept in page] == ["changed"]
-    assert {one["_backup"]["etag"] for one in bench.documents("backup")} == {
-        one["_etag"] for one in bench.documents("source")
+    assert {document["_backup"]["etag"] for document in bench.documents("backup")} == {
+        document["_etag"] for document in bench.documents("source")
     }
     assert run_sync(source, backup) == (0, 0, 0, 3)
 
@@ -139,8 +140,8 @@ def test_the_order_of_a_status_objects_names_does_not_count(cosmos_bench: Cosmos
     bench.put_documents(
         "source", {**ORDER, "id": "1", "status": {"a": 1, "b": 2}}, {**ORDER, "id": "2", "status": {"b": 2, "a": 1}}
     )
-    one, other = stamps_in(bench.open("source"), Chunk()).values()
-    assert one.value == other.value == Version(('"2024-01-01T00:00:00Z"', '{"a": 1, "b": 2}')).value
+    first, second = stamps_in(bench.open("source"), Chunk()).values()
+    assert first.value == second.value == Version(('"2024-01-01T00:00:00Z"', '{"a": 1, "b": 2}')).value
 
 
 IDS = [
@@ -226,7 +227,7 @@ def test_a_property_of_the_backups_own_name_is_refused_and_the_others_are_copied
     [(key, reason)] = tally.failures.items()
     assert (json.loads(key), tally.counts.inserted) == (['"c"', "1"], 1)
     assert "_backup" in reason
-    assert [one["id"] for one in cosmos_bench.documents("backup")] == ["2"]
+    assert [document["id"] for document in cosmos_bench.documents("backup")] == ["2"]
 
 
 DAY = 86_400
@@ -275,11 +276,11 @@ def test_a_copy_that_would_delete_itself_is_refused_by_its_key(cosmos_bench: Cos
     bench.make("backup", "Things", "/customer/id", -1)
     bench.put_documents("source", *({**ORDER, "id": f"{ttl}", "ttl": ttl} for ttl in (60, -1, None)))
     source, backup = bench.pair()
-    records = [one for some in source.read(None, Chunk()) for one in some]
+    records = [record for batch in source.read(None, Chunk()) for record in batch]
     with pytest.raises(RecordRefused, match="has a ttl") as caught:
         backup.write(records)
     assert set(caught.value.refused) == {('"c"', "60")}
-    assert [one["id"] for one in bench.documents("backup")] == ["-1", "None"]
+    assert [document["id"] for document in bench.documents("backup")] == ["-1", "None"]
     source.write(records)
 
 
@@ -342,7 +343,7 @@ def test_a_wrong_key_fails_at_once_and_is_not_told(refusing: str) -> None:
     store.close()
 
 
-def test_a_key_that_is_none_is_said_to_be_none() -> None:
+def test_an_account_key_that_cannot_be_one_is_refused_and_not_shown() -> None:
     bench = CosmosBench({"source": "AccountEndpoint=https://127.0.0.1:1/;AccountKey=hunter2", "backup": ""})
     with pytest.raises(ConfigError, match="AccountKey") as caught:
         bench.open("source").ping()

@@ -75,7 +75,7 @@ def filled(accounts: tuple[Partitioned, Partitioned]) -> Iterator[Filled]:
     source, backup = opened(bench, chunk_size=7, batch_size=10)
     backup.catalog.initialize(source)
     seconds = random.Random(1).sample(range(1000, 1000 + len(ORDERS)), len(ORDERS))
-    records = [{**one, "_etag": f"e{n}", "_ts": seconds[n]} for n, one in enumerate(ORDERS)]
+    records = [{**document, "_etag": f"e{n}", "_ts": seconds[n]} for n, document in enumerate(ORDERS)]
     backup.write(backup.copies.of(records, NOTE))
     yield Filled(bench, source, backup)
     bench.close()
@@ -84,10 +84,10 @@ def filled(accounts: tuple[Partitioned, Partitioned]) -> Iterator[Filled]:
 @pytest.fixture
 def bench(accounts: tuple[Partitioned, Partitioned]) -> Iterator[CosmosBench]:
     """Two empty sides, to be changed."""
-    found = bench_at(accounts)
-    found.create()
-    yield found
-    found.close()
+    made = bench_at(accounts)
+    made.create()
+    yield made
+    made.close()
 
 
 def plain_key(document: dict[str, Any]) -> Key:
@@ -102,13 +102,13 @@ def plain_stamps(documents: Sequence[dict[str, Any]], *, copies: bool = False) -
         return json.dumps(document[name], sort_keys=True) if name in document else None
 
     def etag(document: dict[str, Any]) -> str:
-        found: str = document["_backup"]["etag"] if copies else document["_etag"]
-        return found
+        value: str = document["_backup"]["etag"] if copies else document["_etag"]
+        return value
 
     return {
-        plain_key(one): Version((text(one, "lastModified"), text(one, "status")), etag(one))
-        for one in documents
-        if one["type"] == "Order"
+        plain_key(document): Version((text(document, "lastModified"), text(document, "status")), etag(document))
+        for document in documents
+        if document["type"] == "Order"
     }
 
 
@@ -117,7 +117,7 @@ def content(document: Any) -> dict[str, Any]:
 
 
 def by_key(documents: Any) -> dict[Key, dict[str, Any]]:
-    return {plain_key(one): content(one) for one in documents}
+    return {plain_key(document): content(document) for document in documents}
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -126,9 +126,12 @@ def by_key(documents: Any) -> dict[Key, dict[str, Any]]:
 def test_the_documents_lie_in_every_partition(filled: Filled) -> None:
     for role in ("source", "backup"):
         container = filled.bench.container(role)
-        there = [list(container.query_items("SELECT * FROM c", feed_range=one)) for one in container.read_feed_ranges()]
-        assert len(there) == 3
-        assert min(map(len, there)) > 8
+        documents_by_range = [
+            list(container.query_items("SELECT * FROM c", feed_range=feed_range))
+            for feed_range in container.read_feed_ranges()
+        ]
+        assert len(documents_by_range) == 3
+        assert min(map(len, documents_by_range)) > 8
 
 
 @pytest.mark.parametrize("role", ["source", "backup"])
@@ -154,7 +157,9 @@ def test_chunks_go_through_the_ids_of_all_partitions_in_order(filled: Filled, ro
     assert chunks[-1].upto is None
     for chunk in chunks:
         low, high = (bound[0] if bound else None for bound in chunk)
-        inside = {key: one for key, one in plain.items() if (not low or key[1] > low) and (not high or key[1] <= high)}
+        inside = {
+            key: version for key, version in plain.items() if (not low or key[1] > low) and (not high or key[1] <= high)
+        }
         assert stamps_in(store, chunk) == inside
     within = Chunk(("000004",), ("000020",))
     assert {key for chunk in store.chunks(within) for key in stamps_in(store, chunk)} == {
@@ -167,21 +172,25 @@ def test_a_fingerprint_adds_up_all_partitions(filled: Filled, monkeypatch: pytes
     if many:
         monkeypatch.setattr("backup.stores.cosmos.chunks._MANY", 5)
     for role, store in zip(ROLES, (filled.source, filled.backup), strict=True):
-        documents = [one for one in filled.bench.documents(role) if one["type"] == "Order"]
+        documents = [document for document in filled.bench.documents(role) if document["type"] == "Order"]
         for chunk in (WHOLE, Chunk(None, ("000009",)), Chunk(("000020",), None), Chunk(("z",), None)):
             low, high = (bound[0] if bound else None for bound in chunk)
-            inside = [one for one in documents if (not low or one["id"] > low) and (not high or one["id"] <= high)]
-            seconds = [one["_ts"] if role == "source" else one["_backup"]["ts"] for one in inside]
-            found = store.fingerprint(chunk)
-            assert found is not None
-            assert (found.records, found.sums) == (len(inside), (0, sum(seconds)))
+            inside = [
+                document
+                for document in documents
+                if (not low or document["id"] > low) and (not high or document["id"] <= high)
+            ]
+            seconds = [document["_ts"] if role == "source" else document["_backup"]["ts"] for document in inside]
+            fingerprint = store.fingerprint(chunk)
+            assert fingerprint is not None
+            assert (fingerprint.records, fingerprint.sums) == (len(inside), (0, sum(seconds)))
 
 
 def test_the_watermark_is_the_greatest_of_all_partitions(filled: Filled) -> None:
     assert filled.backup.incremental
     assert filled.source.incremental
     assert filled.backup.incremental.watermark() == str(1000 + len(ORDERS) - 1)
-    plain = max(one["_ts"] for one in filled.bench.documents("source") if one["type"] == "Order")
+    plain = max(document["_ts"] for document in filled.bench.documents("source") if document["type"] == "Order")
     assert filled.source.incremental.watermark() == str(plain)
 
 
@@ -201,7 +210,7 @@ def test_recent_goes_through_all_partitions_in_the_order_of_writes(
 ) -> None:
     monkeypatch.setattr("backup.stores.cosmos.container._STAMPS_AT_ONCE", 7)
     documents = filled.bench.documents("backup")
-    second_of = {plain_key(one): one["_backup"]["ts"] for one in documents}
+    second_of = {plain_key(document): document["_backup"]["ts"] for document in documents}
     seconds = []
     for rows in filled.backup.incremental.recent(str(since + 2), 1.5):
         assert filled.backup.keys.stamps(rows).items() <= plain_stamps(documents, copies=True).items()
@@ -213,11 +222,11 @@ def test_recent_goes_through_all_partitions_in_the_order_of_writes(
 def test_all_documents_are_read_and_those_of_keys(filled: Filled) -> None:
     plain = by_key(ORDERS)
     batches = list(filled.source.read(None, WHOLE))
-    assert by_key(one for batch in batches for one in batch) == plain
+    assert by_key(document for batch in batches for document in batch) == plain
     assert sum(map(len, batches)) == len(plain)
     assert max(map(len, batches)) <= 10
     some = random.Random(3).sample(sorted(plain), 25)
-    read = [one for batch in filled.source.read(frozenset(some + NOT_THERE), WHOLE) for one in batch]
+    read = [document for batch in filled.source.read(frozenset(some + NOT_THERE), WHOLE) for document in batch]
     assert by_key(read) == {key: plain[key] for key in some}
     assert len(read) == 25
 
@@ -239,7 +248,7 @@ def test_what_is_written_and_deleted_is_found_in_its_partition(bench: CosmosBenc
     assert (kept, sorted(new)) == ([], sorted(by_key(ORDERS)))
 
     new.clear()
-    changed = [{**one, "text": "changed"} for one in ORDERS[::3]]
+    changed = [{**document, "text": "changed"} for document in ORDERS[::3]]
     source.write([*changed, order(700, "new")], keep)
     now = {**by_key(ORDERS), **by_key(changed), **by_key([order(700, "new")])}
     assert by_key(bench.documents("source")) == now
@@ -250,7 +259,7 @@ def test_what_is_written_and_deleted_is_found_in_its_partition(bench: CosmosBenc
     kept.clear()
     gone = sorted(by_key(ORDERS))[::4]
     source.delete([*gone, *NOT_THERE], keep)
-    assert by_key(bench.documents("source")) == {key: one for key, one in now.items() if key not in gone}
+    assert by_key(bench.documents("source")) == {key: document for key, document in now.items() if key not in gone}
     assert {image.key: image.record for image in kept} == {key: now[key] for key in gone}
     source.delete(gone)
     assert len(bench.documents("source")) == len(now) - len(gone)
@@ -274,12 +283,12 @@ def test_a_hierarchical_key_is_taken_level_by_level(accounts: tuple[Partitioned,
         backup.catalog.initialize(source)
         assert backup.catalog.partition_paths == [["a"], ["b", "c"]]
         backup.write(LEVELS)
-        plain = {level_key(one): content(one) for one in LEVELS}
-        assert {level_key(one): content(one) for one in bench.documents("backup")} == plain
+        plain = {level_key(document): content(document) for document in LEVELS}
+        assert {level_key(document): content(document) for document in bench.documents("backup")} == plain
         assert set(stamps_in(backup, WHOLE)) == backup.matching(list(plain)) == set(plain)
         gone = sorted(plain)[::2]
         backup.delete(gone)
-        assert {level_key(one) for one in bench.documents("backup")} == set(plain) - set(gone)
+        assert {level_key(document) for document in bench.documents("backup")} == set(plain) - set(gone)
         assert backup.count() == len(plain) - len(gone)
     finally:
         bench.close()
@@ -300,16 +309,18 @@ def test_entries_of_all_partitions_are_found_in_order_counted_and_deleted(bench:
     ]
     notes.put(entries)
     notes.add([{**entries[0], "Subject": "not this"}])
-    plain = sorted((one for one in entries if one["Subject"] in ("s0", "s1")), key=lambda one: one["At"])
+    plain = sorted((entry for entry in entries if entry["Subject"] in ("s0", "s1")), key=lambda entry: entry["At"])
     where = {"Subject": ["s0", "s1"]}
     assert notes.find(where, order_by="At", limit=100) == plain
     assert notes.find(where, order_by="At", limit=7, descending=True) == plain[::-1][:7]
-    inside = [one for one in plain if times[4] < one["At"] < times[20]]
+    inside = [entry for entry in plain if times[4] < entry["At"] < times[20]]
     assert notes.find(where, order_by="At", limit=100, above=times[4], below=times[20]) == inside
-    assert notes.count({"Subject": "s0"}, "At", times[4], times[20]) == sum(one["Subject"] == "s0" for one in inside)
+    assert notes.count({"Subject": "s0"}, "At", times[4], times[20]) == sum(
+        entry["Subject"] == "s0" for entry in inside
+    )
     [newest] = notes.find({}, order_by="At", limit=1, descending=True, fields=("At",))
     assert newest == {"At": times[-1]}
-    notes.delete([one["NoteId"] for one in plain[::2]])
+    notes.delete([entry["NoteId"] for entry in plain[::2]])
     assert notes.find(where, order_by="At", limit=100) == plain[1::2]
 
 
@@ -339,16 +350,16 @@ def test_runs_mirror_every_partition(accounts: tuple[Partitioned, Partitioned], 
     with cosmos_client(accounts[0].account) as client:
         database = client.create_database(service.source.database)
         container = database.create_container("orders", PartitionKey("/customer/id"))
-        for one in [*documents, *OTHERS[:3]]:
-            container.upsert_item(dict(one))
+        for document in [*documents, *OTHERS[:3]]:
+            container.upsert_item(dict(document))
         registry.get("order").initialize()
         assert synced(documents) == (20, 0, 0, 0)
 
-        changed = [{**one, "text": "changed"} for one in documents[:6]]
-        for one in [*changed, order(500, "new")]:
-            container.upsert_item(dict(one))
-        for one in documents[6:9]:
-            container.delete_item(one["id"], partition_key=one["customer"]["id"])
+        changed = [{**document, "text": "changed"} for document in documents[:6]]
+        for document in [*changed, order(500, "new")]:
+            container.upsert_item(dict(document))
+        for document in documents[6:9]:
+            container.delete_item(document["id"], partition_key=document["customer"]["id"])
         left = [*changed, *documents[9:], order(500, "new")]
         assert synced(left) == (1, 6, 3, 11)
     assert service.statuses == ["Completed"] * 2
@@ -362,7 +373,7 @@ def test_every_verb_takes_ids_that_no_address_can_name(
     ceiling = {"BackupSync__MaxRequestUnitsPerSecond": "1000000"}  # without one most of them go in batches anyway
     service = Registry(load_settings({**SETTINGS, **ceiling, **place.settings})).get("order")
     first = [{"id": name, "type": "Order", "customer": {"id": "c"}} for name in ("a/b", "what?", "..", "tab\t", "end ")]
-    second = [{**one, "text": "changed"} for one in first[:3]]
+    second = [{**document, "text": "changed"} for document in first[:3]]
 
     def done(outcome: Outcome) -> Outcome:
         assert outcome.error is None
@@ -372,17 +383,17 @@ def test_every_verb_takes_ids_that_no_address_can_name(
         container = client.create_database(place.source.database).create_container(
             "orders", PartitionKey("/customer/id")
         )
-        container.execute_item_batch([("upsert", (one,)) for one in first], "c")
+        container.execute_item_batch([("upsert", (document,)) for document in first], "c")
         service.initialize()
         done(service.sync(Trigger.CLI))
-        gone = [("delete", (one["id"],)) for one in first[3:]]
-        container.execute_item_batch([*(("upsert", (one,)) for one in second), *gone], "c")
+        gone = [("delete", (document["id"],)) for document in first[3:]]
+        container.execute_item_batch([*(("upsert", (document,)) for document in second), *gone], "c")
         changed = done(service.sync(Trigger.CLI, Options(allow_mass_delete=True)))
-        assert place.backup.contents() == {one["id"]: one for one in second}
+        assert place.backup.contents() == {document["id"]: document for document in second}
         done(service.undo(changed.run.sync_id))
-        assert place.backup.contents() == {one["id"]: one for one in first}
+        assert place.backup.contents() == {document["id"]: document for document in first}
         done(service.restore(Wish(overwrite_newer=True)))
-        assert place.source.contents() == {one["id"]: one for one in first}
+        assert place.source.contents() == {document["id"]: document for document in first}
         again = done(service.restore(Wish()))  # the etags alone say that what was just restored is newer
         assert (again.changes, again.run.counts.skipped) == ((), len(first))
         done(service.verify(Depth(full=True), drilled=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ def opened(bench: CosmosBench, **limits: Any) -> CosmosStore:
     return store
 
 
-def there(bench: CosmosBench) -> dict[Any, dict[str, Any]]:
+def documents_by_key(bench: CosmosBench) -> dict[Any, dict[str, Any]]:
     return by_key(bench.documents("source"))
 
 
@@ -56,12 +56,12 @@ def test_documents_of_one_partition_key_go_in_batches(place: tuple[Partitioned, 
     account, bench = place
     store = opened(bench)
     store.write([*ALIKE, *APART])
-    assert there(bench) == by_key([*ALIKE, *APART])
+    assert documents_by_key(bench) == by_key([*ALIKE, *APART])
     assert written(account) == {"batch": 3, "upsert": len(APART)}
     account.requests.clear()
     gone = sorted(by_key([*ALIKE[:150], APART[0]]))
     store.delete(gone)
-    assert there(bench) == by_key([*ALIKE[150:], *APART[1:]])
+    assert documents_by_key(bench) == by_key([*ALIKE[150:], *APART[1:]])
     assert written(account) == {"batch": 2, "delete": 1}
     assert account.operations == {"upsert": 230, "delete": 150}
 
@@ -69,16 +69,16 @@ def test_documents_of_one_partition_key_go_in_batches(place: tuple[Partitioned, 
 def test_under_a_ceiling_of_request_units_documents_go_one_by_one(place: tuple[Partitioned, CosmosBench]) -> None:
     account, bench = place
     opened(bench, max_request_units_per_second=1e6).write(ALIKE[:20])
-    assert there(bench) == by_key(ALIKE[:20])
+    assert documents_by_key(bench) == by_key(ALIKE[:20])
     assert written(account) == {"upsert": 20}
 
 
 def test_large_documents_go_in_several_batches(place: tuple[Partitioned, CosmosBench]) -> None:
     account, bench = place
-    large = [{**one, "text": "x" * 400_000} for one in ALIKE[:5]]
+    large = [{**document, "text": "x" * 400_000} for document in ALIKE[:5]]
     opened(bench).write([*large, {**ALIKE[5], "text": "x" * 1_500_000}, ALIKE[6]])
-    assert {one["id"]: len(one["text"]) for one in bench.documents("source")} == {
-        **{one["id"]: 400_000 for one in large},
+    assert {document["id"]: len(document["text"]) for document in bench.documents("source")} == {
+        **{document["id"]: 400_000 for document in large},
         ALIKE[5]["id"]: 1_500_000,
         ALIKE[6]["id"]: 50,
     }
@@ -91,13 +91,13 @@ def test_a_batch_that_fails_is_done_document_by_document(place: tuple[Partitione
     store.write(ALIKE[:10])
     account.requests.clear()
     store.delete([*sorted(by_key(ALIKE[:5])), ('"c"', "gone already")])
-    assert there(bench) == by_key(ALIKE[5:10])
+    assert documents_by_key(bench) == by_key(ALIKE[5:10])
     assert written(account) == {"batch": 1, "delete": 6}
     account.requests.clear()
     account.next_batches.append(413)
     store.write(ALIKE[:8])
     store.write(ALIKE[:8])
-    assert there(bench) == by_key(ALIKE[:10])
+    assert documents_by_key(bench) == by_key(ALIKE[:10])
     assert written(account) == {"batch": 2, "upsert": 8}
 
 
@@ -109,11 +109,11 @@ def test_a_batch_that_was_refused_for_now_or_whose_answer_is_lost_is_repeated(
     store = opened(bench)
     account.next_batches.extend(fate)
     store.write(ALIKE[:50])
-    assert there(bench) == by_key(ALIKE[:50])
+    assert documents_by_key(bench) == by_key(ALIKE[:50])
     assert written(account) == {"batch": len(fate) + 1}
     account.next_batches.extend(fate)
     store.delete(sorted(by_key(ALIKE[:20])))
-    assert there(bench) == by_key(ALIKE[20:50])
+    assert documents_by_key(bench) == by_key(ALIKE[20:50])
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -125,7 +125,7 @@ def test_a_batch_that_is_never_taken_is_done_document_by_document(
     store = opened(bench)
     account.next_batches.extend([status] * 20)
     store.write(ALIKE[:30])
-    assert there(bench) == by_key(ALIKE[:30])
+    assert documents_by_key(bench) == by_key(ALIKE[:30])
     assert written(account)["upsert"] == 30
     account.next_batches.clear()
     account.requests.clear()
@@ -143,7 +143,7 @@ def test_a_server_that_knows_no_batches_is_asked_once(
     store = opened(bench)
     for part in (ALIKE[:120], ALIKE[120:]):
         store.write(part)
-    assert there(bench) == by_key(ALIKE)
+    assert documents_by_key(bench) == by_key(ALIKE)
     assert written(account) == ({"batch": 4} if batches else {"batch": 1, "upsert": len(ALIKE)})
 
 
@@ -166,14 +166,14 @@ def test_a_document_without_a_whole_partition_key_is_written_where_it_belongs(
         bench.create()
         store = opened(bench)
         store.catalog.initialize(store)
-        for documents in (LEVELS, [{**one, "text": "changed"} for one in LEVELS]):
-            for one in documents:
-                store.write([one])
-            assert {one["id"]: json.dumps(one, sort_keys=True) for one in own(bench)} == {
-                one["id"]: json.dumps(one, sort_keys=True) for one in documents
+        for documents in (LEVELS, [{**document, "text": "changed"} for document in LEVELS]):
+            for document in documents:
+                store.write([document])
+            assert {document["id"]: json.dumps(document, sort_keys=True) for document in own(bench)} == {
+                document["id"]: json.dumps(document, sort_keys=True) for document in documents
             }
         assert len(bench.documents("source")) == len(LEVELS)
-        store.delete([store.keys.of(one) for one in LEVELS])
+        store.delete([store.keys.of(document) for document in LEVELS])
         assert bench.documents("source") == []
     finally:
         bench.close()
@@ -181,7 +181,8 @@ def test_a_document_without_a_whole_partition_key_is_written_where_it_belongs(
 
 def own(bench: CosmosBench) -> list[dict[str, Any]]:
     return [
-        {name: value for name, value in one.items() if not name.startswith("_")} for one in bench.documents("source")
+        {name: value for name, value in document.items() if not name.startswith("_")}
+        for document in bench.documents("source")
     ]
 
 
@@ -197,14 +198,14 @@ def test_ids_that_no_address_can_name_go_in_batches_alone_and_with_others(
 ) -> None:
     _, bench = place
     store = opened(bench, max_request_units_per_second=ceiling)
-    for documents in ([*UNNAMED[:5], *ALIKE[:2]], *([one] for one in UNNAMED[5:])):
+    for documents in ([*UNNAMED[:5], *ALIKE[:2]], *([document] for document in UNNAMED[5:])):
         store.write(documents)
-    assert there(bench) == by_key([*UNNAMED, *ALIKE[:2]])
-    assert set(stamps_in(store, WHOLE)) == store.matching(list(there(bench))) == set(there(bench))
-    for keys in (by_key([*UNNAMED[5:], ALIKE[0]]), *(by_key([one]) for one in UNNAMED[:5])):
+    assert documents_by_key(bench) == by_key([*UNNAMED, *ALIKE[:2]])
+    assert set(stamps_in(store, WHOLE)) == store.matching(list(documents_by_key(bench))) == set(documents_by_key(bench))
+    for keys in (by_key([*UNNAMED[5:], ALIKE[0]]), *(by_key([document]) for document in UNNAMED[:5])):
         store.delete(sorted(keys))
         store.delete(sorted(keys))
-    assert there(bench) == by_key([ALIKE[1]])
+    assert documents_by_key(bench) == by_key([ALIKE[1]])
 
 
 def test_a_server_that_knows_no_batches_refuses_these_ids_alone(place: tuple[Partitioned, CosmosBench]) -> None:
@@ -217,10 +218,10 @@ def test_a_server_that_knows_no_batches_refuses_these_ids_alone(place: tuple[Par
         store.write([*APART[1:], *ALIKE[:3], *UNNAMED])
     assert caught.value.refused.keys() == by_key(UNNAMED).keys()
     assert "knows none: HTTP 500" in caught.value.refused[('"c"', "a/b")]
-    assert there(bench) == by_key([*APART, *ALIKE[:3]])
+    assert documents_by_key(bench) == by_key([*APART, *ALIKE[:3]])
     with pytest.raises(RecordRefused):
         store.delete([('"c"', ".."), *sorted(by_key(ALIKE[:3]))])
-    assert there(bench) == by_key(APART)
+    assert documents_by_key(bench) == by_key(APART)
 
 
 LIMIT = 2 * 1024 * 1024
@@ -242,7 +243,7 @@ def test_what_the_server_refuses_is_told_by_key_and_the_others_are_written(
     assert caught.value.refused.keys() == by_key([too_large]).keys()
     assert "too large It has 2,097,153 bytes" in str(caught.value)
     assert "xxx" not in str(caught.value)
-    assert set(there(bench)) == set(by_key(ALIKE[:5]))
+    assert set(documents_by_key(bench)) == set(by_key(ALIKE[:5]))
 
 
 def test_a_copy_that_is_too_large_keeps_in_its_mark_what_comparisons_ask_for(
@@ -254,7 +255,7 @@ def test_a_copy_that_is_too_large_keeps_in_its_mark_what_comparisons_ask_for(
     with pytest.raises(RecordRefused) as caught:
         store.write(store.copies.of(records, NOTE))
     assert set(caught.value.refused) == {('"c"', "20")}
-    marks = {one["id"]: one["_backup"] for one in bench.documents("source")}
+    marks = {document["id"]: document["_backup"] for document in bench.documents("source")}
     least = {"etag": '"an etag"', "ts": 1700000000}
     assert marks["70"] == least
     assert marks["250"] == {**marks["250"], **least, "syncId": RUN.sync_id}
@@ -266,7 +267,7 @@ def test_a_document_that_cannot_be_read_is_found_among_the_others(
     """As one whose text a server gives in bytes that are no UTF-8."""
     _, bench = place
     store = opened(bench)
-    documents = [*({**one, "text": "whole"} for one in ALIKE[:9]), {**ALIKE[9], "text": "broken"}]
+    documents = [*({**document, "text": "whole"} for document in ALIKE[:9]), {**ALIKE[9], "text": "broken"}]
     store.write(documents)
     respond, refused = Partitioned.respond, list[Refusal]()
 
@@ -277,8 +278,8 @@ def test_a_document_that_cannot_be_read_is_found_among_the_others(
     with monkeypatch.context() as broken:
         broken.setattr(Partitioned, "respond", breaking)
         batches = read_bisecting(by_key(documents), store.keys.of, lambda keys: store.read(keys, WHOLE), refused.append)
-        assert by_key(one for batch in batches for one in batch) == by_key(documents[:9])
-    assert [one.keys for one in refused] == [[('"c"', "0009")]]
+        assert by_key(document for batch in batches for document in batch) == by_key(documents[:9])
+    assert [refusal.keys for refusal in refused] == [[('"c"', "0009")]]
 
 
 # --- what only looks as if something were missing ---------------------------------------------------------------------
@@ -312,7 +313,7 @@ def test_a_replica_that_lags_or_a_region_that_moves_is_asked_again(
     failed = answering(monkeypatch, status, sub_status, 2, "DELETE")
     store.delete(sorted(by_key([APART[0], ALIKE[0]])))
     assert len(failed) == 2
-    assert there(bench) == {}
+    assert documents_by_key(bench) == {}
     answering(monkeypatch, status, sub_status, 1000, "POST")
     with pytest.raises(TransientStoreError, match=rf"HTTP {status}\.{sub_status}\."):
         store.count()
@@ -410,11 +411,15 @@ def test_a_partition_that_never_answers_is_an_error(
 def test_what_the_sdk_notes_of_an_answer_adds_no_header_to_it(place: tuple[Partitioned, CosmosBench]) -> None:
     """Else threads fail: what one has answered is noted in the headers that another is copying."""
     _, bench = place
-    proxy, seen = opened(bench)._container.proxy, list[set[str]]()
-    list(proxy.query_items("SELECT * FROM c", partition_key="c", response_hook=lambda told, _: seen.append(set(told))))
-    proxy.upsert_item(ALIKE[0], response_hook=lambda told, _: seen.append(set(told)))
-    assert len(seen) == 2
-    assert all({"x-ms-throttle-retry-count", "x-ms-throttle-retry-wait-time-ms"} <= names for names in seen)
+    proxy, header_names = opened(bench)._container.proxy, list[set[str]]()
+
+    def note(headers: Mapping[str, str], _: object) -> None:
+        header_names.append(set(headers))
+
+    list(proxy.query_items("SELECT * FROM c", partition_key="c", response_hook=note))
+    proxy.upsert_item(ALIKE[0], response_hook=note)
+    assert len(header_names) == 2
+    assert all({"x-ms-throttle-retry-count", "x-ms-throttle-retry-wait-time-ms"} <= names for names in header_names)
 
 
 def test_threads_that_meet_within_the_sdk_are_a_reason_to_try_again(place: tuple[Partitioned, CosmosBench]) -> None:

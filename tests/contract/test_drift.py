@@ -29,8 +29,8 @@ KEY = "Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER"
 @pytest.fixture(params=SERVERS)
 def server_bench(request: pytest.FixtureRequest) -> ServerBench:
     """Each SQL store but SQLite in turn."""
-    found: ServerBench = request.getfixturevalue(f"{request.param}_bench")
-    return found
+    chosen: ServerBench = request.getfixturevalue(f"{request.param}_bench")
+    return chosen
 
 
 def start(bench: SqlBench, more: str = ", N varchar(10)", values: str = ", 'old'") -> None:
@@ -65,12 +65,12 @@ def drift(bench: SqlBench, on_new_column: Any = "add") -> tuple[SqlStore, SqlSto
 
 def follow(bench: SqlBench) -> Drift:
     """One run; afterwards each of the source's columns has the source's values in the backup."""
-    source, backup, found = drift(bench)
-    backup.catalog.adapt(found)
+    source, backup, changes = drift(bench)
+    backup.catalog.adapt(changes)
     assert run_sync(source, backup) == (0, 2, 0, 0)
     assert copied(bench, "backup") == copied(bench, "source")
     assert drift(bench)[2].changes_nothing
-    return found
+    return changes
 
 
 def copied(bench: SqlBench, role: Any) -> list[dict[str, Any]]:
@@ -92,8 +92,8 @@ def nullable(bench: SqlBench, role: Any) -> dict[str, bool]:
 
 def declared(bench: SqlBench, name: str) -> list[str | None]:
     """The column's type in source and backup."""
-    found = [store.shape.find(name) for store in drift(bench)[:2]]
-    return [column.type.declared if column else None for column in found]
+    columns = [store.shape.find(name) for store in drift(bench)[:2]]
+    return [column.type.declared if column else None for column in columns]
 
 
 # --- added ------------------------------------------------------------------------------------------------------------
@@ -110,8 +110,8 @@ def test_a_new_column_is_added(sql_bench: SqlBench) -> None:
 def test_a_new_column_that_is_not_null_and_has_a_default_is_added_without_both(sql_bench: SqlBench) -> None:
     start(sql_bench)
     add(sql_bench, "Extra INTEGER DEFAULT 7 NOT NULL")
-    _, backup, found = drift(sql_bench)
-    backup.catalog.adapt(found)
+    _, backup, changes = drift(sql_bench)
+    backup.catalog.adapt(changes)
     assert sql_bench.rows("backup", "SELECT Extra FROM {table}") == [(None,), (None,)]
     follow(sql_bench)
     assert sql_bench.rows("backup", "SELECT Extra FROM {table}") == [(7,), (7,)]
@@ -158,9 +158,9 @@ def test_a_new_column_may_have_any_name(sql_bench: SqlBench) -> None:
             cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
     relational = backup.relational
     assert relational is not None
-    found = relational.drift(source, "add")
-    relational.adapt(found)
-    assert found.added == tuple(names)
+    changes = relational.drift(source, "add")
+    relational.adapt(changes)
+    assert changes.added == tuple(names)
     assert [name for name in sql_bench.open("backup").shape.names if name in names] == names  # type: ignore[attr-defined]
 
 
@@ -212,8 +212,8 @@ def test_more_room_on_sqlite_needs_nothing(sqlite_bench: SqliteBench) -> None:
     sqlite_bench.sql("source", f"CREATE TABLE {{table}} ({KEY}, N varchar(20))")
     sqlite_bench.sql("backup", f"CREATE TABLE {{table}} ({KEY}, N varchar(10))")
     sqlite_bench.sql("source", "INSERT INTO {table} VALUES (1, 1, 'longer than that')")
-    source, backup, found = drift(sqlite_bench)
-    assert found == Drift()
+    source, backup, changes = drift(sqlite_bench)
+    assert changes == Drift()
     assert run_sync(source, backup) == (1, 0, 0, 0)
     assert sqlite_bench.rows("backup") == [(1, 1, "longer than that")]
 
@@ -225,14 +225,14 @@ def test_a_removed_column_stays_and_is_null_in_new_rows(sql_bench: SqlBench) -> 
     start(sql_bench, ", N varchar(10) NOT NULL")
     sql_bench.sql("source", "ALTER TABLE {table} DROP COLUMN N")
     sql_bench.sql("source", "INSERT INTO {table} VALUES (3, 1)")
-    source, backup, found = drift(sql_bench)
-    assert [name.lower() for name in found.removed] == ["n"]
-    assert found.changes_nothing
+    source, backup, changes = drift(sql_bench)
+    assert [name.lower() for name in changes.removed] == ["n"]
+    assert changes.changes_nothing
     assert run_sync(source, backup) == (1, 0, 0, 2)
     assert sql_bench.rows("backup", "SELECT Id, N FROM {table} ORDER BY Id") == [(1, "old"), (2, "old"), (3, None)]
 
 
-def test_a_removed_column_says_nothing_about_change(sql_bench: SqlBench) -> None:
+def test_a_removed_column_of_version_or_filter_makes_no_record_differ(sql_bench: SqlBench) -> None:
     rules = Rules(version=("Version", "Status"), where={"Type": "Order"})
     more = ", Status varchar(10), Type varchar(10)"
     sql_bench.sql("source", f"CREATE TABLE {{table}} ({KEY}{more})")
@@ -255,9 +255,9 @@ def test_a_column_of_the_backups_own_that_fills_itself_goes_on_doing_so(sql_benc
     sql_bench.sql(
         "backup", f"CREATE TABLE {{table}} ({KEY}, N varchar(10) DEFAULT 'x', Own INTEGER DEFAULT 5 NOT NULL)"
     )
-    source, backup, found = drift(sql_bench)
-    assert [name.lower() for name in found.removed] == ["own"]
-    assert found.changes_nothing
+    source, backup, changes = drift(sql_bench)
+    assert [name.lower() for name in changes.removed] == ["own"]
+    assert changes.changes_nothing
     assert run_sync(source, backup) == (2, 0, 0, 0)
     assert sql_bench.rows("backup", "SELECT Own FROM {table}") == [(5,), (5,)]
 
@@ -286,9 +286,9 @@ def test_an_older_backup_is_let_be_null(sql_bench: SqlBench, in_source: bool) ->
             drift(sql_bench)
         assert "RENAME TO" in caught.value.hint
         return
-    source, backup, found = drift(sql_bench)
-    assert (len(found.statements), found.widened) == (1, ())
-    backup.catalog.adapt(found)
+    source, backup, changes = drift(sql_bench)
+    assert (len(changes.statements), changes.widened) == (1, ())
+    backup.catalog.adapt(changes)
     bench_rows = "UPDATE {table} SET N = NULL" if in_source else "UPDATE {table} SET Version = 2"
     sql_bench.sql("source", bench_rows)
     assert run_sync(source, backup) == (2, 0, 0, 0)
@@ -329,8 +329,8 @@ def test_a_narrowed_column_fails_the_run_with_the_statement_to_run(sql_bench: Sq
     assert "column n " in str(error).lower()
     run_hint(sql_bench, error.hint)
     renamed = isinstance(sql_bench, SqliteBench)
-    source, backup, found = drift(sql_bench)
-    assert found == Drift()
+    source, backup, changes = drift(sql_bench)
+    assert changes == Drift()
     assert run_sync(source, backup) == ((2, 0, 0, 0) if renamed else (0, 2, 0, 0))
 
 
@@ -372,9 +372,9 @@ def test_a_new_column_is_left_out_when_that_is_wanted(sql_bench: SqlBench) -> No
     add(sql_bench, "Extra varchar(20)")
     sql_bench.sql("source", "UPDATE {table} SET Version = NULL, Extra = 'new' WHERE Id = 1")
     for updated in (2, 0):
-        source, backup, found = drift(sql_bench, "ignore")
-        assert [name.lower() for name in found.ignored] == ["extra"]
-        backup.catalog.adapt(found)
+        source, backup, changes = drift(sql_bench, "ignore")
+        assert [name.lower() for name in changes.ignored] == ["extra"]
+        backup.catalog.adapt(changes)
         stamps, copies = stamps_in(source, Chunk()), stamps_in(backup, Chunk())
         differ = [key for key in stamps if stamps[key] != copies[key]]
         assert len(differ) == updated
@@ -383,7 +383,7 @@ def test_a_new_column_is_left_out_when_that_is_wanted(sql_bench: SqlBench) -> No
     assert "extra" not in {name.lower() for name in nullable(sql_bench, "backup")}
 
 
-def test_a_new_column_that_is_left_out_says_nothing_about_change(sql_bench: SqlBench) -> None:
+def test_a_new_column_that_is_left_out_makes_no_record_differ(sql_bench: SqlBench) -> None:
     start(sql_bench)
     add(sql_bench, "Status varchar(10)")
     rules = Rules(version=("Version", "Status"))
@@ -400,12 +400,12 @@ def test_adapting_may_be_repeated(sql_bench: SqlBench) -> None:
     add(sql_bench, "Extra varchar(20)")
     if not isinstance(sql_bench, SqliteBench):
         retype(sql_bench, "source", "N", "varchar(20)")
-    source, backup, found = drift(sql_bench)
-    backup.catalog.adapt(found)
-    backup.catalog.adapt(found)
+    source, backup, changes = drift(sql_bench)
+    backup.catalog.adapt(changes)
+    backup.catalog.adapt(changes)
     opened_anew = sql_bench.open("backup").relational
     assert opened_anew is not None
-    opened_anew.adapt(found)
+    opened_anew.adapt(changes)
     assert run_sync(source, backup) == (0, 2, 0, 0)
 
 
@@ -413,9 +413,9 @@ def test_adapting_goes_on_where_it_was_cut_off(sql_bench: SqlBench) -> None:
     start(sql_bench)
     add(sql_bench, "First varchar(20)")
     add(sql_bench, "Second varchar(20)")
-    _, backup, found = drift(sql_bench)
-    sql_bench.sql("backup", found.statements[0])
-    backup.catalog.adapt(found)
+    _, backup, changes = drift(sql_bench)
+    sql_bench.sql("backup", changes.statements[0])
+    backup.catalog.adapt(changes)
     assert {"first", "second"} <= {name.lower() for name in nullable(sql_bench, "backup")}
 
 
@@ -425,11 +425,11 @@ def test_a_server_that_refuses_to_alter_is_told_with_what_to_run(postgresql_benc
     bench.sql("backup", f"CREATE VIEW {bench.quoted('a_view')} AS SELECT N FROM {{table}}")
     add(bench, "Extra varchar(20)")
     retype(bench, "source", "N", "varchar(20)")
-    _, backup, found = drift(bench)
+    _, backup, changes = drift(bench)
     with pytest.raises(StoreError, match=r"Could not alter the columns .* used by a view") as caught:
-        backup.catalog.adapt(found)
-    assert "; ".join(found.statements) in caught.value.hint
-    assert drift(bench)[2] == found  # nothing was done by halves
+        backup.catalog.adapt(changes)
+    assert "; ".join(changes.statements) in caught.value.hint
+    assert drift(bench)[2] == changes  # nothing was done by halves
     bench.sql("backup", f"DROP VIEW {bench.quoted('a_view')}")
     follow(bench)
 
@@ -445,8 +445,8 @@ def test_rows_without_a_version_are_compared_with_the_new_column_at_once(sql_ben
     start(sql_bench)
     add(sql_bench, "Extra varchar(20)")
     sql_bench.sql("source", "UPDATE {table} SET Version = NULL, Extra = 'new'")
-    source, backup, found = drift(sql_bench)
-    backup.catalog.adapt(found)
+    source, backup, changes = drift(sql_bench)
+    backup.catalog.adapt(changes)
     stamps = stamps_in(source, Chunk())
     (records,) = source.read(frozenset(stamps), Chunk())
     assert stamps_in(backup, Chunk()) != stamps

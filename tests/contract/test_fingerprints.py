@@ -74,9 +74,9 @@ def copy(source: Store, backup: Store) -> None:
 
 
 def made(store: Store, chunk: Chunk = WHOLE) -> Fingerprint:
-    found = store.fingerprint(chunk)
-    assert found is not None
-    return found
+    fingerprint = store.fingerprint(chunk)
+    assert fingerprint is not None
+    return fingerprint
 
 
 def is_told(source: Store, backup: Store) -> bool:
@@ -89,8 +89,8 @@ def is_told(source: Store, backup: Store) -> bool:
     assert others is not None
     mine, copies = parts.fingerprints(WHOLE), others.fingerprints(WHOLE)
     if mine is not None and copies is not None:
-        assert sum(one.records for one in mine.values()) == len(ours)
-        differing = {one for one in mine.keys() | copies.keys() if mine.get(one) != copies.get(one)}
+        assert sum(fingerprint.records for fingerprint in mine.values()) == len(ours)
+        differing = {bucket for bucket in mine.keys() | copies.keys() if mine.get(bucket) != copies.get(bucket)}
         assert parts.stamp_rows(WHOLE, differing) ^ others.stamp_rows(WHOLE, differing) == ours ^ theirs
     return fingerprints_differ
 
@@ -171,15 +171,15 @@ def test_every_pair_of_huge_keys_and_versions_has_a_fingerprint_of_its_own(bench
     numbers = [*KEYS["huge"][1], 1, 3, TICKS, TICKS + 1, 2**31 - 1, 2**32 + 2**31, -(2**31)]
     columns = f"K {BIGINT[bench.kind]} NOT NULL PRIMARY KEY, A {BIGINT[bench.kind]}"
     source, _ = table(bench, columns, [])
-    seen: set[tuple[object, ...]] = set()
+    fingerprints: set[tuple[object, ...]] = set()
     for key in numbers:
         for version in numbers:
-            if not seen:
+            if not fingerprints:
                 insert(bench, "source", [(key, version)])
             bench.sql("source", f"UPDATE {{table}} SET K = {bench.mark}, A = {bench.mark}", [(key, version)])
-            found = made(source)
-            seen.add(found[:1] + found[2:])
-    assert len(seen) == len(numbers) ** 2
+            fingerprint = made(source)
+            fingerprints.add(fingerprint[:1] + fingerprint[2:])
+    assert len(fingerprints) == len(numbers) ** 2
 
 
 def test_key_and_version_are_not_taken_for_each_other(bench: SqlBench) -> None:
@@ -197,12 +197,12 @@ def test_parts_of_a_composite_key_are_not_taken_for_each_other(bench: SqlBench) 
     source, backup = bench.pair()
     m = bench.mark
     add = f"INSERT INTO {{table}} (K, C, B, A) VALUES ({m}, {m}, {m}, 1)"
-    seen = set()
+    fingerprints = set()
     for row in [("a", "b", 1), ("b", "a", 1), ("ab", "", 1), ("", "ab", 1), ("a", "b", 2), ("a", "b1", 1)]:
         bench.sql("source", "DELETE FROM {table}")
         bench.sql("source", add, [row])
-        seen.add(made(source))
-    assert len(seen) == 6
+        fingerprints.add(made(source))
+    assert len(fingerprints) == 6
     run_sync(source, backup)
     assert not is_told(source, backup)
 
@@ -330,14 +330,15 @@ def test_every_exact_value_has_a_content_hash_of_its_own(bench: SqlBench) -> Non
             "source", f"CREATE TABLE {bench.quoted(f't{n}')} (K INTEGER NOT NULL PRIMARY KEY, B {type_}, C {type_})"
         )
         source = bench.open("source", table=f"{bench.schema}.t{n}" if bench.schema else f"t{n}")
-        seen = set()
-        for one, other in [(value, "NULL") for value in values] + [("NULL", value) for value in values[1:]]:
-            statement = f"INSERT INTO {bench.quoted(f't{n}')} VALUES (1, {one}, {other})".replace("%", "%%")
+        hashed_rows = set()
+        for b, c in [(value, "NULL") for value in values] + [("NULL", value) for value in values[1:]]:
+            statement = f"INSERT INTO {bench.quoted(f't{n}')} VALUES (1, {b}, {c})".replace("%", "%%")
             bench.sql("source", f"DELETE FROM {bench.quoted(f't{n}')}")
             bench.sql("source", statement)
             ((_, hashed),) = source.stamp_rows(WHOLE)
-            seen.add((hashed, made(source)))
-        assert len({hashed for hashed, _ in seen}) == len({one for _, one in seen}) == 2 * len(values) - 1, type_
+            hashed_rows.add((hashed, made(source)))
+        hashes, fingerprints = map(set, zip(*hashed_rows, strict=True))
+        assert len(hashes) == len(fingerprints) == 2 * len(values) - 1, type_
 
 
 def test_a_table_with_its_version_hashes_no_content(bench: SqlBench) -> None:
@@ -363,7 +364,7 @@ def test_an_empty_chunk_has_a_fingerprint(bench: SqlBench) -> None:
     assert made(source) == made(backup)
 
 
-def test_records_of_other_services_have_no_part_in_it(bench: SqlBench) -> None:
+def test_records_of_other_services_have_no_part_in_a_fingerprint(bench: SqlBench) -> None:
     bench.rules = Rules(version=("A",), where={"B": "EU"})
     columns = "K INTEGER NOT NULL PRIMARY KEY, A INTEGER, B varchar(10)"
     source, backup = table(bench, columns, [(1, 1, "EU"), (2, 1, "US")])
@@ -378,21 +379,21 @@ def test_random_changes_are_told(bench: SqlBench, seed: int) -> None:
     columns = f"K {BIGINT[bench.kind]} NOT NULL PRIMARY KEY, A {BIGINT[bench.kind]}"
     state = {n: draw.randrange(4) for n in range(20)}
     source, _ = table(bench, columns, sorted(state.items()))
-    seen = {tuple(sorted(state.items())): made(source)}
+    fingerprints = {tuple(sorted(state.items())): made(source)}
     for _ in range(40):
         state = dict(state)
-        one, other = draw.sample(sorted(state), 2)
+        key, other_key = draw.sample(sorted(state), 2)
         match draw.randrange(3):
             case 0:
-                state[one], state[other] = state[other], state[one]
+                state[key], state[other_key] = state[other_key], state[key]
             case 1:
-                state[one], state[other] = state[one] + 1, state[other] - 1
+                state[key], state[other_key] = state[key] + 1, state[other_key] - 1
             case _:
-                state[max(state) + draw.randrange(1, 4)] = state.pop(one)
+                state[max(state) + draw.randrange(1, 4)] = state.pop(key)
         bench.sql("source", "DELETE FROM {table}")
         insert(bench, "source", sorted(state.items()))
-        seen[tuple(sorted(state.items()))] = made(source)
-    assert len(set(seen.values())) == len(seen), f"seed {seed}"
+        fingerprints[tuple(sorted(state.items()))] = made(source)
+    assert len(set(fingerprints.values())) == len(fingerprints), f"seed {seed}"
 
 
 @pytest.mark.parametrize("key", ["number", "pair", "text"])
@@ -410,10 +411,10 @@ def test_only_the_buckets_of_what_changed_differ(bench: SqlBench, key: str) -> N
     if mine is None or copies is None:
         assert (bench.kind, key) == ("sqlite", "text")
         return
-    differing = {one for one in mine.keys() | copies.keys() if mine.get(one) != copies.get(one)}
+    differing = {bucket for bucket in mine.keys() | copies.keys() if mine.get(bucket) != copies.get(bucket)}
     assert 1 <= len(differing) <= 3
-    assert sum(copies[one].records for one in differing) <= 3 * 64
-    assert max(one.records for one in mine.values()) <= 64
+    assert sum(copies[bucket].records for bucket in differing) <= 3 * 64
+    assert max(fingerprint.records for fingerprint in mine.values()) <= 64
 
 
 def test_a_bench_of_items_is_settled_by_fingerprints(sql_bench: SqlBench) -> None:

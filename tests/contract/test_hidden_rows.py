@@ -91,7 +91,7 @@ def test_a_right_that_is_missing_is_named_with_its_grant(
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("asked", "message"),
     [
         ("{schema}.things", "; there is Things."),
         ("{lower}.Things", "; there is {schema}.Things."),
@@ -100,14 +100,14 @@ def test_a_right_that_is_missing_is_named_with_its_grant(
     ],
 )
 def test_a_table_that_is_not_there_is_told_with_the_one_that_may_be_meant(
-    postgresql_bench: PostgresBench, asked: str, said: str
+    postgresql_bench: PostgresBench, asked: str, message: str
 ) -> None:
     bench = postgresql_bench
     bench.create()
     names = {"schema": bench.schema or "", "lower": (bench.schema or "").lower()}
     with pytest.raises(SourceMissing) as caught:
         bench.open("source", table=asked.format(**names)).count()
-    assert str(caught.value).endswith(said.format(**names))
+    assert str(caught.value).endswith(message.format(**names))
 
 
 @pytest.mark.parametrize(

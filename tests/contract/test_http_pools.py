@@ -176,12 +176,12 @@ def test_a_lost_connection_is_an_error_and_its_successor_a_reconnect() -> None:
 def test_a_refused_login_is_not_valid_until_one_is_taken() -> None:
     pool = HttpPool(4)
     with serving() as (url, statuses):
-        seen = []
+        login_is_valid = []
         for status in (200, 401, 200, 403, 404):
             statuses.append(status)
             getting(pool)(url)
-            seen.append(state_of(pool).login.is_valid)
-        assert seen == [True, False, True, False, True]
+            login_is_valid.append(state_of(pool).login.is_valid)
+        assert login_is_valid == [True, False, True, False, True]
         pool.close_idle(0)
 
 

@@ -54,47 +54,48 @@ def filled(bench: SqlBench, type_: str, *values: str) -> SqlIncremental:
     bench.sql("source", "CREATE INDEX lately ON {table} (M)")
     for n, value in enumerate((*values, "NULL"), 1):
         bench.sql("source", f"INSERT INTO {{table}} VALUES ({n}, 1, {value})")
-    found = bench.open("source", rules=RULES, chunk_size=100).incremental
-    assert isinstance(found, SqlIncremental)
-    return found
+    modified_by = bench.open("source", rules=RULES, chunk_size=100).incremental
+    assert isinstance(modified_by, SqlIncremental)
+    return modified_by
 
 
-def keys(found: SqlIncremental, since: str | None, overlap_seconds: float = 0) -> list[int]:
+def keys(modified_by: SqlIncremental, since: str | None, overlap_seconds: float = 0) -> list[int]:
     assert since is not None
-    return sorted(row[0] for rows in found.recent(since, overlap_seconds) for row in rows)
+    return sorted(row[0] for rows in modified_by.recent(since, overlap_seconds) for row in rows)
 
 
 def test_a_column_of_each_type_says_what_came_after_a_watermark_and_a_little_before(sql_bench: SqlBench) -> None:
     for type_, values in COLUMNS[sql_bench.kind].items():
         marks = [filled(sql_bench, type_, *values[:n]).watermark() for n in range(1, 6)]
-        found = filled(sql_bench, type_, *values)
-        assert found.watermark() == marks[-1]
-        assert [keys(found, mark) for mark in marks] == [[*range(n, 6)] for n in range(1, 6)], type_
+        modified_by = filled(sql_bench, type_, *values)
+        assert modified_by.watermark() == marks[-1]
+        assert [keys(modified_by, mark) for mark in marks] == [[*range(n, 6)] for n in range(1, 6)], type_
         overlap = {DAYS[0]: 86_400.0, NUMBERS[0]: 60.0}.get(values[0], 60.0)
         before = 4 if values is NUMBERS else 3  # numbers have no seconds
-        assert keys(found, marks[3], overlap) == [*range(before, 6)], type_
+        assert keys(modified_by, marks[3], overlap) == [*range(before, 6)], type_
 
 
 def test_of_no_rows_there_is_no_watermark_and_of_another_column_nothing_new(sql_bench: SqlBench) -> None:
     assert filled(sql_bench, TIME[sql_bench.kind]).watermark() is None
-    found = filled(sql_bench, TIME[sql_bench.kind], *TIMES)
-    assert found.obstacle is None
+    modified_by = filled(sql_bench, TIME[sql_bench.kind], *TIMES)
+    assert modified_by.obstacle is None
     others = ["Other 2026-03-01 10:00:00", "m x", "m 2026-13-13 00:00:00", "m 0000000000000abc", ""]
     for other in [*others, *(["m 12"] if sql_bench.kind != "sqlite" else [])]:  # SQLite's columns may hold both
-        assert keys(found, other.replace("m", (found.watermark() or "").partition(" ")[0])) == []
+        assert keys(modified_by, other.replace("m", (modified_by.watermark() or "").partition(" ")[0])) == []
 
 
 def test_what_was_written_is_read_a_page_at_a_time_up_to_a_chunk_and_never_for_ever(
     sql_bench: SqlBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(incremental, "_ROWS_AT_ONCE", 4)
-    found = filled(sql_bench, "integer", *map(str, range(1, 31)))
-    name = (found.watermark() or "").partition(" ")[0]
-    assert keys(found, f"{name} 20") == sorted([*range(20, 31), 21, 24, 27])  # the ends of pages are read twice
-    found._limits = sql_bench.open("source", chunk_size=6)._limits  # type: ignore[attr-defined] # of this store
-    assert set(keys(found, f"{name} 1")) == {30, 29, 28, 27, 26}
-    found = filled(sql_bench, "integer", *["5"] * 30)
-    assert len(keys(found, f"{name} 5")) == 4  # more have this value than a page has room for: the chunks find them
+    modified_by = filled(sql_bench, "integer", *map(str, range(1, 31)))
+    name = (modified_by.watermark() or "").partition(" ")[0]
+    assert keys(modified_by, f"{name} 20") == sorted([*range(20, 31), 21, 24, 27])  # the ends of pages are read twice
+    modified_by._limits = sql_bench.open("source", chunk_size=6)._limits  # type: ignore[attr-defined] # of this store
+    assert set(keys(modified_by, f"{name} 1")) == {30, 29, 28, 27, 26}
+    modified_by = filled(sql_bench, "integer", *["5"] * 30)
+    # More have this value than a page has room for: the chunks find them.
+    assert len(keys(modified_by, f"{name} 5")) == 4
 
 
 def test_values_in_the_future_are_named_and_do_not_become_the_watermark(sql_bench: SqlBench) -> None:
@@ -102,26 +103,26 @@ def test_values_in_the_future_are_named_and_do_not_become_the_watermark(sql_benc
     if sql_bench.kind == "postgresql":
         ahead |= {"timestamptz": "'9999-12-31 00:00:00+00'", "timestamp(3)": "'infinity'"}
     for type_, value in ahead.items():
-        found = filled(sql_bench, type_, DAYS[0], DAYS[1], value)
-        mark = found.watermark()
+        modified_by = filled(sql_bench, type_, DAYS[0], DAYS[1], value)
+        mark = modified_by.watermark()
         assert (mark or "").partition(" ")[2].startswith("2026-03-02"), type_
-        assert found.obstacle is None
-        assert keys(found, mark) == [2, 3]
+        assert modified_by.obstacle is None
+        assert keys(modified_by, mark) == [2, 3]
         assert filled(sql_bench, type_, value).watermark() is None
 
 
 def test_what_has_no_order_of_writes_is_of_no_use(sql_bench: SqlBench) -> None:
     for type_, value in {"double precision": "1.5", "varchar(20)": "'later'"}.items():
-        found = filled(sql_bench, type_, value)
-        assert found.watermark() is None
-        assert "it has neither times nor whole numbers" in (found.obstacle or "")
+        modified_by = filled(sql_bench, type_, value)
+        assert modified_by.watermark() is None
+        assert "it has neither times nor whole numbers" in (modified_by.obstacle or "")
 
 
 def test_a_view_and_an_index_that_is_not_of_all_rows_in_order_are_of_no_use(sql_bench: SqlBench) -> None:
-    found = filled(sql_bench, "integer", "1")
+    modified_by = filled(sql_bench, "integer", "1")
     sql_bench.sql("source", f"CREATE VIEW {sql_bench.quoted('seen')} AS SELECT * FROM {sql_bench.quoted()}")
-    seen = f"{sql_bench.schema}.seen" if sql_bench.schema else "seen"
-    view = sql_bench.open("source", table=seen, rules=Rules(key=("Id",), modified_by="M"))
+    view_name = f"{sql_bench.schema}.seen" if sql_bench.schema else "seen"
+    view = sql_bench.open("source", table=view_name, rules=Rules(key=("Id",), modified_by="M"))
     assert view.incremental is not None
     assert view.incremental.watermark() is None
     assert "no index of the source begins with it" in (view.incremental.obstacle or "")
@@ -132,9 +133,9 @@ def test_a_view_and_an_index_that_is_not_of_all_rows_in_order_are_of_no_use(sql_
         on = " ON {table}" if sql_bench.kind == "mssql" else ""
         sql_bench.sql("source", f"DROP INDEX {'lately' if on else sql_bench.quoted('lately')}{on}")
         sql_bench.sql("source", f"CREATE INDEX lately ON {{table}} {index}")
-        found = sql_bench.open("source", rules=RULES).incremental  # type: ignore[assignment] # a table's
-        assert found.watermark() is None, index
-        assert found.obstacle is not None
+        modified_by = sql_bench.open("source", rules=RULES).incremental  # type: ignore[assignment] # a table's
+        assert modified_by.watermark() is None, index
+        assert modified_by.obstacle is not None
 
 
 def test_the_latest_time_that_is_not_in_the_future_has_the_form_of_the_column() -> None:
@@ -185,15 +186,15 @@ def test_a_rowversion_names_all_rows_above_what_was_open_and_needs_no_overlap(ms
     )
     mssql_bench.sql("source", "CREATE INDEX lately ON {table} (M)")
     mssql_bench.sql("source", "INSERT INTO {table} (Id, Version) VALUES (1, 1), (2, 1)")
-    found = mssql_bench.open("source", rules=RULES).incremental
-    assert isinstance(found, SqlIncremental)
-    mark = found.watermark()
-    assert found.obstacle is None
-    assert keys(found, mark, 300) == []
+    modified_by = mssql_bench.open("source", rules=RULES).incremental
+    assert isinstance(modified_by, SqlIncremental)
+    mark = modified_by.watermark()
+    assert modified_by.obstacle is None
+    assert keys(modified_by, mark, 300) == []
     mssql_bench.sql("source", "UPDATE {table} SET Version = 2 WHERE Id = 1")
     mssql_bench.sql("source", "INSERT INTO {table} (Id, Version) VALUES (3, 1)")
-    assert keys(found, mark, 300) == [1, 3]
-    assert keys(found, found.watermark()) == []
+    assert keys(modified_by, mark, 300) == [1, 3]
+    assert keys(modified_by, modified_by.watermark()) == []
 
 
 @pytest.mark.parametrize("index", [True, False])
@@ -202,9 +203,9 @@ def test_a_rowversion_that_is_the_version_is_asked_without_being_told_where_an_i
 ) -> None:
     mssql_bench.sql("source", "CREATE TABLE {table} (Id INTEGER NOT NULL PRIMARY KEY, M rowversion NOT NULL)")
     mssql_bench.sql("source", f"CREATE INDEX lately ON {{table}} {'(M)' if index else '(Id, M)'}")
-    found = mssql_bench.open("source", rules=Rules(version=("M",)))
-    assert (found.incremental is not None) is index
-    if found.incremental is not None:
-        mark = found.incremental.watermark()
+    store = mssql_bench.open("source", rules=Rules(version=("M",)))
+    assert (store.incremental is not None) is index
+    if store.incremental is not None:
+        mark = store.incremental.watermark()
         assert (mark is None) is mssql_bench.stands_in  # Babelfish has no MIN_ACTIVE_ROWVERSION
-        assert found.incremental.obstacle is None
+        assert store.incremental.obstacle is None

@@ -56,11 +56,11 @@ def test_a_long_value_comes_back(keys: KeyValues) -> None:
 def test_keys_are_scanned_in_order_from_where_one_was_left(keys: KeyValues) -> None:
     names = ["a:0", "a:00", "a:1", "a:9", "a:A", "a:Z", "a:_", "a:a", "a:z", "b:0", "a"]
     assert keys.commit([Change(name, {}) for name in reversed(names)])
-    seen, after = [], ""
+    scanned, after = [], ""
     while page := keys.scan("a:", after=after, limit=2):
-        seen += [item.key for item in page]
+        scanned += [item.key for item in page]
         after = page[-1].key
-    assert seen == names[:9]
+    assert scanned == names[:9]
 
 
 @pytest.mark.parametrize("value", [{"n": 2}, None], ids=["change", "delete"])
@@ -118,19 +118,19 @@ def test_of_two_that_change_the_same_value_one_does(keys: KeyValues) -> None:
     assert item.value == {"n": 40}
 
 
-def test_it_may_be_used_after_it_was_closed(keys: KeyValues) -> None:
+def test_key_values_may_be_used_after_they_were_closed(keys: KeyValues) -> None:
     assert keys.commit([Change("x", {})])
     keys.close()
     assert keys.get("x") is not None
 
 
-def test_a_file_that_is_none_is_said_so(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "jobs.db").write_bytes(b"not a database " * 100)
     with pytest.raises(StoreUnavailable, match=r"jobs\.db cannot be used"):
         SqliteKeyValues(tmp_path / "jobs.db").get("x")
 
 
-def test_an_account_that_does_not_answer_is_said_so() -> None:
+def test_an_account_that_does_not_answer_is_an_error_that_says_so() -> None:
     account = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;TableEndpoint=http://127.0.0.1:1/a;"
     settings = load_settings({"AzureWebJobsStorage": account})
     with pytest.raises(StoreUnavailable, match=r"records of jobs, cannot be used .nothing answers there"):

@@ -71,12 +71,12 @@ def owned(postgres: str, postgres_database: str) -> Iterator[Owned]:
 
         return run
 
-    found = Owned(admin.set(username=role, password="a-password"), runner(admin), runner(sa.make_url(postgres)))
-    found.run(TABLE, 'INSERT INTO "Things" VALUES (1, 1)')
-    found.make_role()
-    yield found
+    made = Owned(admin.set(username=role, password="a-password"), runner(admin), runner(sa.make_url(postgres)))
+    made.run(TABLE, 'INSERT INTO "Things" VALUES (1, 1)')
+    made.make_role()
+    yield made
     pools.close_idle()
-    found.run("DROP OWNED BY {role}", "DROP ROLE {role}")
+    made.run("DROP OWNED BY {role}", "DROP ROLE {role}")
 
 
 def test_a_role_that_is_dropped_and_made_again_gets_a_session_of_its_own(owned: Owned) -> None:

@@ -279,7 +279,7 @@ def documents(bench: CosmosBench, role: Role = "backup") -> dict[str, dict[str, 
     return {item["id"]: item for item in items}
 
 
-def test_masked_documents(cosmos_bench: CosmosBench) -> None:
+def test_documents_are_masked_in_copies_and_images(cosmos_bench: CosmosBench) -> None:
     cosmos_bench.create()
     for document in DOCUMENTS:
         cosmos_bench.container("source").upsert_item(document)

@@ -84,7 +84,7 @@ def test_copies_follow_their_documents_and_are_known_by_the_sources_key(bench: C
     assert image_keys(backup, "2") == [(key, Action.DELETED if key[1] == "004" else Action.UPDATED) for key in changed]
     kept = [image for images in RecycleBin(backup, RUN.service).of_run("2") for image in images]
     backup.write([image.record for image in kept if image.record])
-    assert plain(bench, "backup") == {(one["customer"], one["id"]): one for one in orders}
+    assert plain(bench, "backup") == {(document["customer"], document["id"]): document for document in orders}
 
 
 def test_two_documents_never_get_one_place(bench: CosmosBench) -> None:
@@ -99,16 +99,19 @@ def test_two_documents_never_get_one_place(bench: CosmosBench) -> None:
     assert plain(bench, "backup") == lying
     # What lies there may be written, and two may exchange their places; but who stays keeps others out.
     moved = [order(2, "a", "u", 2), order(2, "b", "t", 2), order(1, "a", "t", 2), order(1, "c", "t", 2)]
-    copies = backup.copies.of([{**one, "_etag": "e2", "_ts": 2} for one in moved], NOTE)
+    copies = backup.copies.of([{**document, "_etag": "e2", "_ts": 2} for document in moved], NOTE)
     with pytest.raises(RecordRefused) as raised:
         backup.write(copies)
     assert set(raised.value.refused) == {('"c"', "001")}
-    assert plain(bench, "backup") == {**lying, **{(one["customer"], one["id"]): one for one in moved[:3]}}
+    assert plain(bench, "backup") == {
+        **lying,
+        **{(document["customer"], document["id"]): document for document in moved[:3]},
+    }
     # Of several that come, one gets it for whose own place another one waits.
     moved = [order(1, "a", "u", 3), order(1, "c", "x", 3), order(1, "d", "u", 3)]
     backup.write(backup.copies.of([{**order(1, "d", "x"), "_etag": "e", "_ts": 1}], NOTE))
     with pytest.raises(RecordRefused) as raised:
-        backup.write(backup.copies.of([{**one, "_etag": "e3", "_ts": 3} for one in moved], NOTE))
+        backup.write(backup.copies.of([{**document, "_etag": "e3", "_ts": 3} for document in moved], NOTE))
     assert set(raised.value.refused) == {('"a"', "001")}
 
 

@@ -244,7 +244,9 @@ def test_types_may_be_keys(postgresql_bench: PostgresBench, type_: str) -> None:
         assert stamps_in(filtered, WHOLE).keys() == keys
 
 
-def test_what_is_no_number_is_the_same_in_keys_and_versions_of_both_sides(postgresql_bench: PostgresBench) -> None:
+def test_nan_and_the_infinities_are_the_same_in_keys_and_versions_of_both_sides(
+    postgresql_bench: PostgresBench,
+) -> None:
     bench = postgresql_bench
     bench.sql(
         "source",
@@ -290,7 +292,7 @@ def test_texts_of_databases_in_other_encodings_are_the_same(
             bench.sql(
                 "source", "UPDATE {table} SET version = 3, v = 'C' WHERE id = 'c'; DELETE FROM {table} WHERE id = 'b'"
             )
-            assert [(key, one.of_key) for key, one in unread_in(stamps_in(source, Chunk())).items()] == [
+            assert [(key, unread.of_key) for key, unread in unread_in(stamps_in(source, Chunk())).items()] == [
                 (("caf\udce9",), True)
             ]
             tally, recycled = Tally(tell=lambda counts: None), RecycleBin(backup, RUN.service)

@@ -104,7 +104,7 @@ def recycled(bench: Bench, **limits: Any) -> Recycled:
     return Recycled(*bench.pair(**limits))
 
 
-def seen(bench: Bench) -> Any:
+def content_of_backup(bench: Bench) -> Any:
     """Everything in the backup, as the driver reads it: with the app's own marks, without the server's."""
     if isinstance(bench, CosmosBench):
         documents = bench.documents("backup")
@@ -124,35 +124,35 @@ def keys(bench: Bench, *numbers: int) -> list[Key]:
 
 def test_each_record_that_a_run_changes_leaves_one_image_of_what_it_did(bench: Bench) -> None:
     bench.create(Item(n, version=2) for n in (1, 2, 3))
-    it = recycled(bench)
+    sides = recycled(bench)
     bench.put("backup", Item(2), Item(4), Item(5))
-    it.write(keys(bench, 1, 2, 3), 1)
-    it.delete(keys(bench, 4, 77), 1)
+    sides.write(keys(bench, 1, 2, 3), 1)
+    sides.delete(keys(bench, 4, 77), 1)
     one, two, three, four = keys(bench, 1, 2, 3, 4)
     expected = {one: Action.INSERTED, two: Action.UPDATED, three: Action.INSERTED, four: Action.DELETED}
-    assert it.actions(1) == expected
+    assert sides.actions(1) == expected
     assert bench.items("backup").keys() == {1, 2, 3, 5}
 
 
 def test_an_image_is_the_record_before_the_change_and_an_inserts_is_none(bench: Bench) -> None:
     bench.create(Item(n, version=7, text="new") for n in (1, 2))
-    it = recycled(bench)
+    sides = recycled(bench)
     bench.put("backup", Item(2, 3, "old é🎉  "), Item(4, None, "gone"))
     was = {
-        it.backup.keys.of(record): record
-        for page in it.backup.images(keys(bench, 2, 4), Action.UPDATED)
+        sides.backup.keys.of(record): record
+        for page in sides.backup.images(keys(bench, 2, 4), Action.UPDATED)
         for record in [image.record for image in page]
         if record is not None
     }
-    stamps = stamps_in(it.backup, Chunk())
-    it.write(keys(bench, 1, 2), 1)
-    it.delete(keys(bench, 4), 1)
-    kept = it.of(1)
+    stamps = stamps_in(sides.backup, Chunk())
+    sides.write(keys(bench, 1, 2), 1)
+    sides.delete(keys(bench, 4), 1)
+    kept = sides.of(1)
     assert (kept[bench.key(1)].record, kept[bench.key(1)].version) == (None, None)
     assert {key: kept[key].record for key in keys(bench, 2, 4)} == was
     assert kept[bench.key(2)].version == stamps[bench.key(2)].value
     assert (kept[bench.key(4)].version or ("?",))[0] is None
-    it.put_back(1)
+    sides.put_back(1)
     assert {n: item for n, item in bench.items("backup").items() if n != 1} == {
         2: Item(2, 3, "old é🎉  "),
         4: Item(4, None, "gone"),
@@ -161,11 +161,11 @@ def test_an_image_is_the_record_before_the_change_and_an_inserts_is_none(bench: 
 
 def test_entries_say_when_by_which_run_and_on_which_side(bench: Bench) -> None:
     bench.create([Item(1)])
-    it = recycled(bench)
-    it.write(keys(bench, 1), 3)
+    sides = recycled(bench)
+    sides.write(keys(bench, 1), 3)
     run, _ = run_at(4)
-    it.bin.recorder(run, lambda: moment(4), "source")([Image(bench.key(1), Action.UPDATED, {"id": "x"}, (1,))], None)
-    [of_backup], [of_source] = it.of(3).values(), it.of(4).values()
+    sides.bin.recorder(run, lambda: moment(4), "source")([Image(bench.key(1), Action.UPDATED, {"id": "x"}, (1,))], None)
+    [of_backup], [of_source] = sides.of(3).values(), sides.of(4).values()
     assert (of_backup.sync_id, of_backup.at) == (run_at(3)[0].sync_id, moment(3))
     assert (of_backup.side, of_backup.key) == ("backup", bench.key(1))
     assert (of_source.sync_id, of_source.at) == (run.sync_id, moment(4))
@@ -174,62 +174,62 @@ def test_entries_say_when_by_which_run_and_on_which_side(bench: Bench) -> None:
 
 def test_a_run_that_tells_a_change_again_keeps_the_first_image(bench: Bench) -> None:
     bench.create([Item(1, 2, "second")])
-    it = recycled(bench)
+    sides = recycled(bench)
     bench.put("backup", Item(1, 1, "first"))
-    before = seen(bench)
-    it.write(keys(bench, 1), 1)
+    before = content_of_backup(bench)
+    sides.write(keys(bench, 1), 1)
     bench.put("source", Item(1, 3, "third"))
-    it.write(keys(bench, 1), 1)
-    it.delete(keys(bench, 1), 1)
-    assert it.actions(1) == {bench.key(1): Action.UPDATED}
-    it.put_back(1)
-    assert seen(bench) == before
+    sides.write(keys(bench, 1), 1)
+    sides.delete(keys(bench, 1), 1)
+    assert sides.actions(1) == {bench.key(1): Action.UPDATED}
+    sides.put_back(1)
+    assert content_of_backup(bench) == before
 
 
 def test_each_run_keeps_an_image_of_its_own(bench: Bench) -> None:
     bench.create([Item(1, 2, "second")])
-    it = recycled(bench)
-    it.write(keys(bench, 1), 1)
-    second = seen(bench)
+    sides = recycled(bench)
+    sides.write(keys(bench, 1), 1)
+    second = content_of_backup(bench)
     bench.put("source", Item(1, 3, "third"))
-    it.write(keys(bench, 1), 2)
-    third = seen(bench)
-    it.delete(keys(bench, 1), 3)
-    assert [it.actions(n)[bench.key(1)] for n in (1, 2, 3)] == [Action.INSERTED, Action.UPDATED, Action.DELETED]
-    it.put_back(3)
-    assert seen(bench) == third
-    it.put_back(2)
-    assert seen(bench) == second
+    sides.write(keys(bench, 1), 2)
+    third = content_of_backup(bench)
+    sides.delete(keys(bench, 1), 3)
+    assert [sides.actions(n)[bench.key(1)] for n in (1, 2, 3)] == [Action.INSERTED, Action.UPDATED, Action.DELETED]
+    sides.put_back(3)
+    assert content_of_backup(bench) == third
+    sides.put_back(2)
+    assert content_of_backup(bench) == second
 
 
 def test_without_a_keeper_nothing_is_kept(bench: Bench) -> None:
     bench.create([Item(1)])
-    it = recycled(bench)
-    it.backup.write(it.copies(keys(bench, 1), 1))
-    it.backup.delete(keys(bench, 1))
-    assert it.of(1) == {}
+    sides = recycled(bench)
+    sides.backup.write(sides.copies(keys(bench, 1), 1))
+    sides.backup.delete(keys(bench, 1))
+    assert sides.of(1) == {}
 
 
 def test_a_sync_that_changes_nothing_puts_nothing_into_the_bin(bench: Bench) -> None:
     bench.create(Item(n) for n in (1, 2, 3))
-    it = recycled(bench)
+    sides = recycled(bench)
     for minutes in (1, 2):
         run, now = run_at(minutes)
-        steps = Steps(lambda: None, now, it.keep(minutes))
-        sync_stores(it.source, it.backup, run, Tally(tell=lambda counts: None), Guard(), steps)
-    assert it.actions(1) == dict.fromkeys(keys(bench, 1, 2, 3), Action.INSERTED)
-    assert it.of(2) == {}
+        steps = Steps(lambda: None, now, sides.keep(minutes))
+        sync_stores(sides.source, sides.backup, run, Tally(tell=lambda counts: None), Guard(), steps)
+    assert sides.actions(1) == dict.fromkeys(keys(bench, 1, 2, 3), Action.INSERTED)
+    assert sides.of(2) == {}
 
 
 def test_the_services_of_one_backup_have_bins_of_their_own(bench: Bench) -> None:
     bench.create([Item(1)])
-    it = recycled(bench)
-    other_service = Recycled(it.source, it.backup, "other")
-    it.write(keys(bench, 1), 1)
+    sides = recycled(bench)
+    other_service = Recycled(sides.source, sides.backup, "other")
+    sides.write(keys(bench, 1), 1)
     assert other_service.of(1) == {}
     assert other_service.bin.of_keys([bench.key(1)]) == []
     assert other_service.bin.purge(moment(9)) == 0
-    assert len(it.of(1)) == 1
+    assert len(sides.of(1)) == 1
 
 
 # --- with the change or not at all ------------------------------------------------------------------------------------
@@ -239,21 +239,21 @@ def test_the_services_of_one_backup_have_bins_of_their_own(bench: Bench) -> None
 def test_a_write_that_fails_leaves_no_image(sql_bench: SqlBench, batch_bytes: int) -> None:
     bench = sql_bench
     bench.create(Item(n, 2, "twice") for n in range(1, 9))
-    it = recycled(bench, batch_bytes=batch_bytes)
+    sides = recycled(bench, batch_bytes=batch_bytes)
     bench.put("backup", *(Item(n, 1, f"text {n}") for n in range(1, 6)))
     bench.sql("backup", "CREATE UNIQUE INDEX OnlyOnce ON {table} (Name)")
-    records, before = it.copies(keys(bench, *range(1, 9)), 1), seen(bench)
+    records, before = sides.copies(keys(bench, *range(1, 9)), 1), content_of_backup(bench)
     with pytest.raises(StoreError):
-        it.backup.write(records, it.keep(1))
-    assert it.of(1) == {}
-    assert seen(bench) == before
+        sides.backup.write(records, sides.keep(1))
+    assert sides.of(1) == {}
+    assert content_of_backup(bench) == before
 
 
 def test_a_delete_that_fails_leaves_no_image(sql_bench: SqlBench) -> None:
     bench = sql_bench
     bench.create(Item(n) for n in range(1, 9))
-    it = recycled(bench, batch_bytes=1, batch_size=3)
-    it.write(keys(bench, *range(1, 9)), 1)
+    sides = recycled(bench, batch_bytes=1, batch_size=3)
+    sides.write(keys(bench, *range(1, 9)), 1)
     bench.sql("backup", f"CREATE TABLE {bench.quoted('Using')} (Id INTEGER REFERENCES {{table}} (Id))")
     bench.sql("backup", f"INSERT INTO {bench.quoted('Using')} VALUES (7)")
     if isinstance(bench, SqliteBench):  # it checks references only if a pragma says so
@@ -262,8 +262,8 @@ def test_a_delete_that_fails_leaves_no_image(sql_bench: SqlBench) -> None:
             "CREATE TRIGGER Used BEFORE DELETE ON {table} WHEN OLD.Id = 7 BEGIN SELECT RAISE(ABORT, 'used'); END",
         )
     with pytest.raises(StoreError):
-        it.delete(keys(bench, *range(1, 9)), 2)
-    assert it.of(2) == {}
+        sides.delete(keys(bench, *range(1, 9)), 2)
+    assert sides.of(2) == {}
     assert len(bench.items("backup")) == 8
     bench.sql("backup", f"DROP TABLE {bench.quoted('Using')}")
 
@@ -275,20 +275,20 @@ def test_a_record_that_others_refer_to_is_not_deleted_whatever_the_tables_name(
     bench = sqlite_bench
     bench.name = name
     bench.create(Item(n) for n in range(1, 4))
-    it = recycled(bench)
+    sides = recycled(bench)
     bench.sql("backup", "ALTER TABLE {table} ADD Parent INTEGER REFERENCES {table} (Id)")
-    it.write(keys(bench, 1, 2, 3), 1)
+    sides.write(keys(bench, 1, 2, 3), 1)
     bench.sql("backup", "UPDATE {table} SET Parent = 1 WHERE Id = 2")
     with pytest.raises(ConstraintRefused, match="refer to"):
-        it.delete(keys(bench, 1), 2)
+        sides.delete(keys(bench, 1), 2)
 
 
 def test_a_change_whose_image_a_trigger_swallows_is_not_made(sql_bench: SqlBench) -> None:
     bench = sql_bench
     bench.create(Item(n, 2) for n in range(1, 4))
-    it = recycled(bench)
+    sides = recycled(bench)
     bench.put("backup", *(Item(n, 1) for n in range(1, 4)))
-    before, trigger = seen(bench), f"CREATE TRIGGER g BEFORE INSERT ON {bench.quoted('RecycleBin')}"
+    before, trigger = content_of_backup(bench), f"CREATE TRIGGER g BEFORE INSERT ON {bench.quoted('RecycleBin')}"
     if isinstance(bench, SqliteBench):
         bench.sql("backup", f"{trigger} BEGIN SELECT RAISE(IGNORE); END")
     elif isinstance(bench, SqlServerBench):
@@ -297,10 +297,10 @@ def test_a_change_whose_image_a_trigger_swallows_is_not_made(sql_bench: SqlBench
         bench.sql("backup", "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
         bench.sql("backup", f"{trigger} FOR EACH ROW EXECUTE FUNCTION f()")
     with pytest.raises(StoreError, match="not there"):
-        it.write(keys(bench, 1, 2), 1)
+        sides.write(keys(bench, 1, 2), 1)
     with pytest.raises(StoreError, match="not there"):
-        it.delete(keys(bench, 3), 2)
-    assert seen(bench) == before
+        sides.delete(keys(bench, 3), 2)
+    assert content_of_backup(bench) == before
 
 
 def counting(keep: Keep) -> tuple[Keep, list[tuple[int, Any]]]:
@@ -318,41 +318,41 @@ def counting(keep: Keep) -> tuple[Keep, list[tuple[int, Any]]]:
 def test_a_batch_beyond_the_byte_limit_keeps_every_image_in_one_transaction(bench: Bench, change: str) -> None:
     numbers = range(1, 9)
     bench.create(Item(n, 2, f"new {n}") for n in numbers)
-    it = recycled(bench, batch_bytes=2_000)
+    sides = recycled(bench, batch_bytes=2_000)
     bench.put("backup", *(Item(n, 1, f"{n} " * 500) for n in numbers if n != 3))
-    before = seen(bench)
-    keep, calls = counting(it.keep(1))
+    before = content_of_backup(bench)
+    keep, calls = counting(sides.keep(1))
     if change == "write":
-        it.backup.write(it.copies(keys(bench, *numbers), 1), keep)
-        assert it.actions(1) == {bench.key(n): Action.INSERTED if n == 3 else Action.UPDATED for n in numbers}
+        sides.backup.write(sides.copies(keys(bench, *numbers), 1), keep)
+        assert sides.actions(1) == {bench.key(n): Action.INSERTED if n == 3 else Action.UPDATED for n in numbers}
     else:
-        it.backup.delete(keys(bench, *numbers), keep)
-        assert it.actions(1) == {bench.key(n): Action.DELETED for n in numbers if n != 3}
+        sides.backup.delete(keys(bench, *numbers), keep)
+        assert sides.actions(1) == {bench.key(n): Action.DELETED for n in numbers if n != 3}
     assert len(calls) > 3  # the images were not all in memory at once
     assert len({id(transaction) for _, transaction in calls}) == 1
     assert (calls[0][1] is None) == (bench.kind == "cosmos")
-    it.put_back(1)
-    it.backup.delete(keys(bench, 3))
-    assert seen(bench) == before
+    sides.put_back(1)
+    sides.backup.delete(keys(bench, 3))
+    assert content_of_backup(bench) == before
 
 
 # --- the exact values -------------------------------------------------------------------------------------------------
 
 
-def check_values_come_back(bench: Bench, it: Recycled, forget: Callable[[], None]) -> None:
+def check_values_come_back(bench: Bench, sides: Recycled, forget: Callable[[], None]) -> None:
     """Copies the source. Overwrites the copies by what `forget` leaves, then deletes them. Restores them each time."""
-    everything = list(stamps_in(it.source, Chunk()))
-    it.write(everything, 1)
-    before = seen(bench)
+    everything = list(stamps_in(sides.source, Chunk()))
+    sides.write(everything, 1)
+    before = content_of_backup(bench)
     forget()
-    it.write(everything, 2)
-    assert seen(bench) != before
-    it.put_back(2)
-    assert seen(bench) == before
-    it.delete(everything, 3)
-    assert seen(bench) == []
-    it.put_back(3)
-    assert seen(bench) == before
+    sides.write(everything, 2)
+    assert content_of_backup(bench) != before
+    sides.put_back(2)
+    assert content_of_backup(bench) == before
+    sides.delete(everything, 3)
+    assert content_of_backup(bench) == []
+    sides.put_back(3)
+    assert content_of_backup(bench) == before
 
 
 def quoted_rows(bench: SqliteBench, columns: int) -> list[tuple[Any, ...]]:
@@ -369,13 +369,13 @@ def test_values_of_every_kind_that_sqlite_keeps_come_back(sqlite_bench: SqliteBe
     marks = ", ".join("?" for _ in range(len(declared) + 1))
     rows = [(n, *[value] * len(declared)) for n, value in enumerate(values)]
     bench.sql("source", f"INSERT INTO {{table}} VALUES ({marks.replace('?', '?, 1', 1)})", rows)
-    it = recycled(bench)
-    it.backup.write(it.copies(list(stamps_in(it.source, Chunk())), 1))
+    sides = recycled(bench)
+    sides.backup.write(sides.copies(list(stamps_in(sides.source, Chunk())), 1))
     exactly = quoted_rows(bench, len(declared))
     assert len({row[1:3] for row in exactly}) > 15
-    it.backup.delete(list(stamps_in(it.source, Chunk())))
+    sides.backup.delete(list(stamps_in(sides.source, Chunk())))
     nothing = ", ".join(f"C{n} = NULL" for n in range(len(declared)))
-    check_values_come_back(bench, it, lambda: bench.sql("source", f"UPDATE {{table}} SET Version = 2, {nothing}"))
+    check_values_come_back(bench, sides, lambda: bench.sql("source", f"UPDATE {{table}} SET Version = 2, {nothing}"))
     assert quoted_rows(bench, len(declared)) == exactly
 
 
@@ -386,17 +386,17 @@ def test_values_of_every_postgresql_type_come_back(postgresql_bench: PostgresBen
     for n in range(max(map(len, types.values())) + 1):
         row = ", ".join((values[n] if n < len(values) else "NULL").replace("%", "%%") for values in types.values())
         bench.sql("source", f"INSERT INTO {{table}} VALUES ({n}, 1, {row})")
-    it = recycled(bench)
-    it.backup.write(it.copies(list(stamps_in(it.source, Chunk())), 1))
+    sides = recycled(bench)
+    sides.backup.write(sides.copies(list(stamps_in(sides.source, Chunk())), 1))
     as_text = f"SELECT id, {', '.join(f'c{n}::text' for n in range(len(types)))} FROM {{table}} ORDER BY id"
     exactly = bench.rows("backup", as_text)
     assert exactly == bench.rows("source", as_text)
-    it.backup.delete(list(stamps_in(it.source, Chunk())))
+    sides.backup.delete(list(stamps_in(sides.source, Chunk())))
     nothing = ", ".join(f"c{n} = NULL" for n in range(len(types)))
     # Read as text: the driver cannot give the infinite times and the years beyond 9999 among these values.
     bench.rows = lambda role, query=as_text: PostgresBench.rows(bench, role, query)  # type: ignore[method-assign]
-    check_values_come_back(bench, it, lambda: bench.sql("source", f"UPDATE {{table}} SET version = 2, {nothing}"))
-    assert seen(bench) == exactly
+    check_values_come_back(bench, sides, lambda: bench.sql("source", f"UPDATE {{table}} SET version = 2, {nothing}"))
+    assert content_of_backup(bench) == exactly
 
 
 @pytest.mark.skipif(SQL_SERVER is None, reason="needs TEST_SQLSERVER_SOURCE and TEST_SQLSERVER_BACKUP")
@@ -409,16 +409,16 @@ def test_values_of_every_sql_server_type_come_back(mssql_bench: SqlServerBench) 
         bench.sql("source", f"CREATE TABLE {{table}} (Id int NOT NULL PRIMARY KEY, V {type_} NULL, Version int)")
         for n, value in enumerate(["NULL", *values]):
             bench.sql("source", f"INSERT INTO {{table}} (Id, V, Version) VALUES ({n}, {value}, 1)")
-        it = recycled(bench)
-        as_bytes = f"SELECT Id, Version, {test_sqlserver_types.seen(type_)} FROM {{table}} ORDER BY Id"
+        sides = recycled(bench)
+        as_bytes = f"SELECT Id, Version, {test_sqlserver_types.exact_sql(type_)} FROM {{table}} ORDER BY Id"
         bench.rows = lambda role, query=as_bytes: SqlServerBench.rows(bench, role, query)  # type: ignore[method-assign]
         check_values_come_back(
             bench,
-            it,
+            sides,
             lambda: bench.sql("source", "UPDATE {table} SET Version = 2, V = NULL"),
         )
         for minutes in (1, 2, 3):  # the next type's rows have the same keys
-            it.backup.sibling(RECYCLE_BIN).delete([kept.entry_id for kept in it.of(minutes).values()])
+            sides.backup.sibling(RECYCLE_BIN).delete([kept.entry_id for kept in sides.of(minutes).values()])
 
 
 def test_documents_of_every_kind_come_back(cosmos_bench: CosmosBench) -> None:
@@ -438,11 +438,11 @@ def test_documents_of_every_kind_come_back(cosmos_bench: CosmosBench) -> None:
         {"type": "Order", "id": "under nothing", "lastModified": None},
     ]
     bench.put_documents("source", *documents)
-    it = recycled(bench)
+    sides = recycled(bench)
     marks = {name: value for name, value in order.items() if name != "customer"}
     check_values_come_back(
         bench,
-        it,
+        sides,
         lambda: bench.put_documents(
             "source",
             *(
@@ -462,7 +462,7 @@ def test_an_image_larger_than_a_document_may_be_is_kept_in_parts(partitioned: Pa
     bench = CosmosBench({"source": partitioned.account, "backup": partitioned.account})
     try:
         bench.create()
-        it = recycled(bench)
+        sides = recycled(bench)
         text = random.Random(1)
         documents: list[dict[str, Any]] = [
             {"id": "random", "text": base64.b64encode(text.randbytes(1_560_000)).decode()},
@@ -470,19 +470,19 @@ def test_an_image_larger_than_a_document_may_be_is_kept_in_parts(partitioned: Pa
             {"id": "small", "text": "x"},
         ]
         copies = [{**document, "type": "Order", "customer": {"id": "c"}} for document in documents]
-        it.backup.write(copies)
-        before = seen(bench)
-        it.backup.write([{**copy, "text": "over", "status": "written"} for copy in copies], it.keep(1))
+        sides.backup.write(copies)
+        before = content_of_backup(bench)
+        sides.backup.write([{**copy, "text": "over", "status": "written"} for copy in copies], sides.keep(1))
         entries = bench.container("backup", "recycle-bin")
         assert len(list(entries.read_all_items())) > 3
-        assert {kept.record["id"]: kept.version for kept in it.of(1).values() if kept.record} == {
+        assert {kept.record["id"]: kept.version for kept in sides.of(1).values() if kept.record} == {
             document["id"]: (None, json.dumps(document["status"]) if "status" in document else None)
             for document in documents
         }
-        it.put_back(1)
-        assert seen(bench) == before
-        assert it.bin.purge(moment(1)) == 0
-        assert it.bin.purge(moment(2)) == 3
+        sides.put_back(1)
+        assert content_of_backup(bench) == before
+        assert sides.bin.purge(moment(1)) == 0
+        assert sides.bin.purge(moment(2)) == 3
         assert list(entries.read_all_items()) == []
     finally:
         bench.close()
@@ -502,7 +502,7 @@ def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, m
         monkeypatch.setattr(f"backup.stores.cosmos.document_parts.{name}", value)
     bench = cosmos_bench
     bench.create()
-    it = recycled(bench)
+    sides = recycled(bench)
 
     def image(text: str, key: str = "a") -> Image:
         return Image(('"c"', key), Action.UPDATED, {"id": key, "text": text * 1_000})
@@ -517,49 +517,49 @@ def test_parts_of_images_never_mix_and_none_is_left(cosmos_bench: CosmosBench, m
 
         dying.setattr(ContainerProxy, "create_item", dies)
         with pytest.raises(KeyboardInterrupt):
-            it.keep(1)([image("x"), image("o", "orphan")], None)
-    assert it.of(1) == {}
+            sides.keep(1)([image("x"), image("o", "orphan")], None)
+    assert sides.of(1) == {}
     for text in "yz":
-        it.keep(1)([image(text)], None)
-    [kept] = it.of(1).values()
+        sides.keep(1)([image(text)], None)
+    [kept] = sides.of(1).values()
     assert kept.record == {"id": "a", "text": "y" * 1_000}
-    assert it.bin.newest() == moment(1)
-    assert it.bin.purge(moment(2)) == 2
+    assert sides.bin.newest() == moment(1)
+    assert sides.bin.purge(moment(2)) == 2
     assert list(bench.container("backup", "recycle-bin").read_all_items()) == []
 
 
 def test_a_long_image_is_kept_in_rows_of_its_own(sql_bench: SqlBench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench = sql_bench
     bench.create(Item(n, version=2) for n in (1, 2, 3))
-    it = recycled(bench)
+    sides = recycled(bench)
     texts = {n: f"{n} " + base64.b64encode(random.Random(n).randbytes(1_000)).decode() for n in (1, 2, 3)}
     bench.put("backup", *(Item(n, 1, text) for n, text in texts.items()))
-    before = seen(bench)
-    it.write(keys(bench, 1), 1)  # as a release without parts keeps it
+    before = content_of_backup(bench)
+    sides.write(keys(bench, 1), 1)  # as a release without parts keeps it
     monkeypatch.setattr("backup.stores.exact_json._LONG", 100)
     for module in ("postgresql.dialect", "sqlite.images"):
         monkeypatch.setattr(f"backup.stores.sql.engines.{module}.LARGEST_BYTES", 100)
     monkeypatch.setattr("backup.stores.sql.entry_parts._PIECE", 300)
-    it.write(keys(bench, 2, 3), 1)
-    [[later]] = it.backup.images(keys(bench, 2), Action.UPDATED)
+    sides.write(keys(bench, 2, 3), 1)
+    [[later]] = sides.backup.images(keys(bench, 2), Action.UPDATED)
     assert later.record is not None
     name = next(name for name in later.record if name.lower() == "name")
-    it.keep(1)([replace(later, record={**later.record, name: "x" * 1_000})], None)
+    sides.keep(1)([replace(later, record={**later.record, name: "x" * 1_000})], None)
     rows = f"SELECT {bench.quote('EntryId')} FROM {bench.quoted('RecycleBin')}"
     assert len(bench.rows("backup", rows)) > 3 + 2 * 3
-    assert {kept.record[name] for kept in it.of(1).values() if kept.record} == {*texts.values()}
-    of_keys = it.bin.of_keys(keys(bench, 1, 2, 3))
+    assert {kept.record[name] for kept in sides.of(1).values() if kept.record} == {*texts.values()}
+    of_keys = sides.bin.of_keys(keys(bench, 1, 2, 3))
     assert [kept.key for kept in of_keys] == keys(bench, 1, 2, 3)
     assert len({kept.entry_id for kept in of_keys}) == 3
-    assert (it.bin.newest(), it.bin.oldest()) == (moment(1), moment(1))
-    it.put_back(1)
-    assert seen(bench) == before
+    assert (sides.bin.newest(), sides.bin.oldest()) == (moment(1), moment(1))
+    sides.put_back(1)
+    assert content_of_backup(bench) == before
     [entry] = (kept.entry_id for kept in of_keys if kept.key == bench.key(3))
     bench.sql("backup", f"DELETE FROM {bench.quoted('RecycleBin')} WHERE {bench.quote('EntryId')} = '{entry}part1'")
     with pytest.raises(StoreError, match="lacks a part"):
-        it.of(1)
-    assert it.bin.purge(moment(1)) == 0
-    assert it.bin.purge(moment(2)) == 3
+        sides.of(1)
+    assert sides.bin.purge(moment(1)) == 0
+    assert sides.bin.purge(moment(2)) == 3
     assert bench.rows("backup", rows) == []
 
 
@@ -571,21 +571,21 @@ def check_respelled(bench: SqlBench, text: str, old: str, new: str) -> None:
     bench.sql("source", f"CREATE TABLE {{table}} (Id {text} NOT NULL PRIMARY KEY, Version INTEGER)")
     insert = f"INSERT INTO {{table}} (Id, Version) VALUES ({bench.mark}, {bench.mark})"
     bench.sql("source", insert, [(old, 1), ("b", 1)])
-    it = recycled(bench)
-    it.write([(old,), ("b",)], 1)
-    before = seen(bench)
+    sides = recycled(bench)
+    sides.write([(old,), ("b",)], 1)
+    before = content_of_backup(bench)
     bench.sql("source", f"UPDATE {{table}} SET Id = {bench.mark}, Version = 2 WHERE Id = {bench.mark}", [(new, old)])
-    it.write([(new,)], 2)
+    sides.write([(new,)], 2)
     assert sorted(row[0] for row in bench.rows("backup")) == sorted([new, "b"])
-    [kept] = it.of(2).values()
+    [kept] = sides.of(2).values()
     assert (kept.key, kept.action) == ((new,), Action.UPDATED)
     assert kept.record is not None
-    assert it.backup.keys.of(kept.record) == (old,)
-    assert it.bin.first_after([(new,)], moment(1)) == {(new,): kept, (old,): kept}
-    assert it.bin.first_after([(old,)], moment(1)) == {(new,): kept, (old,): kept}
-    assert it.bin.first_after([(old,), ("b",)], moment(2)) == {}
-    it.put_back(2)
-    assert seen(bench) == before
+    assert sides.backup.keys.of(kept.record) == (old,)
+    assert sides.bin.first_after([(new,)], moment(1)) == {(new,): kept, (old,): kept}
+    assert sides.bin.first_after([(old,)], moment(1)) == {(new,): kept, (old,): kept}
+    assert sides.bin.first_after([(old,), ("b",)], moment(2)) == {}
+    sides.put_back(2)
+    assert content_of_backup(bench) == before
 
 
 @pytest.mark.parametrize(
@@ -618,25 +618,25 @@ def test_a_resumed_run_finds_its_image_of_a_key_that_has_another_spelling_since(
     bench = sqlite_bench
     bench.sql("source", "CREATE TABLE {table} (Id TEXT COLLATE NOCASE NOT NULL PRIMARY KEY, Version INTEGER)")
     bench.sql("source", "INSERT INTO {table} VALUES ('A', 1)")
-    it = recycled(bench)
-    it.write([("A",)], 1)
-    it.delete([("A",)], 2)
+    sides = recycled(bench)
+    sides.write([("A",)], 1)
+    sides.delete([("A",)], 2)
     bench.sql("source", "UPDATE {table} SET Id = 'a', Version = 2")
     run, now = run_at(2)
-    it.backup.write(it.copies([("a",)], 2), it.bin.recorder(run, now, resumed=True))
+    sides.backup.write(sides.copies([("a",)], 2), sides.bin.recorder(run, now, resumed=True))
     assert [row[:2] for row in bench.rows("backup")] == [("a", 2)]
-    assert it.actions(2) == {("A",): Action.DELETED}
+    assert sides.actions(2) == {("A",): Action.DELETED}
 
 
 def test_keys_that_the_server_tells_apart_keep_images_of_their_own(sqlite_bench: SqliteBench) -> None:
     bench = sqlite_bench
     bench.sql("source", "CREATE TABLE {table} (Id TEXT PRIMARY KEY, Version INTEGER)")
     bench.sql("source", "INSERT INTO {table} VALUES (?, ?)", [("A", 1), ("a", 2), ("a ", 3)])
-    it = recycled(bench)
-    it.write([("A",), ("a",), ("a ",)], 1)
-    it.delete([("A",)], 2)
-    it.delete([("a",)], 3)
-    first = it.bin.first_after([("A",)], moment(1))
+    sides = recycled(bench)
+    sides.write([("A",), ("a",), ("a ",)], 1)
+    sides.delete([("A",)], 2)
+    sides.delete([("a",)], 3)
+    first = sides.bin.first_after([("A",)], moment(1))
     assert {key: (kept.key, kept.version) for key, kept in first.items()} == {
         ("A",): (("A",), (1,)),
         ("a",): (("a",), (2,)),
@@ -651,19 +651,19 @@ def test_composite_keys_leave_images_and_are_put_back(sql_bench: SqlBench) -> No
     )
     insert = f"INSERT INTO {{table}} (A, B, Version) VALUES ({bench.mark}, {bench.mark}, {bench.mark})"
     bench.sql("source", insert, [(a, b, 1) for a in range(4) for b in ("", "x", "ä")])
-    it = recycled(bench, batch_size=2)
-    it.write(list(stamps_in(it.source, Chunk())), 1)
-    assert it.actions(1) == {(b, a): Action.INSERTED for a in range(4) for b in ("", "x", "ä")}
-    before = sorted(seen(bench))
+    sides = recycled(bench, batch_size=2)
+    sides.write(list(stamps_in(sides.source, Chunk())), 1)
+    assert sides.actions(1) == {(b, a): Action.INSERTED for a in range(4) for b in ("", "x", "ä")}
+    before = sorted(content_of_backup(bench))
     bench.sql("source", "UPDATE {table} SET Version = 2")
-    it.write([("x", 1), ("", 3)], 2)
-    it.delete([("ä", 0), ("x", 0), ("y", 0)], 2)
+    sides.write([("x", 1), ("", 3)], 2)
+    sides.delete([("ä", 0), ("x", 0), ("y", 0)], 2)
     expected = {("x", 1): Action.UPDATED, ("", 3): Action.UPDATED, ("ä", 0): Action.DELETED, ("x", 0): Action.DELETED}
-    assert it.actions(2) == expected
-    assert {kept.version for kept in it.of(2).values()} == {(1,)}
-    assert it.bin.first_after([("x", 1)], moment(1)).keys() == {("x", 1)}
-    it.put_back(2)
-    assert sorted(seen(bench)) == before
+    assert sides.actions(2) == expected
+    assert {kept.version for kept in sides.of(2).values()} == {(1,)}
+    assert sides.bin.first_after([("x", 1)], moment(1)).keys() == {("x", 1)}
+    sides.put_back(2)
+    assert sorted(content_of_backup(bench)) == before
 
 
 # --- looking into it, and emptying it ---------------------------------------------------------------------------------
@@ -682,50 +682,50 @@ def many(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> int:
 
 def test_of_run_gives_every_entry_once_a_page_at_a_time(bench: Bench, many: int) -> None:
     bench.create()
-    it = recycled(bench)
-    it.add(map(str, range(many)), 1)
-    it.add(map(str, range(many, many + 5)), 2)
-    pages = list(it.bin.of_run(run_at(1)[0].sync_id))
+    sides = recycled(bench)
+    sides.add(map(str, range(many)), 1)
+    sides.add(map(str, range(many, many + 5)), 2)
+    pages = list(sides.bin.of_run(run_at(1)[0].sync_id))
     assert sorted(int(kept.key[0]) for page in pages for kept in page) == [*range(many)]
     assert max(map(len, pages)) <= many / 4
 
 
 def test_pages_of_large_records_are_small(sqlite_bench: SqliteBench, monkeypatch: pytest.MonkeyPatch) -> None:
     sqlite_bench.create()
-    it = recycled(sqlite_bench)
+    sides = recycled(sqlite_bench)
     monkeypatch.setattr(entry_pages, "_PAGE_CHARACTERS", 10_000)
     images = [Image((n,), Action.DELETED, {"Id": n, "Name": "x" * 3_000}, (1,)) for n in range(50)]
-    it.keep(1)(images, None)
-    sizes = [len(page) for page in it.bin.of_run(run_at(1)[0].sync_id)]
+    sides.keep(1)(images, None)
+    sizes = [len(page) for page in sides.bin.of_run(run_at(1)[0].sync_id)]
     assert sum(sizes) == 50
     assert max(sizes[1:]) <= 3
 
 
 def test_pages_of_small_records_grow_fourfold_up_to_the_most(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.create()
-    it = recycled(bench)
+    sides = recycled(bench)
     monkeypatch.setattr(entry_pages, "_FIRST_PAGE", 1)
     monkeypatch.setattr(entry_pages, "PAGE", 6)
-    it.add(map(str, range(14)), 1)
+    sides.add(map(str, range(14)), 1)
     sync_id = run_at(1)[0].sync_id
-    assert [len(page) for page in it.bin.of_run(sync_id)] == [1, 4, 6, 3]
-    assert [len(page) for page in it.bin.of_run(sync_id, records=False)] == [6, 6, 2]
+    assert [len(page) for page in sides.bin.of_run(sync_id)] == [1, 4, 6, 3]
+    assert [len(page) for page in sides.bin.of_run(sync_id, records=False)] == [6, 6, 2]
 
 
 def test_a_batch_ends_after_the_record_that_makes_it_too_large(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.create(Item(n) for n in range(7))
-    it = recycled(bench)
-    it.write(keys(bench, *range(7)), 1)
-    it.delete(keys(bench, *range(7)), 2)
+    sides = recycled(bench)
+    sides.write(keys(bench, *range(7)), 1)
+    sides.delete(keys(bench, *range(7)), 2)
     sync_id = run_at(2)[0].sync_id
-    [size] = {kept_batches._size(kept) for kept in it.of(2).values()}
+    [size] = {kept_batches._size(kept) for kept in sides.of(2).values()}
     monkeypatch.setattr(kept_batches, "_BYTES_AT_ONCE", 2 * size)
-    assert [len(batch) for batch in it.bin.of_run(sync_id)] == [3, 3, 1]
-    without = [kept for batch in it.bin.of_run(sync_id, records=False) for kept in batch]
-    batches = list(it.bin.with_records(without))
+    assert [len(batch) for batch in sides.bin.of_run(sync_id)] == [3, 3, 1]
+    without = [kept for batch in sides.bin.of_run(sync_id, records=False) for kept in batch]
+    batches = list(sides.bin.with_records(without))
     assert [len(batch) for batch in batches] == [3, 3, 1]
     assert {kept.key: kept.record for batch in batches for kept in batch} == {
-        key: kept.record for key, kept in it.of(2).items()
+        key: kept.record for key, kept in sides.of(2).items()
     }
 
 
@@ -741,30 +741,30 @@ def test_records_without_texts_come_in_batches_as_large_as_a_write(monkeypatch: 
 
 def test_of_keys_gives_the_backups_entries_of_these_keys_oldest_first(bench: Bench, many: int) -> None:
     bench.create()
-    it = recycled(bench)
+    sides = recycled(bench)
     for minutes in (3, 1, 2):
-        it.add([7, 8, 9], minutes)
-    it.add(map(str, range(100, 100 + many)), 1)
+        sides.add([7, 8, 9], minutes)
+    sides.add(map(str, range(100, 100 + many)), 1)
     run, now = run_at(4)
-    it.bin.recorder(run, now, "source")([Image((7,), Action.UPDATED, {"id": "x"})], None)
-    of_keys = it.bin.of_keys((n,) for n in (9, 7, 5))
+    sides.bin.recorder(run, now, "source")([Image((7,), Action.UPDATED, {"id": "x"})], None)
+    of_keys = sides.bin.of_keys((n,) for n in (9, 7, 5))
     assert [kept.at for kept in of_keys] == [moment(n) for n in (1, 1, 2, 2, 3, 3)]
     assert {kept.key for kept in of_keys} == {(7,), (9,)}
-    later = it.bin.of_keys([(7,)], after=moment(1))
+    later = sides.bin.of_keys([(7,)], after=moment(1))
     assert [kept.at for kept in later] == [moment(2), moment(3)]
-    assert len(it.bin.of_keys((str(n),) for n in range(100, 100 + many))) == many
+    assert len(sides.bin.of_keys((str(n),) for n in range(100, 100 + many))) == many
 
 
 def test_first_after_gives_each_keys_first_change_since(bench: Bench) -> None:
     bench.create()
-    it = recycled(bench)
-    it.add([1, 2], 1)
-    it.add([1, 3], 2)
-    it.add([1, 2], 3)
+    sides = recycled(bench)
+    sides.add([1, 2], 1)
+    sides.add([1, 3], 2)
+    sides.add([1, 2], 3)
     keys = [(n,) for n in (1, 2, 3, 4)]
 
     def first(minutes: int) -> dict[Key, datetime]:
-        return {key: kept.at for key, kept in it.bin.first_after(keys, moment(minutes)).items()}
+        return {key: kept.at for key, kept in sides.bin.first_after(keys, moment(minutes)).items()}
 
     assert first(0) == {(1,): moment(1), (2,): moment(1), (3,): moment(2)}
     assert first(1) == {(1,): moment(2), (2,): moment(3), (3,): moment(2)}
@@ -776,11 +776,11 @@ def test_purge_deletes_only_what_is_older_a_batch_at_a_time(
     bench: Bench, many: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.create()
-    it = recycled(bench)
-    it.add(map(str, range(many)), 1)
-    it.add(["at the time"], 2)
-    it.add(["later"], 3)
-    sibling, batches = type(it.backup.sibling(RECYCLE_BIN)), []
+    sides = recycled(bench)
+    sides.add(map(str, range(many)), 1)
+    sides.add(["at the time"], 2)
+    sides.add(["later"], 3)
+    sibling, batches = type(sides.backup.sibling(RECYCLE_BIN)), []
     delete = sibling.delete
 
     def spied(self: Any, entries: Sequence[str]) -> None:
@@ -788,25 +788,25 @@ def test_purge_deletes_only_what_is_older_a_batch_at_a_time(
         delete(self, entries)
 
     monkeypatch.setattr(sibling, "delete", spied)
-    assert it.bin.purge(moment(2)) == many
-    assert [len(it.of(n)) for n in (1, 2, 3)] == [0, 1, 1]
+    assert sides.bin.purge(moment(2)) == many
+    assert [len(sides.of(n)) for n in (1, 2, 3)] == [0, 1, 1]
     assert sum(batches) == many
     assert max(batches) <= many / 4
-    assert it.bin.purge(moment(2)) == 0
+    assert sides.bin.purge(moment(2)) == 0
 
 
 def test_purge_passes_over_pages_of_a_run_whose_clock_was_behind(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.create()
-    it = recycled(bench)
+    sides = recycled(bench)
     runs = [replace(run_at(n)[0], started_at=moment(n), number=n) for n in (1, 2, 3)]
     runs[1] = replace(runs[1], started_at=moment(-9_000))  # it was between the others
-    it.add(["old"], 1)
+    sides.add(["old"], 1)
     for n in range(4):
-        it.bin.recorder(runs[1], lambda n=n: moment(n - 9_000))([], None, [(f"young {n}",)])  # type: ignore[misc]
+        sides.bin.recorder(runs[1], lambda n=n: moment(n - 9_000))([], None, [(f"young {n}",)])  # type: ignore[misc]
     monkeypatch.setattr(entry_pages, "PAGE", 2)
-    of_all_runs = RecycleBin(it.backup, "contract", lambda: Timeline(runs, moment(4)))
+    of_all_runs = RecycleBin(sides.backup, "contract", lambda: Timeline(runs, moment(4)))
     assert of_all_runs.purge(moment(3)) == 1  # the others count as begun then: they are not older
-    assert [len(it.of(n)) for n in (1, 2)] == [0, 4]
+    assert [len(sides.of(n)) for n in (1, 2)] == [0, 4]
 
 
 @pytest.mark.parametrize(
@@ -816,15 +816,15 @@ def test_an_entry_that_cannot_be_read_is_named_and_purged_when_it_is_old(
     sqlite_bench: SqliteBench, odd: dict[str, str]
 ) -> None:
     sqlite_bench.create()
-    it = recycled(sqlite_bench)
-    it.add(["a"], 1)
-    it.add(["b"], 3)
-    sibling = it.backup.sibling(RECYCLE_BIN)
+    sides = recycled(sqlite_bench)
+    sides.add(["a"], 1)
+    sides.add(["b"], 3)
+    sibling = sides.backup.sibling(RECYCLE_BIN)
     [entry, _] = sibling.find({}, order_by="RecycledAt", limit=9)
     sibling.put([{**entry, **odd}, {**entry, "EntryId": "of nobody", "SyncId": "of nobody"}])
     with pytest.raises(StoreError, match=entry["EntryId"]):
-        it.of(1)
-    assert it.bin.purge(moment(2)) == 2
+        sides.of(1)
+    assert sides.bin.purge(moment(2)) == 2
     assert [entry["RecycledAt"] for entry in sibling.find({}, order_by="RecycledAt", limit=9)] == [moment(3)]
 
 

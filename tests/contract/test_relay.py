@@ -47,8 +47,8 @@ def synced(source: Store, backup: Store, run: Run = RUN) -> Tally:
 def inserted(backup: Store) -> list[Any]:
     """The keys of the run's entries in the bin, each of which says that its record was inserted."""
     kept = [kept for page in RecycleBin(backup, RUN.service).of_run(RUN.sync_id) for kept in page]
-    assert {one.action for one in kept} <= {Action.INSERTED}
-    return sorted(one.key for one in kept)
+    assert {image.action for image in kept} <= {Action.INSERTED}
+    return sorted(image.key for image in kept)
 
 
 @pytest.mark.parametrize("type_", KEYS)

@@ -180,7 +180,7 @@ def deleted(backup: Store, keys: Sequence[Key]) -> None:
 
 
 @pytest.fixture
-def it(making_bench: SqlBench) -> Recycled:
+def sides(making_bench: SqlBench) -> Recycled:
     """A source with the numbers 1 to 40, whose text is new, and a backup that has the old ones of 1 to 30."""
     making_bench.create(Item(n, 2, "new é") for n in range(1, 41))
     made = recycled(making_bench)
@@ -201,13 +201,13 @@ def numbers(*chosen: int) -> list[Key]:
 
 @pytest.mark.parametrize("count", [3, 40])  # by parameters, and through a temporary table
 def test_a_batch_of_updates_and_inserts_keeps_what_it_replaces(
-    it: Recycled, made: list[int | None], count: int
+    sides: Recycled, made: list[int | None], count: int
 ) -> None:
     first = 29
-    it.write(numbers(*range(first, first + count) if count < 10 else range(1, 41)), 1)
+    sides.write(numbers(*range(first, first + count) if count < 10 else range(1, 41)), 1)
     assert made
     assert None not in made
-    kept = it.of(1)
+    kept = sides.of(1)
     updated = {key for key in kept if key[0] <= 30}
     assert {kept[key].action for key in updated} == {Action.UPDATED}
     assert {text_of(kept[key]) for key in updated} == {"old é"}
@@ -215,33 +215,35 @@ def test_a_batch_of_updates_and_inserts_keeps_what_it_replaces(
     assert len(kept) == count
 
 
-def test_only_the_first_image_of_a_run_is_kept(it: Recycled, made: list[int | None]) -> None:
+def test_only_the_first_image_of_a_run_is_kept(sides: Recycled, made: list[int | None]) -> None:
     keys = numbers(*range(1, 31))
     for _ in range(2):
-        it.write(keys, 1)
-    it.delete(keys, 1)
+        sides.write(keys, 1)
+    sides.delete(keys, 1)
     assert made == [30, 0, 0]
-    assert {kept.action for kept in it.of(1).values()} == {Action.UPDATED}
-    assert {text_of(kept) for kept in it.of(1).values()} == {"old é"}
+    assert {kept.action for kept in sides.of(1).values()} == {Action.UPDATED}
+    assert {text_of(kept) for kept in sides.of(1).values()} == {"old é"}
 
 
-def test_a_key_that_the_run_inserted_together_with_others_gets_no_image(it: Recycled, made: list[int | None]) -> None:
-    keep = it.keep(1)
+def test_a_key_that_the_run_inserted_together_with_others_gets_no_image(
+    sides: Recycled, made: list[int | None]
+) -> None:
+    keep = sides.keep(1)
     for chosen in (range(31, 41), range(31, 41), range(1, 5), range(4, 32)):
-        it.backup.write(it.copies(numbers(*chosen), 1), keep)
+        sides.backup.write(sides.copies(numbers(*chosen), 1), keep)
     assert made == [0, 4]  # the others were not asked for
-    kept = it.of(1)
-    assert {key[0] for key, one in kept.items() if one.action is Action.INSERTED} == {*range(31, 41)}
-    assert {key[0] for key, one in kept.items() if one.action is Action.UPDATED} == {*range(1, 31)}
+    kept = sides.of(1)
+    assert {key[0] for key, image in kept.items() if image.action is Action.INSERTED} == {*range(31, 41)}
+    assert {key[0] for key, image in kept.items() if image.action is Action.UPDATED} == {*range(1, 31)}
 
 
-def test_after_a_delete_no_keys_are_told_of_together(it: Recycled, made: list[int | None]) -> None:
-    keep = it.keep(1)
-    it.backup.delete(numbers(*range(1, 21)), keep)
-    it.backup.write(it.copies(numbers(*range(1, 21)), 1), keep)
+def test_after_a_delete_no_keys_are_told_of_together(sides: Recycled, made: list[int | None]) -> None:
+    keep = sides.keep(1)
+    sides.backup.delete(numbers(*range(1, 21)), keep)
+    sides.backup.write(sides.copies(numbers(*range(1, 21)), 1), keep)
     assert made == [20, 0]
-    assert {kept.action for kept in it.of(1).values()} == {Action.DELETED}
-    assert len(it.of(1)) == 20
+    assert {kept.action for kept in sides.of(1).values()} == {Action.DELETED}
+    assert len(sides.of(1)) == 20
 
 
 @pytest.mark.parametrize("way", ["ranges", "batch", "batch of this process"])
@@ -277,15 +279,15 @@ def test_nobody_changes_a_row_between_its_image_and_its_delete(
 
 
 def test_a_server_that_refuses_to_make_images_is_asked_once(
-    it: Recycled, made: list[int | None], making_bench: SqlBench
+    sides: Recycled, made: list[int | None], making_bench: SqlBench
 ) -> None:
     """The bin of this server takes plain ASCII alone, which images of this process are, and the server's are not."""
     table = making_bench.quoted("RecycleBin")
     making_bench.sql("backup", ONLY_ASCII[making_bench.kind].format(bin=table))
     for start in (1, 11, 21):
-        it.write(numbers(*range(start, start + 10)), 1)
+        sides.write(numbers(*range(start, start + 10)), 1)
     assert made == [None]
-    kept = it.of(1)
+    kept = sides.of(1)
     assert {text_of(kept[key]) for key in numbers(*range(1, 31))} == {"old é"}
     assert {making_bench.items("backup")[n].text for n in range(1, 31)} == {"new é"}
 
@@ -302,17 +304,19 @@ SEVEN_STAYS_OLD = {
 }
 
 
-def test_a_refused_change_is_no_refusal_of_images(it: Recycled, made: list[int | None], making_bench: SqlBench) -> None:
+def test_a_refused_change_is_no_refusal_of_images(
+    sides: Recycled, made: list[int | None], making_bench: SqlBench
+) -> None:
     making_bench.sql("backup", SEVEN_STAYS_OLD[making_bench.kind])
     with pytest.raises(ConstraintRefused):
-        it.write(numbers(*range(1, 11)), 1)
-    assert it.of(1) == {}
-    it.write(numbers(8, 9), 1)
+        sides.write(numbers(*range(1, 11)), 1)
+    assert sides.of(1) == {}
+    sides.write(numbers(8, 9), 1)
     assert made == [10, 2]
 
 
 def test_images_of_large_rows_are_made_by_this_process(
-    it: Recycled, made: list[int | None], making_bench: SqlBench
+    sides: Recycled, made: list[int | None], making_bench: SqlBench
 ) -> None:
     if making_bench.kind == "postgresql":
         making_bench.sql("backup", "ALTER TABLE {table} ALTER COLUMN name TYPE text")
@@ -322,12 +326,12 @@ def test_images_of_large_rows_are_made_by_this_process(
         making_bench.sql(
             "backup", "UPDATE {table} SET name = ? WHERE id = ?".replace("?", making_bench.mark), [(text, n)]
         )
-    assert it.backup.relational is not None
-    it.backup.relational.forget()
-    it.write(numbers(1), 1)
-    it.write(numbers(2), 2)
+    assert sides.backup.relational is not None
+    sides.backup.relational.forget()
+    sides.write(numbers(1), 1)
+    sides.write(numbers(2), 2)
     assert made == [1, None]
-    assert [text_of(it.of(run)[(run,)]) for run in (1, 2)] == [fits, large]
+    assert [text_of(sides.of(run)[(run,)]) for run in (1, 2)] == [fits, large]
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
@@ -359,7 +363,7 @@ def test_images_of_texts_that_sqlite_spells_otherwise_are_made_by_this_process(
     keep.create()
     backup.delete([(1,), (2,)], keep.recorder(RUN, lambda: NOW))
     assert {*made} == {None}
-    kept = {one.key: text_of(one) for page in keep.of_run(RUN.sync_id) for one in page}
+    kept = {image.key: text_of(image) for page in keep.of_run(RUN.sync_id) for image in page}
     assert kept == {(1,): "é", (2,): "\udcd8\udcff" if encoding == "UTF-8" else "\uffd8"}
 
 
@@ -410,16 +414,16 @@ def relayed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("relayed")
 @pytest.mark.parametrize("forced", [False, True])
 def test_changes_go_from_server_to_server_with_their_images(
-    it: Recycled, made: list[int | None], *, forced: bool
+    sides: Recycled, made: list[int | None], *, forced: bool
 ) -> None:
-    tally = synced(it.source, it.backup, replace(RUN, forced=forced))
+    tally = synced(sides.source, sides.backup, replace(RUN, forced=forced))
     assert (tally.counts.inserted, tally.counts.updated, tally.notes) == (10, 30, [])
     assert tally.proof is not None
     assert tally.proof.verified
     assert made
     assert None not in made
-    kept = {one.key[0]: one for page in it.bin.of_run(RUN.sync_id) for one in page}
-    assert {n: one.action for n, one in kept.items()} == {n: UPDATED_OR_INSERTED[n > 30] for n in range(1, 41)}
+    kept = {image.key[0]: image for page in sides.bin.of_run(RUN.sync_id) for image in page}
+    assert {n: image.action for n, image in kept.items()} == {n: UPDATED_OR_INSERTED[n > 30] for n in range(1, 41)}
     assert {text_of(kept[n]) for n in range(1, 31)} == {"old é"}
 
 
@@ -466,65 +470,65 @@ def test_changed_values_of_whatever_sqlite_keeps_go_from_file_to_file(sqlite_ben
 
 
 def test_changes_that_the_servers_refuse_are_written_record_by_record(
-    it: Recycled, monkeypatch: pytest.MonkeyPatch, making_bench: SqlBench
+    sides: Recycled, monkeypatch: pytest.MonkeyPatch, making_bench: SqlBench
 ) -> None:
     monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 1)
     making_bench.sql("backup", SEVEN_STAYS_OLD[making_bench.kind])
-    tally = synced(it.source, it.backup)
+    tally = synced(sides.source, sides.backup)
     assert (tally.counts.inserted, tally.counts.updated, tally.counts.failed, tally.notes) == (10, 29, 1, [])
     assert tally.aside == {(7,)}
     assert {n for n, item in making_bench.items("backup").items() if item.version == 1} == {7}
-    assert {one.key for page in it.bin.of_run(RUN.sync_id) for one in page} == {*numbers(*range(1, 41))} - {(7,)}
+    assert {image.key for page in sides.bin.of_run(RUN.sync_id) for image in page} == {*numbers(*range(1, 41))} - {(7,)}
 
 
-def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(it: Recycled, making_bench: SqlBench) -> None:
+def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(sides: Recycled, making_bench: SqlBench) -> None:
     making_bench.remove("source", 20)
     before = making_bench.rows("backup")
-    assert it.backup.relational is not None
+    assert sides.backup.relational is not None
     with pytest.raises(ChangesNotRelayed) as refused:
-        [*it.backup.relational.relay_changes(it.source, numbers(*range(1, 41)), NOTE, it.keep(1))]
+        [*sides.backup.relational.relay_changes(sides.source, numbers(*range(1, 41)), NOTE, sides.keep(1))]
     assert (refused.value.rest, refused.value.error) == (numbers(*range(1, 41)), None)
     assert making_bench.rows("backup") == before
-    assert it.of(1) == {}
+    assert sides.of(1) == {}
 
 
 def test_changes_are_relayed_in_parts_behind_the_fence(making_bench: SqlBench, made: list[int | None]) -> None:
     making_bench.create(Item(n, 2) for n in range(1, 101))
-    it = recycled(making_bench, batch_size=10, chunk_size=50)
-    it.backup.catalog.match(it.source)
+    sides = recycled(making_bench, batch_size=10, chunk_size=50)
+    sides.backup.catalog.match(sides.source)
     making_bench.put("backup", *(Item(n, 1) for n in range(1, 101)))
     checks = list[int]()
 
     class Fence:
-        beside = it.backup
+        beside = sides.backup
 
         def check_young(self) -> None:
             raise AssertionError("only for stores without transactions")
 
         def check_last(self, transaction: Any, again: bool) -> None:
-            checks.append(len(it.of(1)))
+            checks.append(len(sides.of(1)))
             if len(checks) == 3:
                 raise LockLost
 
-    it.backup.fence_by(Fence())
-    relational = it.backup.relational
+    sides.backup.fence_by(Fence())
+    relational = sides.backup.relational
     assert relational is not None
-    parts = relational.relay_changes(it.source, numbers(*range(1, 101)), NOTE, it.keep(1))
+    parts = relational.relay_changes(sides.source, numbers(*range(1, 101)), NOTE, sides.keep(1))
     assert [len(next(parts).updated) for _ in range(2)] == [10, 40]
     with pytest.raises(LockLost):
         next(parts)
     assert made == [10, 40, 50]
-    assert len(it.of(1)) == 50
+    assert len(sides.of(1)) == 50
     assert {item.n for item in making_bench.items("backup").values() if item.version == 2} == {*range(1, 51)}
 
 
 # --- ranges of keys that the server deletes -----------------------------------------------------------------------
 
 
-def ranges_deleted(it: Recycled, ranges: list[KeyRange]) -> list[tuple[list[KeyRange], int]]:
+def ranges_deleted(sides: Recycled, ranges: list[KeyRange]) -> list[tuple[list[KeyRange], int]]:
     """What the server has deleted of these ranges, up to the first refusal, which it raises."""
-    assert it.backup.relational is not None
-    return [([*part], deleted) for part, deleted in it.backup.relational.delete_ranges(ranges, it.keep(1))]
+    assert sides.backup.relational is not None
+    return [([*part], deleted) for part, deleted in sides.backup.relational.delete_ranges(ranges, sides.keep(1))]
 
 
 @pytest.mark.parametrize("ranges", [[(3, 12), (20, 99)], [(n, n) for n in range(1, 30, 2)]])
@@ -533,16 +537,16 @@ def test_ranges_are_deleted_with_their_images_in_parts(
 ) -> None:
     monkeypatch.setattr(range_deletes, "_RANGES_NAMED", 4)
     making_bench.create(Item(n) for n in range(1, 31))
-    it = recycled(making_bench, batch_size=5, chunk_size=15)
-    run_sync(it.source, it.backup)
-    images = [image for batch in it.backup.images(keys_of(ranges), Action.DELETED) for image in batch]
-    parts = ranges_deleted(it, ranges)
+    sides = recycled(making_bench, batch_size=5, chunk_size=15)
+    run_sync(sides.source, sides.backup)
+    images = [image for batch in sides.backup.images(keys_of(ranges), Action.DELETED) for image in batch]
+    parts = ranges_deleted(sides, ranges)
     assert [count_keys(part) for part, _ in parts][:2] == [5, min(15, count_keys(ranges) - 5)]
     assert [deleted for _, deleted in parts] == made
     assert sum(deleted for _, deleted in parts) == len(images)
-    equal_entries(it.backup, run_at(1)[0].sync_id, images)
-    assert it.backup.relational is not None
-    assert it.backup.relational.keys_in([(1, 40)]) == numbers(*sorted({*range(1, 31)} - {i.key[0] for i in images}))
+    equal_entries(sides.backup, run_at(1)[0].sync_id, images)
+    assert sides.backup.relational is not None
+    assert sides.backup.relational.keys_in([(1, 40)]) == numbers(*sorted({*range(1, 31)} - {i.key[0] for i in images}))
 
 
 OBSTACLES = {
@@ -560,13 +564,13 @@ OBSTACLES = {
 
 @pytest.mark.parametrize("obstacle", ["delete", "image", "reference"])
 def test_what_the_server_cannot_delete_exactly_is_left_as_it_was(
-    it: Recycled, making_bench: SqlBench, obstacle: str
+    sides: Recycled, making_bench: SqlBench, obstacle: str
 ) -> None:
     statement = OBSTACLES[making_bench.kind, obstacle].replace("{bin}", making_bench.quoted("RecycleBin"))
     making_bench.sql("backup", statement.replace("{ignore}", "SELECT RAISE(IGNORE);"))
     before = making_bench.rows("backup")
     with pytest.raises(RangesNotDeleted) as refused:
-        ranges_deleted(it, [(1, 30)])
+        ranges_deleted(sides, [(1, 30)])
     assert refused.value.rest == [(1, 30)]
     assert making_bench.rows("backup") == before
-    assert it.of(1) == {}
+    assert sides.of(1) == {}

@@ -20,7 +20,7 @@ from tests.scenarios.places import Cosmos, Place, on_sqlite, with_orders_on_cosm
 from tests.scenarios.product import Ended
 
 REFUSING = """
-CREATE TRIGGER refuses_{when} BEFORE {what} ON Customers WHEN {row}."Id" IN ({ids})
+CREATE TRIGGER refuses_{when} BEFORE {statement} ON Customers WHEN {row}."Id" IN ({ids})
 BEGIN SELECT RAISE(ABORT, 'the trigger refuses'); END
 """
 
@@ -30,16 +30,16 @@ def place(tmp_path: Path) -> Place:
     return alone(on_sqlite(tmp_path).customer)
 
 
-def refuse(place: Place, what: str, *ids: int) -> None:
+def refuse(place: Place, statement: str, *ids: int) -> None:
     """Has the backup refuse an INSERT, an UPDATE or a DELETE of these customers."""
     numbers = ", ".join(map(str, ids))
-    row = "OLD" if what == "DELETE" else "NEW"
-    place.customer.backup.run(REFUSING.format(when=what.lower(), what=what, row=row, ids=numbers))
+    row = "OLD" if statement == "DELETE" else "NEW"
+    place.customer.backup.run(REFUSING.format(when=statement.lower(), statement=statement, row=row, ids=numbers))
 
 
-def let(place: Place, what: str) -> None:
+def let(place: Place, statement: str) -> None:
     """Has it refuse no more."""
-    place.customer.backup.run(f"DROP TRIGGER refuses_{what.lower()}")
+    place.customer.backup.run(f"DROP TRIGGER refuses_{statement.lower()}")
 
 
 def sync(place: Place, folder: Path, **settings: str) -> Ended:
@@ -51,8 +51,8 @@ def aside(ended: Ended) -> tuple[str, int, list[int]]:
     assert ended.code == 1, ended.out
     [result] = ended.json["Results"]
     assert result["Status"] == "Failed"
-    assert all("the trigger refuses" in one["Reason"] for one in result["Failures"])
-    return ended.json["Error"], result["FailedCount"], sorted(one["Key"][0] for one in result["Failures"])
+    assert all("the trigger refuses" in failure["Reason"] for failure in result["Failures"])
+    return ended.json["Error"], result["FailedCount"], sorted(failure["Key"][0] for failure in result["Failures"])
 
 
 def differing(place: Place) -> set[int]:
@@ -80,8 +80,8 @@ def test_what_the_backup_refuses_is_set_aside_and_everything_else_is_done(
     assert (result["InsertedCount"], result["UpdatedCount"], result["DeletedCount"]) == (0, 78, 1)
     entry = place.customer.backup.history()[-1]
     assert (entry["FailedCount"], entry["DifferingCount"], len(json.loads(entry["Failures"]))) == (4, 4, 4)
-    for what in ("INSERT", "UPDATE", "DELETE"):
-        let(place, what)
+    for statement in ("INSERT", "UPDATE", "DELETE"):
+        let(place, statement)
     assert sync(place, tmp_path).code == 0
     assert differing(place) == set()
 
@@ -107,7 +107,7 @@ def test_a_record_that_cannot_be_read_is_set_aside(place: Place, tmp_path: Path)
     ended = sync(place, tmp_path)
     [result] = ended.json["Results"]
     assert (ended.json["Error"], result["FailedCount"], result["InsertedCount"]) == ("RecordsSetAside", 2, 98)
-    assert [one["Key"] for one in result["Failures"]] == [[42], [43]]
+    assert [failure["Key"] for failure in result["Failures"]] == [[42], [43]]
     assert "integer overflow" in result["ErrorMessage"]
     assert place.customer.backup.contents().keys() == {*range(1, 101)} - {42, 43}
 
@@ -123,13 +123,13 @@ def test_a_record_whose_stamp_cannot_be_read_is_set_aside_its_copy_stays_and_all
     ended = sync(place, tmp_path, BackupSync__ChunkSize=size)
     [result] = ended.json["Results"]
     assert (ended.json["Error"], result["FailedCount"], result["DeletedCount"]) == ("RecordsSetAside", 2, 1)
-    assert [one["Key"] for one in result["Failures"]] == [[42], [43]]
-    assert all("Could not read stamps in the source" in one["Reason"] for one in result["Failures"])
+    assert [failure["Key"] for failure in result["Failures"]] == [[42], [43]]
+    assert all("Could not read stamps in the source" in failure["Reason"] for failure in result["Failures"])
     assert "everything else was done." in result["ErrorMessage"]
     assert place.customer.backup.contents().keys() == {*range(1, 101)} - {8}
     verified = command(tmp_path, place.customer.settings, "verify", "customer", "--full", "--json")
     assert (verified.code, verified.json["Verified"], verified.json["Differences"]) == (1, False, [])
-    assert [one["Key"] for one in verified.json["Failures"]] == [[42], [43]]
+    assert [failure["Key"] for failure in verified.json["Failures"]] == [[42], [43]]
 
 
 def test_rows_without_a_key_are_set_aside_nothing_is_deleted_and_all_else_is_done(place: Place, tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_a_verify_sets_aside_what_it_cannot_read_and_compares_the_others(place: 
     place.customer.backup.run("""UPDATE {table} SET "City" = 'elsewhere' WHERE "Id" = 7""")
     ended = command(tmp_path, place.customer.settings, "verify", "customer", "--full", "--json")
     assert (ended.code, ended.json["Error"], ended.json["Verified"]) == (1, "RecordsSetAside", False)
-    assert [one["Key"] for one in ended.json["Failures"]] == [[42]]
-    assert [one["Key"] for one in ended.json["Differences"]] == [[7]]
+    assert [failure["Key"] for failure in ended.json["Failures"]] == [[42]]
+    assert [difference["Key"] for difference in ended.json["Differences"]] == [[7]]
 
 
 def test_a_sync_in_slices_counts_each_once_and_still_names_what_an_earlier_slice_met(place: Place) -> None:
@@ -235,8 +235,8 @@ def test_what_cosmos_refuses_leaves_no_image_of_a_change_that_was_not_made(
         monkeypatch.setattr(batches, "MOST_BYTES", 20_000)  # as if these were larger than a document may be
         ended = command(tmp_path, place.settings, "sync", "order", "--json")
         [result] = ended.json["Results"]
-        assert sorted(one["Key"][1] for one in result["Failures"]) == ["new", "order-0001"]
+        assert sorted(failure["Key"][1] for failure in result["Failures"]) == ["new", "order-0001"]
         database = client.get_database_client(service.backup.database)  # type: ignore[union-attr]
         entries = database.get_container_client("recycle-bin").read_all_items()
-        kept = [json.loads(one["recordKey"]) for one in entries if one["syncId"] == result["SyncId"]]
+        kept = [json.loads(entry["recordKey"]) for entry in entries if entry["syncId"] == result["SyncId"]]
         assert kept == [['"customer-2"', "order-0002"]]

@@ -115,15 +115,15 @@ def test_a_backup_with_another_key_is_refused(sql_bench: SqlBench) -> None:
 
 
 def test_sides_whose_key_collations_differ_are_refused(sql_bench: SqlBench) -> None:
-    one, other = {
+    source_type, backup_type = {
         "sqlite": ("TEXT COLLATE NOCASE", "TEXT"),
         "postgresql": ('text COLLATE "C"', 'text COLLATE "en-x-icu"'),
         "mssql": ("varchar(9) COLLATE Latin1_General_CI_AS", "varchar(9) COLLATE Latin1_General_CS_AS"),
     }[sql_bench.kind]
     make(
         sql_bench,
-        f"Id {one} NOT NULL PRIMARY KEY, Version INTEGER",
-        f"Id {other} NOT NULL PRIMARY KEY, Version INTEGER",
+        f"Id {source_type} NOT NULL PRIMARY KEY, Version INTEGER",
+        f"Id {backup_type} NOT NULL PRIMARY KEY, Version INTEGER",
     )
     with pytest.raises(SchemaMismatch, match="collation"):
         sql_bench.open("backup").catalog.match(sql_bench.open("source"))
@@ -363,8 +363,8 @@ class Fetched:
 
     def fetchmany(self, size: int) -> list[tuple[str]]:
         self.asked.append(size)
-        found, self.rows = self.rows[:size], self.rows[size:]
-        return found
+        fetched, self.rows = self.rows[:size], self.rows[size:]
+        return fetched
 
     def close(self) -> None:
         self.closed = True
@@ -384,8 +384,8 @@ def test_large_rows_are_fetched_few_at_a_time(
     row_bytes: int, largest: int | None, asked: list[int], given: int
 ) -> None:
     result: Any = Fetched([("x" * row_bytes,)] * 900)
-    found = first_rows(result, sa.select(1), max_bytes=100_000, largest=largest)
-    assert (len(found.rows), found.size, found.complete) == (given, given * row_bytes, given == 900)
+    page = first_rows(result, sa.select(1), max_bytes=100_000, largest=largest)
+    assert (len(page.rows), page.size, page.complete) == (given, given * row_bytes, given == 900)
     assert result.asked == asked
     assert result.closed
 
@@ -500,7 +500,7 @@ def test_a_partitioned_table_is_copied_with_its_partitions(postgresql_bench: Pos
 def test_an_index_that_only_its_application_can_read_is_not_used(sqlite_bench: SqliteBench) -> None:
     bench = sqlite_bench
     with closing(sqlite3.connect(bench.folder / "source.db")) as connection:
-        connection.create_collation("odd", lambda one, other: (one > other) - (one < other))
+        connection.create_collation("odd", lambda a, b: (a > b) - (a < b))
         connection.executescript(
             f"CREATE TABLE {bench.name} (Id INTEGER PRIMARY KEY, Version INTEGER COLLATE odd, Name TEXT COLLATE odd);"
             f"CREATE INDEX of_{bench.name} ON {bench.name} (Version, Name);"
@@ -511,7 +511,7 @@ def test_an_index_that_only_its_application_can_read_is_not_used(sqlite_bench: S
     assert run_sync(source, backup) == (2, 0, 0, 0)
     assert run_sync(source, backup) == (0, 0, 0, 2)
     with closing(sqlite3.connect(bench.folder / "source.db")) as connection:
-        connection.create_collation("odd", lambda one, other: (one > other) - (one < other))
+        connection.create_collation("odd", lambda a, b: (a > b) - (a < b))
         connection.executescript(
             f"DROP TABLE {bench.name}; CREATE TABLE {bench.name} (Id TEXT COLLATE odd PRIMARY KEY)"
         )

@@ -243,18 +243,18 @@ def test_what_a_transaction_looked_up_stays_true_until_it_writes(sqlite_bench: S
     bench = sqlite_bench
     bench.create([Item(1)])
     _, backup = bench.pair()
-    seen: list[str] = []
+    calls: list[str] = []
 
     def keep(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
         with pytest.raises(StoreError, match="locked"):
             other.write([{"Id": 1, "Version": 2, "Name": "other"}])
-        seen.append("kept")
+        calls.append("kept")
 
     other = bench.open("backup", retry=ONE_TRY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connection, "_BUSY_SECONDS", 0)
         backup.write([{"Id": 1, "Version": 1, "Name": "first"}], keep)
-    assert seen == ["kept"]
+    assert calls == ["kept"]
     assert bench.items("backup") == {1: Item(1, 1, "first")}
 
 
@@ -276,8 +276,8 @@ def test_images_are_kept_whole_however_long(sql_bench: SqlBench, length: int) ->
     for _ in range(2):
         backup.write(records, kept.recorder(RUN, lambda: NOW))
     assert [row[:3] for row in bench.rows("backup")] == [(1, 2, "new"), (2, 2, "b" * length)]
-    found = {kept.key[0]: {**(kept.record or {})} for page in kept.of_run(RUN.sync_id) for kept in page}
-    assert {n: [*record.values()][2] for n, record in found.items()} == {1: "a" * length, 2: "old"}
+    images = {kept.key[0]: {**(kept.record or {})} for page in kept.of_run(RUN.sync_id) for kept in page}
+    assert {n: [*record.values()][2] for n, record in images.items()} == {1: "a" * length, 2: "old"}
 
 
 def test_a_lock_of_somebody_else_is_not_waited_for_without_an_end(

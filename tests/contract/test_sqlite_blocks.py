@@ -26,9 +26,9 @@ def blocks_of(store: SqlStore) -> SqlBlocks:
 
 
 def fingerprints(store: SqlStore, blocks: EqualRanges = BLOCKS) -> Mapping[int, Fingerprint]:
-    found = blocks_of(store).fingerprints(blocks)
-    assert found is not None
-    return found
+    of_blocks = blocks_of(store).fingerprints(blocks)
+    assert of_blocks is not None
+    return of_blocks
 
 
 @pytest.mark.parametrize("rows", [ROWS, GAPS], ids=["no gaps", "gaps"])
@@ -36,7 +36,7 @@ def test_the_blocks_that_differ_are_those_that_a_change_is_in(bench: SqliteBench
     source, backup = sides(bench, rows=rows)
     before = fingerprints(backup)
     assert fingerprints(source) == before
-    assert sum(one.records for one in before.values()) == len(rows)
+    assert sum(fingerprint.records for fingerprint in before.values()) == len(rows)
     changes = {
         "UPDATE {table} SET A = A + 1 WHERE K = 9": {8},
         "UPDATE {table} SET A = A - 1 WHERE K IN (10, 11)": {8},
@@ -48,8 +48,8 @@ def test_the_blocks_that_differ_are_those_that_a_change_is_in(bench: SqliteBench
     for change, differing in changes.items():
         bench.sql("source", change)
         now = fingerprints(source)
-        told = {name for name in now.keys() | before.keys() if now.get(name) != before.get(name)}
-        assert told == differing, change
+        changed = {block for block in now.keys() | before.keys() if now.get(block) != before.get(block)}
+        assert changed == differing, change
         before = now
     keys = [key for (key,) in bench.rows("source", "SELECT K FROM {table}")]
     in_blocks = {key for key in keys if key in range(-8, -4) or key in range(8, 12)}
@@ -63,12 +63,13 @@ def test_a_version_that_is_no_integer_has_no_block(bench: SqliteBench, value: st
     assert blocks_of(source).fingerprints(BLOCKS) is None
 
 
-def test_blocks_at_both_ends_of_what_there_is(bench: SqliteBench) -> None:
+def test_blocks_at_both_ends_of_64_bits_have_fingerprints(bench: SqliteBench) -> None:
     source, _ = sides(
         bench, rows=[(-(2**63), 1, "x"), (-(2**63) + 1, 2, "x"), (2**62 - 1, 3, "x"), (2**63 - 65, 4, "x")]
     )
     wide = EqualRanges(-(2**63), 2**62 - 1, 2**62)
-    assert {name: one.records for name, one in fingerprints(source, wide).items()} == {-(2**63): 2, 0: 1}
+    numbers = {block: fingerprint.records for block, fingerprint in fingerprints(source, wide).items()}
+    assert numbers == {-(2**63): 2, 0: 1}
     assert fingerprints(source, EqualRanges(2**63 - 128, 2**63 - 65, 64)).keys() == {2**63 - 128}
     assert {row[0] for row in blocks_of(source).stamp_rows([2**63 - 65], 64)} == {2**63 - 65}
     assert blocks_of(source).fingerprints(EqualRanges(0, 2**63 - 1, 64)) is None

@@ -88,7 +88,7 @@ def test_an_index_that_holds_all_that_is_listed_does_not_give_its_order(bench: S
 
 @pytest.mark.parametrize("value", ["'1'", "'1,2'", "'[1'", "x'31'", "1.5", "9e999", "9.3e18", "''", "-2", "NULL"])
 @pytest.mark.parametrize("rows", [[(1, 1, "x"), (2, 7, "x"), (3, 1, "x")], [(1, 1, "x"), (2, 7, "x"), (9, 1, "x")]])
-def test_any_value_as_a_version_is_told(bench: SqliteBench, rows: Sequence[Any], value: str) -> None:
+def test_a_version_may_become_any_value_and_is_told(bench: SqliteBench, rows: Sequence[Any], value: str) -> None:
     source, backup = sides(bench, COLUMNS.replace(" NOT NULL", ""), rows)
     bench.sql("source", f"UPDATE {{table}} SET A = {value} WHERE K = 2")
     assert is_told(source, backup)
@@ -107,7 +107,7 @@ def test_both_sides_list_alike_where_one_key_is_no_row_number(bench: SqliteBench
     assert not is_told(source, backup)
 
 
-def test_numbers_at_the_end_of_what_there_is(bench: SqliteBench) -> None:
+def test_numbers_at_both_ends_of_64_bits_have_a_fingerprint(bench: SqliteBench) -> None:
     rows = [(-(2**63), 1, "x"), (-(2**63) + 1, 2, "x"), (2**63 - 2, 3, "x"), (2**63 - 1, 2**63 - 1, "x")]
     source, backup = sides(bench, rows=rows)
     assert made(source).records == 4

@@ -117,9 +117,9 @@ def test_text_that_is_no_utf_8_is_carried_byte_for_byte(sqlite_bench: SqliteBenc
         "SELECT hex(Id), typeof(Id), hex(V), hex(Name), hex(Blob), typeof(Blob) FROM {table}",
     )
     for n, text in enumerate(texts):
-        one = as_text.format(text)
-        of_version = str(n) if version != "TEXT" else one
-        bench.sql("source", f"INSERT INTO {{table}} VALUES ({one}, {of_version}, {one}, {one}, 'last')")
+        literal = as_text.format(text)
+        of_version = str(n) if version != "TEXT" else literal
+        bench.sql("source", f"INSERT INTO {{table}} VALUES ({literal}, {of_version}, {literal}, {literal}, 'last')")
     bench.sql("source", "INSERT INTO {table} SELECT x'ff', 1, 'a?', x'ff', 'l' WHERE " + str(int(not key)))
     query = q.replace("hex(V)", f"hex({column})") + " ORDER BY CAST(Id AS BLOB), 2"
     source, backup = bench.pair(chunk_size=4, batch_size=3)
@@ -133,9 +133,9 @@ def test_text_that_is_no_utf_8_is_carried_byte_for_byte(sqlite_bench: SqliteBenc
     bench.sql("source", f"DELETE FROM {{table}} WHERE Id = {as_text.format('edb3bf')}")
     assert run_sync(bench.open("source"), bench.open("backup"), replace(RUN, sync_id="2")) == (0, 1, 1, rows - 2)
     assert bench.rows("backup", query) == bench.rows("source", query)
-    kept = [one for some in RecycleBin(bench.open("backup"), RUN.service).of_run("2") for one in some]
-    assert {text_of(bytes.fromhex("ff3f22")), text_of(bytes.fromhex("edb3bf"))} == {one.key[0] for one in kept}
-    backup.write([one.record for one in kept if one.record])
+    kept = [image for page in RecycleBin(bench.open("backup"), RUN.service).of_run("2") for image in page]
+    assert {text_of(bytes.fromhex("ff3f22")), text_of(bytes.fromhex("edb3bf"))} == {image.key[0] for image in kept}
+    backup.write([image.record for image in kept if image.record])
     assert sorted(bench.rows("backup", f"SELECT hex(Id), hex(Name) FROM {{table}} WHERE Id IN ({odd})")) == [
         ("FF3F22",) * 2
     ]

@@ -149,14 +149,16 @@ def test_a_database_of_an_old_level_is_backed_up_all_the_same(
         "THEN 0 ELSE 1 END AS has_openjson", "THEN 0 ELSE 0 END AS has_openjson"
     )
     monkeypatch.setattr(system_tables, "_COLUMNS_OF", sa.text(old))
-    bench, said = mssql_bench, []
+    bench, statements = mssql_bench, []
     bench.sql("source", "CREATE TABLE {table} (Id int NOT NULL PRIMARY KEY, Version int, T nvarchar(max), B binary(2))")
     rows = [(n, 1, f'say "{n}"\n\\ 漢' if n % 2 else None, b"\0\xff") for n in range(8)]
     bench.sql("source", "INSERT INTO {table} VALUES (?, ?, ?, ?)", rows)
     source, backup = bench.pair(chunk_size=3, batch_size=2)
     for store in (source, backup):
         engine = store.access.dialect.engine  # type: ignore[attr-defined]
-        sa.event.listen(engine, "before_cursor_execute", lambda _cx, _cursor, statement, *_: said.append(statement))
+        sa.event.listen(
+            engine, "before_cursor_execute", lambda _cx, _cursor, statement, *_: statements.append(statement)
+        )
     assert run_sync(source, backup) == (8, 0, 0, 0)
     bench.sql("source", "UPDATE {table} SET Version = 2, T = 'new' WHERE Id > 5")
     bench.sql("source", "DELETE FROM {table} WHERE Id = 0")
@@ -164,8 +166,8 @@ def test_a_database_of_an_old_level_is_backed_up_all_the_same(
     assert [row[:4] for row in bench.rows("backup")] == bench.rows("source")
     assert source.matching([(1,), (0,)]) == {(1,)}
     assert len(list(source.read(frozenset([(1,)]), Chunk()))) == 1
-    assert said
-    assert not any("OPENJSON" in statement for statement in said)
+    assert statements
+    assert not any("OPENJSON" in statement for statement in statements)
 
 
 def test_connections_that_cannot_read_a_text_give_way_to_some_that_can(

@@ -82,7 +82,7 @@ VALUES: dict[str, list[str]] = {
 }
 
 
-def seen(type_: str) -> str:
+def exact_sql(type_: str) -> str:
     """SQL for a value's exact text or bytes, other than how the store reads it."""
     base = type_.partition("(")[0]
     if base == "datetimeoffset":
@@ -111,7 +111,7 @@ def test_values_are_copied_exactly(mssql_bench: SqlServerBench, type_: str) -> N
         bench.sql("source", f"INSERT INTO {{table}} (Id, V, Version) VALUES ({n}, {value}, 1)")
     source, backup = bench.pair()
     assert run_sync(source, backup) == (len(values), 0, 0, 0)
-    query = f"SELECT Id, {seen(type_)} FROM {{table}} ORDER BY Id"
+    query = f"SELECT Id, {exact_sql(type_)} FROM {{table}} ORDER BY Id"
     expected = bench.rows("source", query)
     assert bench.rows("backup", query) == expected
     assert [row[1] for row in expected].count(None) == 2
@@ -172,7 +172,7 @@ def test_types_may_be_keys(mssql_bench: SqlServerBench, type_: str) -> None:
     assert [len(stamps_in(source, chunk)) for chunk in chunks] == [1] * len(distinct) + [0]
     assert run_sync(source, backup) == (len(distinct), 0, 0, 0)
     assert run_sync(source, backup) == (0, 0, 0, len(distinct))
-    query = f"SELECT {seen(type_)} FROM {{table}} ORDER BY V"
+    query = f"SELECT {exact_sql(type_)} FROM {{table}} ORDER BY V"
     assert bench.rows("backup", query) == bench.rows("source", query)
     bench.sql("source", "DELETE FROM {table} WHERE V = " + distinct[0])
     bench.sql("source", "UPDATE {table} SET Version = 2")

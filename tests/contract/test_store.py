@@ -114,7 +114,7 @@ def test_two_may_initialize_at_once(bench: Bench) -> None:
     bench.create(THREE)
     place = bench.absent_database("backup")
 
-    def one(_: int) -> None:
+    def initialize(_: int) -> None:
         source, backup = bench.open("source"), bench.open_at(place)
         backup.catalog.initialize(source)
         backup.sibling(SIBLING).create()
@@ -122,7 +122,7 @@ def test_two_may_initialize_at_once(bench: Bench) -> None:
         backup.close()
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, range(2)))
+        list(pool.map(initialize, range(2)))
     assert bench.open_at(place).count() == 0
 
 
@@ -202,7 +202,7 @@ def test_chunks_cover_every_key_of_both_sides_once(bench: Bench, chunk_size: int
     bench.put("backup", *(Item(n) for n in (1, 2, 12, 13, 90, 91)))
     chunks = list(source.chunks())
     assert (chunks[0].after, chunks[-1].upto) == (None, None)
-    assert all(one.upto == other.after is not None for one, other in pairwise(chunks))
+    assert all(chunk.upto == following.after is not None for chunk, following in pairwise(chunks))
     for store, numbers in ((source, [*range(10, 18)]), (backup, [1, 2, 12, 13, 90, 91])):
         parts = all_stamps(store, chunks)
         assert sum(map(len, parts)) == len(numbers)
@@ -217,7 +217,7 @@ def test_a_chunk_is_cut_where_the_other_side_holds_more(bench: Bench) -> None:
     whole = Chunk(bench.key(10)[-1:], bench.key(20)[-1:])
     parts = list(backup.chunks(whole))
     assert (parts[0].after, parts[-1].upto) == whole
-    assert all(one.upto == other.after is not None for one, other in pairwise(parts))
+    assert all(chunk.upto == following.after is not None for chunk, following in pairwise(parts))
     assert [len(stamps_in(backup, part)) for part in parts] == [2, 2, 1]
     assert list(source.chunks(whole)) == [whole]
 
@@ -259,11 +259,11 @@ def test_read_leaves_out_what_is_gone_meanwhile(bench: Bench, chunk_size: int) -
     bench.create(Item(n) for n in range(1, 7))
     source = bench.open("source", batch_bytes=1, chunk_size=chunk_size)
     batches = source.read(frozenset(map(bench.key, range(1, 7))), Chunk())
-    seen = [source.keys.of(record) for record in next(batches)]
-    gone = next(n for n in (5, 6) if bench.key(n) not in seen)
+    keys_read = [source.keys.of(record) for record in next(batches)]
+    gone = next(n for n in (5, 6) if bench.key(n) not in keys_read)
     bench.remove("source", gone)
-    seen += [source.keys.of(record) for batch in batches for record in batch]
-    assert sorted(seen) == [bench.key(n) for n in range(1, 7) if n != gone]
+    keys_read += [source.keys.of(record) for batch in batches for record in batch]
+    assert sorted(keys_read) == [bench.key(n) for n in range(1, 7) if n != gone]
 
 
 def test_matching_gives_the_keys_that_are_there(bench: Bench) -> None:
@@ -367,7 +367,7 @@ def test_a_key_is_understood_as_it_is_shown(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("text", ["[1, 2, 3, 4]", '{"Id": 1}', "[]", "[[1], [2]]"])
-def test_a_key_that_is_none_is_a_bad_request(bench: Bench, text: str) -> None:
+def test_a_text_that_is_no_key_is_a_bad_request(bench: Bench, text: str) -> None:
     bench.create(THREE)
     with pytest.raises(BadRequest):
         bench.open("source").keys.from_text(text)
@@ -532,8 +532,8 @@ def test_a_sibling_gives_times_in_utc_and_refuses_naive_ones(bench: Bench) -> No
     notes.create()
     entry = {"NoteId": "a", "Subject": "x", "At": TIMES[0], "Done": False, "Text": "", "Size": 1}
     notes.put([entry])
-    (found,) = notes.find({}, order_by="At", descending=True, limit=1)
-    assert found["At"].utcoffset() == timedelta(0)
+    (latest,) = notes.find({}, order_by="At", descending=True, limit=1)
+    assert latest["At"].utcoffset() == timedelta(0)
     with pytest.raises(Exception, match="time zone"):
         notes.put([{**entry, "At": datetime(2024, 1, 1)}])  # noqa: DTZ001 - the point
 

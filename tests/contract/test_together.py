@@ -19,14 +19,14 @@ SYNC_ID = run_at(1)[0].sync_id
 
 
 @pytest.fixture
-def it(bench: Bench) -> Recycled:
+def sides(bench: Bench) -> Recycled:
     bench.create()
     return recycled(bench)
 
 
-def entries(it: Recycled) -> int:
+def entries(sides: Recycled) -> int:
     """How many entries the first minute's run has."""
-    return it.backup.sibling(RECYCLE_BIN).count({"SyncId": SYNC_ID}, "EntryId", "0", "zz")
+    return sides.backup.sibling(RECYCLE_BIN).count({"SyncId": SYNC_ID}, "EntryId", "0", "zz")
 
 
 @pytest.mark.parametrize(
@@ -42,32 +42,32 @@ def entries(it: Recycled) -> int:
         ([*"abcdefghij"], 10),
     ],
 )
-def test_each_key_is_told_of_once(it: Recycled, numbers: range, made: int) -> None:
-    it.add(numbers, 1)
-    it.add([5], 2)
-    assert entries(it) == made
-    assert it.actions(1) == {(n,): Action.INSERTED for n in numbers}
-    assert it.bin.counted(SYNC_ID) == Counts(inserted=len(numbers))
-    found = [kept for kept in it.bin.of_keys((n,) for n in numbers) if kept.sync_id == SYNC_ID]
-    assert {kept.key for kept in found} == {(n,) for n in numbers}
-    assert {(kept.record, kept.version, kept.at, kept.side) for kept in found} == {(None, None, moment(1), "backup")}
+def test_each_key_is_told_of_once(sides: Recycled, numbers: range, made: int) -> None:
+    sides.add(numbers, 1)
+    sides.add([5], 2)
+    assert entries(sides) == made
+    assert sides.actions(1) == {(n,): Action.INSERTED for n in numbers}
+    assert sides.bin.counted(SYNC_ID) == Counts(inserted=len(numbers))
+    of_keys = [kept for kept in sides.bin.of_keys((n,) for n in numbers) if kept.sync_id == SYNC_ID]
+    assert {kept.key for kept in of_keys} == {(n,) for n in numbers}
+    assert {(kept.record, kept.version, kept.at, kept.side) for kept in of_keys} == {(None, None, moment(1), "backup")}
 
 
-def test_only_asked_keys_are_found_however_their_numbers_are_written(it: Recycled) -> None:
-    it.add(EVEN, 1)
+def test_only_asked_keys_are_found_however_their_numbers_are_written(sides: Recycled) -> None:
+    sides.add(EVEN, 1)
     asked: list[Key] = [(-4,), (-3,), (Decimal("6.0"),), (8.0,), (Decimal("8.5"),), (float("inf"),), (100,), ("12",)]
-    assert sorted(kept.key for kept in it.bin.of_keys(asked)) == [(-4,), (6,), (8,)]
-    assert it.bin.first_after(asked, moment(0)).keys() == {(-4,), (6,), (8,)}
-    assert it.bin.first_after(asked, moment(1)) == {}
+    assert sorted(kept.key for kept in sides.bin.of_keys(asked)) == [(-4,), (6,), (8,)]
+    assert sides.bin.first_after(asked, moment(0)).keys() == {(-4,), (6,), (8,)}
+    assert sides.bin.first_after(asked, moment(1)) == {}
 
 
-def test_what_a_run_tells_again_of_such_a_key_adds_nothing(it: Recycled) -> None:
+def test_what_a_run_tells_again_of_such_a_key_adds_nothing(sides: Recycled) -> None:
     run, now = run_at(1)
-    first, resumed = it.bin.recorder(run, now), None
+    first, resumed = sides.bin.recorder(run, now), None
     numbers: list[Key] = [(n,) for n in range(20)]
     for _ in range(2):  # an answer was lost
         first([], None, numbers)
-    resumed = it.bin.recorder(run, now, resumed=True)
+    resumed = sides.bin.recorder(run, now, resumed=True)
     for keep in (first, resumed):
         keep(
             [
@@ -78,66 +78,66 @@ def test_what_a_run_tells_again_of_such_a_key_adds_nothing(it: Recycled) -> None
         )
         keep([Image((4,), Action.DELETED, {"Id": 4, "id": 4}, (1,))], None)
         keep([], None, [(4,), (5,)])
-    assert entries(it) == 2
-    assert it.actions(1) == {(n,): Action.INSERTED for n in range(20)} | {(50,): Action.UPDATED}
-    assert it.bin.counted(SYNC_ID) == Counts(20, 1, 0)
+    assert entries(sides) == 2
+    assert sides.actions(1) == {(n,): Action.INSERTED for n in range(20)} | {(50,): Action.UPDATED}
+    assert sides.bin.counted(SYNC_ID) == Counts(20, 1, 0)
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_after_a_delete_keys_are_kept_one_by_one(it: Recycled, resumed: bool) -> None:
+def test_after_a_delete_keys_are_kept_one_by_one(sides: Recycled, resumed: bool) -> None:
     run, now = run_at(1)
-    keep = it.bin.recorder(run, now)
+    keep = sides.bin.recorder(run, now)
     keep([Image((3,), Action.DELETED, {"Id": 3, "id": 3}, (1,))], None)
     if resumed:
-        keep = it.bin.recorder(run, now, resumed=True)
+        keep = sides.bin.recorder(run, now, resumed=True)
     keep([], None, [(n,) for n in range(20)])
-    assert it.actions(1) == {(n,): Action.DELETED if n == 3 else Action.INSERTED for n in range(20)}
-    assert entries(it) == 20
+    assert sides.actions(1) == {(n,): Action.DELETED if n == 3 else Action.INSERTED for n in range(20)}
+    assert entries(sides) == 20
 
 
 def test_the_first_call_of_a_run_does_not_ask_what_earlier_calls_have_kept(
-    it: Recycled, monkeypatch: pytest.MonkeyPatch
+    sides: Recycled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def count(*asked: object) -> int:
         raise AssertionError(asked)
 
-    monkeypatch.setattr(it.bin._entries, "count", count)
-    it.bin.recorder(*run_at(1))([], None, [(1,)])
+    monkeypatch.setattr(sides.bin._entries, "count", count)
+    sides.bin.recorder(*run_at(1))([], None, [(1,)])
     monkeypatch.undo()
-    assert entries(it) == 1
+    assert entries(sides) == 1
 
 
-def test_sides_have_entries_of_their_own(it: Recycled) -> None:
+def test_sides_have_entries_of_their_own(sides: Recycled) -> None:
     run, now = run_at(1)
     for side in ("source", "backup"):
-        it.bin.recorder(run, now, side)([], None, [(n,) for n in range(20)])
-    assert entries(it) == 2
-    assert it.bin.counted(SYNC_ID) == Counts(inserted=20)
-    assert {kept.side for kept in it.bin.of_keys([(7,)])} == {"backup"}
+        sides.bin.recorder(run, now, side)([], None, [(n,) for n in range(20)])
+    assert entries(sides) == 2
+    assert sides.bin.counted(SYNC_ID) == Counts(inserted=20)
+    assert {kept.side for kept in sides.bin.of_keys([(7,)])} == {"backup"}
 
 
-def test_entries_that_are_purged_take_their_keys_along(it: Recycled) -> None:
-    it.add(range(30), 1)
-    it.add(range(30, 60), 2)
-    assert it.bin.purge(moment(2)) == 1
-    assert it.of(1) == {}
-    assert it.of(2).keys() == {(n,) for n in range(30, 60)}
+def test_entries_that_are_purged_take_their_keys_along(sides: Recycled) -> None:
+    sides.add(range(30), 1)
+    sides.add(range(30, 60), 2)
+    assert sides.bin.purge(moment(2)) == 1
+    assert sides.of(1) == {}
+    assert sides.of(2).keys() == {(n,) for n in range(30, 60)}
 
 
 def test_a_record_taken_for_absent_that_is_there_is_overwritten_and_kept(bench: Bench) -> None:
     numbers = range(1, 31)
     bench.create(Item(n, version=2, text=f"new {n}") for n in numbers)
-    it = recycled(bench, retry=ONE_TRY)
+    sides = recycled(bench, retry=ONE_TRY)
     bench.put("backup", Item(7, version=1, text="old"))
     run, now = run_at(1)
-    records = it.copies(keys(bench, *numbers), 1)
-    relational = it.backup.relational
-    write = it.backup.write if relational is None else relational.insert
-    write(records, it.bin.recorder(run, now))
-    assert stamps_in(it.backup, Chunk()) == stamps_in(it.source, Chunk())
-    kept = it.of(1)
-    assert {key: one.action for key, one in kept.items()} == {
+    records = sides.copies(keys(bench, *numbers), 1)
+    relational = sides.backup.relational
+    write = sides.backup.write if relational is None else relational.insert
+    write(records, sides.bin.recorder(run, now))
+    assert stamps_in(sides.backup, Chunk()) == stamps_in(sides.source, Chunk())
+    kept = sides.of(1)
+    assert {key: image.action for key, image in kept.items()} == {
         bench.key(n): Action.UPDATED if n == 7 else Action.INSERTED for n in numbers
     }
     assert kept[bench.key(7)].version is not None
-    assert isinstance(bench, CosmosBench) or entries(it) == 2
+    assert isinstance(bench, CosmosBench) or entries(sides) == 2

@@ -34,31 +34,31 @@ def failure(
 
     `etags` are those of the documents that are there, by id; `has_key` says whether a document has the batch's key.
     """
-    there: dict[str, Any] = dict(etags)
+    present: dict[str, Any] = dict(etags)
     for n, operation in enumerate(operations):
-        status = _status(operation, there, has_key)
+        status = _status(operation, present, has_key)
         if status >= 400:
             failed = {"statusCode": status, "requestCharge": 1.0}
             others = {"statusCode": 424, "requestCharge": 0.0}
             return [failed if m == n else others for m in range(len(operations))]
         if operation["operationType"] == "Delete":
-            del there[_id(operation)]
+            del present[_id(operation)]
         elif operation["operationType"] != "Read":
-            there[_id(operation)] = _UNKNOWN_YET
+            present[_id(operation)] = _UNKNOWN_YET
     return None
 
 
 def _status(
-    operation: Mapping[str, Any], there: Mapping[str, Any], has_key: Callable[[Mapping[str, Any]], bool]
+    operation: Mapping[str, Any], present: Mapping[str, Any], has_key: Callable[[Mapping[str, Any]], bool]
 ) -> int:
     kind, name, body = operation["operationType"], _id(operation), operation.get("resourceBody")
     if body is not None and not (isinstance(body.get("id"), str) and body["id"] == name and has_key(body)):
         return 400
-    if kind == "Create" and name in there:
+    if kind == "Create" and name in present:
         return 409
-    if kind in ("Replace", "Read", "Delete") and name not in there:
+    if kind in ("Replace", "Read", "Delete") and name not in present:
         return 404
-    if "ifMatch" in operation and there.get(name) != operation["ifMatch"]:
+    if "ifMatch" in operation and present.get(name) != operation["ifMatch"]:
         return 412
     return 200
 

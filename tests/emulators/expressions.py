@@ -44,7 +44,7 @@ def parsed_expression(text: str, values: Mapping[str, Any]) -> Node:
 
 def conjuncts(node: Node) -> list[Node]:
     """The conditions that all have to hold for this one to hold."""
-    return [one for part in node.parts for one in conjuncts(part)] if node.kind == "AND" else [node]
+    return [condition for part in node.parts for condition in conjuncts(part)] if node.kind == "AND" else [node]
 
 
 def compiled(node: Node) -> Evaluate:

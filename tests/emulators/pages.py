@@ -30,10 +30,10 @@ class _Kept:
     def follow(self, version: int, written: Collection[str], now: Mapping[str, Document]) -> None:
         """Takes in what was written; `now` has those of it that the query is about. Their values are to be set anew."""
         is_in_order = all(rid in self.documents for rid in now)
-        for one in (self.documents, *self.values.values()):
+        for by_rid in (self.documents, *self.values.values()):
             for rid in written:
                 if rid not in now:
-                    one.pop(rid, None)
+                    by_rid.pop(rid, None)
         self.documents |= now
         if not is_in_order:
             self.documents = dict(sorted(self.documents.items()))
@@ -50,7 +50,8 @@ class Pages:
 
     compute: Compute
     """For what this process has not been taught."""
-    _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
+    _kept: OrderedDict[tuple[Physical, str], _Kept] = field(default_factory=OrderedDict)
+    """By partition and query. It holds the partition itself: another one may get the `id()` of one that is gone."""
 
     def page(
         self,
@@ -75,8 +76,8 @@ class Pages:
         items = [item for item in self.values(form.payload, parameters, part) if item is not UNDEFINED]
         if form.is_rewritten:
             items = [
-                {"_rid": one["_rid"], "orderByItems": [{"item": _by(form)(one)}], "payload": item}
-                for one, item in zip(part, items, strict=True)
+                {"_rid": document["_rid"], "orderByItems": [{"item": _by(form)(document)}], "payload": item}
+                for document, item in zip(part, items, strict=True)
             ]
         end = start + len(part)
         if end == len(matching):
@@ -93,13 +94,15 @@ class Pages:
             return self.compute(text, parameters, documents)
 
     def _kept_for(self, documents: Physical, form: Form, parameters: Mapping[str, Any], key: str | None) -> _Kept:
-        query = json.dumps([id(documents), key, form.where, form.by, form.descending, parameters])
+        query = documents, json.dumps([key, form.where, form.by, form.descending, parameters])
         kept, version = self._kept.pop(query, None), documents.version
         if kept is None or (kept.version != version and (key is not None or form.by is not None)):
-            kept = _Kept(version, {one["_rid"]: one for one in self._matching(documents, form, parameters, key)})
+            kept = _Kept(
+                version, {document["_rid"]: document for document in self._matching(documents, form, parameters, key)}
+            )
         elif kept.version != version:
             written = set(documents.written[kept.version :])
-            now = {one["_rid"]: one for one in self._met(form, parameters, documents.at(written))}
+            now = {document["_rid"]: document for document in self._met(form, parameters, documents.at(written))}
             kept.follow(version, written, now)
             for text, values in kept.values.items():
                 values |= zip(now, self.values(text, parameters, list(now.values())), strict=True)
@@ -118,8 +121,8 @@ class Pages:
         matching = self._met(form, parameters, documents.candidates(key, conditions))
         if form.by is not None:
             by = _by(form)
-            matching = [one for one in matching if by(one) is not UNDEFINED]
-            matching.sort(key=lambda one: order_of(by(one)), reverse=form.descending)
+            matching = [document for document in matching if by(document) is not UNDEFINED]
+            matching.sort(key=lambda document: order_of(by(document)), reverse=form.descending)
         return matching
 
     def _met(self, form: Form, parameters: Mapping[str, Any], documents: Sequence[Document]) -> list[Document]:
@@ -127,7 +130,7 @@ class Pages:
         if form.where is None:
             return list(documents)
         met = self.values(form.where, parameters, documents)
-        return [one for one, is_met in zip(documents, met, strict=True) if is_met is True]
+        return [document for document, is_met in zip(documents, met, strict=True) if is_met is True]
 
 
 def _by(form: Form) -> Callable[[Document], Any]:
@@ -140,10 +143,10 @@ def _start(token: Mapping[str, Any], version: int, matching: Sequence[Document],
         return int(token["at"])
     by, last = _by(form), order_of(token["by"])
 
-    def is_behind(one: Document) -> bool:
-        place = last if form.by is None else order_of(by(one))
+    def is_behind(document: Document) -> bool:
+        place = last if form.by is None else order_of(by(document))
         if place == last:
-            return bool(one["_rid"] > token["rid"])
+            return bool(document["_rid"] > token["rid"])
         return (place < last) == form.descending
 
-    return next((n for n, one in enumerate(matching) if is_behind(one)), len(matching))
+    return next((n for n, document in enumerate(matching) if is_behind(document)), len(matching))

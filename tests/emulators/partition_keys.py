@@ -55,7 +55,7 @@ def bounds(partitions: int) -> list[str]:
 
 def text_of(key: Sequence[Any]) -> str:
     """One text for equal keys: 1.0 is 1, and true is not."""
-    return json.dumps([int(one) if isinstance(one, float) and one.is_integer() else one for one in key])
+    return json.dumps([int(part) if isinstance(part, float) and part.is_integer() else part for part in key])
 
 
 def _value_at(document: Mapping[str, Any], path: str) -> Any:

@@ -124,8 +124,8 @@ class Partitioned(Containers):
         etag = f'"{container.rid}"'
         if request.headers.get("if-none-match") == etag:
             return Answer(304, {"etag": etag}, b"")
-        found = container.ranges
-        return _told({"_rid": container.rid, "PartitionKeyRanges": found, "_count": len(found)}, etag=etag)
+        ranges = container.ranges
+        return _told({"_rid": container.rid, "PartitionKeyRanges": ranges, "_count": len(ranges)}, etag=etag)
 
     def _one_document(self, container: Container, name: Sequence[str], request: Request) -> Answer:
         kind = {"PUT": "Replace", "GET": "Read", "DELETE": "Delete"}.get(
@@ -166,7 +166,7 @@ class Partitioned(Containers):
         results, failed = self._carried_out(container, key, operations)
         if not failed:
             with self._counting:
-                self.operations.update(one["operationType"].lower() for one in operations)
+                self.operations.update(operation["operationType"].lower() for operation in operations)
         if fate == "lost":
             return None
         return replace(_told(results), status=207) if failed else _told(results, charge=len(results))
@@ -180,14 +180,18 @@ class Partitioned(Containers):
             failed = batches.failure(
                 operations, documents.etags(text), lambda body: text_of(container.key_of(body)) == text
             )
-            return (failed, True) if failed else ([_done(documents, text, one) for one in operations], False)
+            return (
+                (failed, True) if failed else ([_done(documents, text, operation) for operation in operations], False)
+            )
 
     # --- queries ------------------------------------------------------------------------------------------------------
 
     def _query(self, container: Container, query: Mapping[str, Any], request: Request) -> Answer:
         part = {name: request.headers.get(name) for name in ("x-ms-start-epk", "x-ms-end-epk")}
         if _RANGE in request.headers:
-            asked = next((one for one in container.ranges if one["id"] == request.headers[_RANGE]), None)
+            asked = next(
+                (candidate for candidate in container.ranges if candidate["id"] == request.headers[_RANGE]), None
+            )
             if asked is None:
                 raise Refused(410, "There is no such range.", 1002)
             if list(part.values()) not in ([None, None], [asked["minInclusive"], asked["maxExclusive"]]):
@@ -227,7 +231,7 @@ class Partitioned(Containers):
         key: str | None = None,
     ) -> tuple[list[Any], str | None]:
         wanted = int(request.headers.get(_PAGE) or -1)
-        parameters = {one["name"]: one["value"] for one in query.get("parameters", ())}
+        parameters = {parameter["name"]: parameter["value"] for parameter in query.get("parameters", ())}
         token = request.headers.get(_CONTINUATION) or None
         size = wanted if wanted > 0 else self.page_size
         with self._alone:
@@ -237,7 +241,7 @@ class Partitioned(Containers):
         """The expression's value for each document, as the npm server's engine computes it."""
         named = [{"name": name, "value": value} for name, value in parameters.items()]
         asked = {"query": f'SELECT VALUE {{"value": {text}}} FROM c', "parameters": named, "documents": documents}
-        return [one.get("value", UNDEFINED) for one in self.engine(json.dumps(asked).encode())]
+        return [result.get("value", UNDEFINED) for result in self.engine(json.dumps(asked).encode())]
 
     def engine(self, query: bytes) -> Any:
         """What the npm server's engine answers to a query that has its documents with it. Raises UnknownQuery."""

@@ -21,8 +21,8 @@ class Refused(Exception):
 
     def __init__(self, status: int, message: str, substatus: int = 0) -> None:
         super().__init__(message)
-        told = json.dumps({"code": str(status), "message": message}).encode()
-        self.answer = Answer(status, {"x-ms-substatus": str(substatus), "x-ms-retry-after-ms": "1"}, told)
+        body = json.dumps({"code": str(status), "message": message}).encode()
+        self.answer = Answer(status, {"x-ms-substatus": str(substatus), "x-ms-retry-after-ms": "1"}, body)
 
 
 def is_true(request: Request, header: str) -> bool:
@@ -79,8 +79,8 @@ class Containers(Front):
 
     def container(self, path: str, request: Request) -> Container:
         """The container with that path. Raises what Azure answers if the client takes it for another."""
-        found = self._containers.get(path)
-        if found is None:
+        container = self._containers.get(path)
+        if container is None:
             answer = self.ask(Request("GET", path, {}, b""))
             if answer.status != 200:
                 raise Refused(answer.status, "Owner resource does not exist", 1003)
@@ -88,11 +88,11 @@ class Containers(Front):
             if about["id"] != unquote(path.rpartition("/")[2]):
                 raise Refused(400, "This server has not been taught links by resource id.")
             parts = [Physical(f"{about['_rid']}{n}") for n in range(self.partitions)]
-            found = Container(path, about["_rid"], about["partitionKey"], bounds(self.partitions), parts)
-            found = self._containers.setdefault(path, found)  # another thread may have been faster
-        if request.headers.get(_RID, found.rid) != found.rid:
+            container = Container(path, about["_rid"], about["partitionKey"], bounds(self.partitions), parts)
+            container = self._containers.setdefault(path, container)  # another thread may have been faster
+        if request.headers.get(_RID, container.rid) != container.rid:
             raise Refused(400, "The container was recreated.", 1024)
-        return found
+        return container
 
     def documents(self, path: str) -> Iterator[Document]:
         """Those of the container with that path, while nobody writes; no error where there is none."""

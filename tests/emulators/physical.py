@@ -100,7 +100,7 @@ class Physical:
         """The documents that may meet all conditions, as far as an index tells; first what was made first."""
         if key is not None:
             return self._in_order(self._rids.get(key, {}).values())
-        narrowed: list[list[str]] = [rids for one in conditions if (rids := self._indexed(one)) is not None]
+        narrowed: list[list[str]] = [rids for condition in conditions if (rids := self._indexed(condition)) is not None]
         if not narrowed:
             return list(self._documents.values())
         return self._in_order(min(narrowed, key=lambda rids: len(rids)))

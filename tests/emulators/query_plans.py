@@ -12,7 +12,7 @@ from typing import Any
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _PATH = r'c(?:\.\w+|\["[^"]*"\])+'
 _FORM = re.compile(
-    r"SELECT (?P<value>VALUE )?(?P<what>.+?) FROM c(?: WHERE (?P<where>.+?))?"
+    r"SELECT (?P<value>VALUE )?(?P<selected>.+?) FROM c(?: WHERE (?P<where>.+?))?"
     rf"(?: ORDER BY (?P<by>{_PATH})(?P<down> ASC| DESC)?)?"
 )
 _AGGREGATE = re.compile(r"(?P<name>COUNT|SUM|MIN|MAX)\((?:[^()]|\((?:[^()]|\([^()]*\))*\))+\)")
@@ -20,10 +20,10 @@ _FIELD = re.compile(rf"(?P<path>{_PATH})(?: AS (?P<name>\w+))?")
 _LAST = re.compile(r'(?:\.|\[")(\w+)(?:"\])?$')
 # Of what is masked: "item" is "____" there.
 _OF_A_PLAN = re.compile(
-    rf'SELECT c\._rid, \[\{{"_+": {_PATH}\}}\] AS orderByItems, (?P<what>.+) AS payload FROM c WHERE (?P<where>.+)'
+    rf'SELECT c\._rid, \[\{{"_+": {_PATH}\}}\] AS orderByItems, (?P<selected>.+) AS payload FROM c WHERE (?P<where>.+)'
     rf" ORDER BY (?P<by>{_PATH})(?P<down> ASC| DESC)"
 )
-_AGGREGATE_OF_A_PLAN = re.compile(r'SELECT VALUE \[\{"item": (?P<what>.+)\}\] FROM c(?P<rest>.*)')
+_AGGREGATE_OF_A_PLAN = re.compile(r'SELECT VALUE \[\{"item": (?P<selected>.+)\}\] FROM c(?P<rest>.*)')
 _AGGREGATES = {"COUNT": "Count", "SUM": "Sum", "MIN": "Min", "MAX": "Max"}
 
 
@@ -36,7 +36,7 @@ class Form:
     """A query in its parts."""
 
     value: bool
-    what: str
+    selected: str
     where: str | None
     by: str | None
     descending: bool
@@ -46,8 +46,8 @@ class Form:
     @property
     def aggregate(self) -> str | None:
         """What the SDK calls the aggregate that it selects."""
-        found = _AGGREGATE.fullmatch(self.what) if self.value else None
-        return _AGGREGATES[found["name"]] if found else None
+        match = _AGGREGATE.fullmatch(self.selected) if self.value else None
+        return _AGGREGATES[match["name"]] if match else None
 
     @property
     def is_served(self) -> bool:
@@ -57,28 +57,28 @@ class Form:
     @property
     def aggregated(self) -> str:
         """The expression whose values the aggregate is of."""
-        return self.what.partition("(")[2][:-1]
+        return self.selected.partition("(")[2][:-1]
 
     @property
     def payload(self) -> str:
         """What it selects as one value."""
-        if self.what == "*":
+        if self.selected == "*":
             return "c"
         if self.value:
-            return self.what
-        fields = [_named(piece) for piece in _split(self.what)]
+            return self.selected
+        fields = [_named(piece) for piece in _split(self.selected)]
         return "{" + ", ".join(f'"{name}": {path}' for name, path in fields) + "}"
 
 
 def parsed(text: str) -> Form:
     """The query in its parts. Raises UnknownQuery."""
-    found = _FORM.fullmatch(_masked(text))
-    if found is None:
+    match = _FORM.fullmatch(_masked(text))
+    if match is None:
         raise UnknownQuery(text)
 
-    form = _form(text, found)
-    if form.aggregate is None and form.what != "*":
-        for piece in [form.what] if form.value else _split(form.what):
+    form = _form(text, match)
+    if form.aggregate is None and form.selected != "*":
+        for piece in [form.selected] if form.value else _split(form.selected):
             if not _FIELD.fullmatch(piece):
                 raise UnknownQuery(text)
     if form.aggregate is not None and form.by is not None:
@@ -90,7 +90,7 @@ def plan(form: Form) -> dict[str, Any]:
     """The plan, as Azure's gateway gives it, of a query that it does not answer itself."""
     where = _closed(form.where or "true")
     if form.aggregate is not None:
-        rewritten = f'SELECT VALUE [{{"item": {form.what}}}] FROM c WHERE {where}'
+        rewritten = f'SELECT VALUE [{{"item": {form.selected}}}] FROM c WHERE {where}'
     elif form.by is not None:
         order = "DESC" if form.descending else "ASC"
         rewritten = (
@@ -122,10 +122,10 @@ def plan(form: Form) -> dict[str, Any]:
 
 def for_one_partition(text: str) -> tuple[Form, bool]:
     """A query for one partition in its parts, and whether its items have to be `wrapped`. Raises UnknownQuery."""
-    if found := _OF_A_PLAN.fullmatch(_masked(text)):
-        return replace(_form(text, found), value=True, is_rewritten=True), False
+    if match := _OF_A_PLAN.fullmatch(_masked(text)):
+        return replace(_form(text, match), value=True, is_rewritten=True), False
     if aggregate := _AGGREGATE_OF_A_PLAN.fullmatch(text):
-        return parsed(f"SELECT VALUE {aggregate['what']} FROM c{aggregate['rest']}"), True
+        return parsed(f"SELECT VALUE {aggregate['selected']} FROM c{aggregate['rest']}"), True
     return parsed(text), False
 
 
@@ -134,15 +134,15 @@ def wrapped(items: list[Any]) -> list[Any]:
     return [[{"item": item}] for item in items] or [[{}]]
 
 
-def _form(text: str, found: re.Match[str]) -> Form:
+def _form(text: str, match: re.Match[str]) -> Form:
     """The parts of the text where they were found in what is masked of it."""
 
     def part(name: str) -> str | None:
-        start, end = found.span(name) if name in found.re.groupindex else (-1, -1)
+        start, end = match.span(name) if name in match.re.groupindex else (-1, -1)
         return text[start:end] if start >= 0 else None
 
     value = part("value") is not None
-    return Form(value, part("what") or "", part("where"), part("by"), found["down"] == " DESC")
+    return Form(value, part("selected") or "", part("where"), part("by"), match["down"] == " DESC")
 
 
 def _closed(condition: str) -> str:
@@ -155,17 +155,17 @@ def _masked(text: str) -> str:
     return _QUOTED.sub(lambda quoted: '"' + "_" * (len(quoted[0]) - 2) + '"', text)
 
 
-def _split(what: str) -> list[str]:
-    masked, pieces, start = _masked(what), [], 0
+def _split(selected: str) -> list[str]:
+    masked, pieces, start = _masked(selected), [], 0
     for comma in re.finditer(", ", masked):
-        pieces.append(what[start : comma.start()])
+        pieces.append(selected[start : comma.start()])
         start = comma.end()
-    return [*pieces, what[start:]]
+    return [*pieces, selected[start:]]
 
 
 def _named(piece: str) -> tuple[str, str]:
     field = _FIELD.fullmatch(piece)
-    last = field and (field["name"] or ((found := _LAST.search(field["path"])) and found[1]))
+    last = field and (field["name"] or ((match := _LAST.search(field["path"])) and match[1]))
     if not field or not last:
         raise UnknownQuery(piece)
     return last, field["path"]

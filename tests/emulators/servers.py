@@ -65,8 +65,8 @@ def azurite() -> Iterator[str]:
     ready = (
         "".join(rf".*{kind} service is successfully \S+ at \S+:(\d+)" for kind in ("Blob", "Queue", "Table")) + r"\s"
     )
-    with TemporaryDirectory(prefix="azurite-") as home, running(command, Path(home), ready) as found:
-        blob_port, queue_port, table_port = found.groups()
+    with TemporaryDirectory(prefix="azurite-") as home, running(command, Path(home), ready) as match:
+        blob_port, queue_port, table_port = match.groups()
         yield (
             f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE_KEY};"
             f"BlobEndpoint=http://127.0.0.1:{blob_port}/devstoreaccount1;"
@@ -128,8 +128,8 @@ def _cosmos(maker: str) -> Iterator[str]:
         "server.listen(0, '127.0.0.1', () => console.log('Listening at ' + server.address().port));"
     )
     command = [node, "-e", script]
-    with TemporaryDirectory(prefix="cosmos-") as home, running(command, Path(home), r"Listening at (\d+)\s") as found:
-        yield found[1]
+    with TemporaryDirectory(prefix="cosmos-") as home, running(command, Path(home), r"Listening at (\d+)\s") as match:
+        yield match[1]
 
 
 @contextmanager
@@ -344,8 +344,8 @@ def _wait_until_ready(process: subprocess.Popen[bytes], log: Path, ready: str) -
     while True:
         ended = process.poll() is not None
         text = log.read_text(errors="replace")
-        if found := re.search(ready, text, re.DOTALL):
-            return found
+        if match := re.search(ready, text, re.DOTALL):
+            return match
         if ended or time.monotonic() > deadline:
             happened = "ended" if ended else f"was not ready after {START_SECONDS} s"
             raise ServerFailed(f"{process.args!r} {happened}. Its log:\n{text[-4000:]}")

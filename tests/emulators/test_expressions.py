@@ -151,11 +151,11 @@ def test_an_index_leaves_out_nothing(partitioned: Partitioned) -> None:
     for condition in conditions:
         for n, value in enumerate(names):
             values = {"v": value, "w": names[n // 2], "s": seconds, "t": seconds + 1}
-            named = {f"@{name}": one for name, one in values.items()}
+            named = {f"@{name}": given for name, given in values.items()}
             met = partitioned.computed(condition, named, every) if n % 5 == 0 else None
-            found = read(documents, f"SELECT VALUE c._rid FROM c WHERE {condition}", **values)
+            rids = read(documents, f"SELECT VALUE c._rid FROM c WHERE {condition}", **values)
             scanned = Pages(refused).values(condition, named, every) if met is None else met
-            assert found == [one["_rid"] for one, is_met in zip(every, scanned, strict=True) if is_met is True]
+            assert rids == [document["_rid"] for document, is_met in zip(every, scanned, strict=True) if is_met is True]
 
 
 def test_a_page_begins_behind_the_last_document_of_the_page_before() -> None:

@@ -32,6 +32,17 @@ def test_what_was_kept_of_a_query_follows_every_write() -> None:
                 assert _asked(pages, documents, query, of) == _asked(_pages(), documents, query, of), query
 
 
+def test_a_partition_that_is_gone_leaves_nothing_to_the_next_one() -> None:
+    """The next one's object may lie where the first one's lay."""
+    pages = _pages()
+    for name in "stu":
+        documents = Physical(name)
+        documents.put("a", {"id": name, "kind": "big"})
+        [[document], _] = _asked(pages, documents, _QUERIES[0], None)
+        assert document["id"] == name
+        del documents
+
+
 def _pages() -> Pages:
     return Pages(lambda *_: [])
 

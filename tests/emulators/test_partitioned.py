@@ -33,16 +33,16 @@ ACROSS = {"enable_cross_partition_query": True}
 
 @pytest.fixture(scope="module")
 def account(plain_cosmos_server: str) -> Iterator[Partitioned]:
-    with Partitioned(plain_cosmos_server).running() as found:
-        yield found
+    with Partitioned(plain_cosmos_server).running() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
 def database(account: Partitioned) -> Iterator[DatabaseProxy]:
     with cosmos_client(account.account) as client:
-        found = client.create_database(f"test-{uuid.uuid4()}")
-        yield found
-        client.delete_database(found.id)
+        made = client.create_database(f"test-{uuid.uuid4()}")
+        yield made
+        client.delete_database(made.id)
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def filled(database: DatabaseProxy) -> ContainerProxy:
     made = database.create_container("filled", PartitionKey("/of/key"))
     for n in range(0, len(DOCUMENTS), 2):
         pair = DOCUMENTS[n : n + 2]
-        made.execute_item_batch([("upsert", (one,)) for one in pair], partition_key=pair[0]["of"]["key"])  # type: ignore[index]
+        made.execute_item_batch([("upsert", (document,)) for document in pair], partition_key=pair[0]["of"]["key"])  # type: ignore[index]
     loose = {"id": "loose", "n": -1, "group": 2}
     made.execute_item_batch([("create", (loose,))], partition_key=NonePartitionKeyValue)
     return made
@@ -89,7 +89,7 @@ def ids(items: Any) -> list[str]:
     return sorted(item["id"] for item in items)
 
 
-EVERY_ID = sorted([*(str(one["id"]) for one in DOCUMENTS), "loose"])
+EVERY_ID = sorted([*(str(document["id"]) for document in DOCUMENTS), "loose"])
 
 
 # --- containers and documents -----------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ EVERY_ID = sorted([*(str(one["id"]) for one in DOCUMENTS), "loose"])
 def test_a_container_looks_like_one(database: DatabaseProxy, partitioned: Partitioned) -> None:
     made = database.create_container("things", PartitionKey("/of/key"))
     assert made.read()["partitionKey"]["paths"] == ["/of/key"]
-    assert "things" in (names := [one["id"] for one in database.list_containers()])
+    assert "things" in (names := [properties["id"] for properties in database.list_containers()])
     assert not [name for name in names if "~" in name]
     with pytest.raises(CosmosResourceExistsError):
         database.create_container("things", PartitionKey("/of/key"))
@@ -136,7 +136,7 @@ def test_one_id_lives_under_every_key(database: DatabaseProxy) -> None:
         assert json.dumps(container.read_item("same", partition_key=key)["key"]) == json.dumps(key)
         container.replace_item("same", {"id": "same", "key": key, "again": True})
         container.delete_item("same", partition_key=key)
-    assert [("key" in one) for one in container.read_all_items()] == [False]
+    assert [("key" in document) for document in container.read_all_items()] == [False]
 
 
 def test_a_hierarchical_key_is_taken_as_a_whole(database: DatabaseProxy) -> None:
@@ -178,20 +178,20 @@ def test_a_container_holds_again_what_it_held(container: ContainerProxy, partiti
 def test_every_partition_holds_some(filled: ContainerProxy, partitioned: Partitioned) -> None:
     ranges = list(filled.read_feed_ranges())
     assert len(ranges) == 3
-    parts = [ids(asked(filled, "SELECT * FROM c WHERE true", feed_range=one)) for one in ranges]
+    parts = [ids(asked(filled, "SELECT * FROM c WHERE true", feed_range=feed_range)) for feed_range in ranges]
     assert all(len(part) > 5 for part in parts)
     assert sorted(name for part in parts for name in part) == EVERY_ID
     assert partitioned.requests == {"pkranges": 2, "query 0": 1, "query 1": 1, "query 2": 1}
 
 
 def test_a_feed_range_is_counted_summed_sorted_and_paged_by_itself(filled: ContainerProxy) -> None:
-    for one in filled.read_feed_ranges():
-        there = asked(filled, "SELECT * FROM c", feed_range=one)
-        numbers = sorted(item["n"] for item in there)
-        assert asked(filled, "SELECT VALUE COUNT(1) FROM c WHERE true", feed_range=one) == [len(there)]
-        assert asked(filled, "SELECT VALUE SUM(c.n) FROM c WHERE true", feed_range=one) == [sum(numbers)]
-        assert asked(filled, "SELECT VALUE c.n FROM c ORDER BY c.n", feed_range=one) == numbers
-        assert ids(asked(filled, "SELECT * FROM c", feed_range=one, max_item_count=3)) == ids(there)
+    for feed_range in filled.read_feed_ranges():
+        documents = asked(filled, "SELECT * FROM c", feed_range=feed_range)
+        numbers = sorted(item["n"] for item in documents)
+        assert asked(filled, "SELECT VALUE COUNT(1) FROM c WHERE true", feed_range=feed_range) == [len(documents)]
+        assert asked(filled, "SELECT VALUE SUM(c.n) FROM c WHERE true", feed_range=feed_range) == [sum(numbers)]
+        assert asked(filled, "SELECT VALUE c.n FROM c ORDER BY c.n", feed_range=feed_range) == numbers
+        assert ids(asked(filled, "SELECT * FROM c", feed_range=feed_range, max_item_count=3)) == ids(documents)
 
 
 def test_simple_queries_are_served_partition_after_partition(filled: ContainerProxy, partitioned: Partitioned) -> None:
@@ -209,11 +209,9 @@ def test_simple_queries_are_served_partition_after_partition(filled: ContainerPr
 def test_sorted_queries_are_merged_by_the_sdk(filled: ContainerProxy, partitioned: Partitioned) -> None:
     partitioned.page_size = 4
     assert asked(filled, "SELECT VALUE c.id FROM c ORDER BY c.id", **ACROSS) == EVERY_ID
-    found = asked(
-        filled, 'SELECT c.id, c["n"] AS x FROM c WHERE c.n >= @n ORDER BY c.n DESC', values={"n": 3}, **ACROSS
-    )
-    assert [item["x"] for item in found] == list(range(len(DOCUMENTS) - 1, 2, -1))
-    assert set(found[0]) == {"id", "x"}
+    rows = asked(filled, 'SELECT c.id, c["n"] AS x FROM c WHERE c.n >= @n ORDER BY c.n DESC', values={"n": 3}, **ACROSS)
+    assert [item["x"] for item in rows] == list(range(len(DOCUMENTS) - 1, 2, -1))
+    assert set(rows[0]) == {"id", "x"}
     whole = asked(filled, "SELECT * FROM c ORDER BY c.n", **ACROSS)
     assert [item["n"] for item in whole] == list(range(-1, len(DOCUMENTS)))
     assert set(whole[-1]) == {"id", "of", "n", "group", "_rid", "_self", "_etag", "_ts"}
@@ -222,11 +220,11 @@ def test_sorted_queries_are_merged_by_the_sdk(filled: ContainerProxy, partitione
 
 
 def test_aggregates_are_added_up_by_the_sdk(filled: ContainerProxy, partitioned: Partitioned) -> None:
-    numbers = [-1, *(one["n"] for one in DOCUMENTS)]
+    numbers = [-1, *(document["n"] for document in DOCUMENTS)]
 
-    def value(what: str, where: str = "true") -> Any:
-        [found] = asked(filled, f"SELECT VALUE {what} FROM c WHERE {where}", **ACROSS)
-        return found
+    def value(aggregate: str, where: str = "true") -> Any:
+        [answer] = asked(filled, f"SELECT VALUE {aggregate} FROM c WHERE {where}", **ACROSS)
+        return answer
 
     assert value("COUNT(1)") == len(numbers)
     assert value("SUM(c.n)") == sum(numbers)  # type: ignore[arg-type]
@@ -291,7 +289,7 @@ def test_a_batch_is_carried_out_as_a_whole(container: ContainerProxy, partitione
         ],
         partition_key="a",
     )
-    assert [one["statusCode"] for one in results] == [201, 200, 200, 200, 204]
+    assert [result["statusCode"] for result in results] == [201, 200, 200, 200, 204]
     assert results[3]["resourceBody"]["changed"] == 2
     assert results[3]["eTag"] == results[3]["resourceBody"]["_etag"]
     assert set(results[0]["resourceBody"]) == {"id", "of", "_rid", "_self", "_etag", "_ts"}
@@ -321,7 +319,7 @@ def test_a_batch_of_which_an_operation_fails_changes_nothing(
     with pytest.raises(CosmosBatchOperationError) as refused:
         container.execute_item_batch(operations, partition_key="a")
     assert (refused.value.error_index, refused.value.status_code) == (1, status)
-    assert [one["statusCode"] for one in refused.value.operation_responses] == [424, status, 424]
+    assert [response["statusCode"] for response in refused.value.operation_responses] == [424, status, 424]
     assert asked(container, "SELECT * FROM c", **ACROSS) == before
     assert partitioned.operations == {}
 

@@ -23,25 +23,25 @@ def problems(app: func.FunctionApp, host: dict[str, Any], settings: dict[str, st
     `settings` are the Values of local.settings.json.example: what a binding names must stand there.
     """
     triggers: dict[str, dict[str, Any]] = {}
-    found: list[str] = []
+    mistakes: list[str] = []
     for function in app.get_functions():
         name = str(function.get_function_name())
         bindings = [json.loads(binding) for binding in function.get_raw_bindings()]
         triggers[name] = next(binding for binding in bindings if binding["type"].endswith("Trigger"))
-        found += [f"{name}: {problem}" for problem in _of_bindings(bindings, settings)]
-    found += _of_names(list(triggers))
-    found += _of_routes({name: one for name, one in triggers.items() if one["type"] == "httpTrigger"})
-    found += [
+        mistakes += [f"{name}: {problem}" for problem in _of_bindings(bindings, settings)]
+    mistakes += _of_names(list(triggers))
+    mistakes += _of_routes({name: binding for name, binding in triggers.items() if binding["type"] == "httpTrigger"})
+    mistakes += [
         f"{name}: {problem}"
-        for name, one in triggers.items()
-        if one["type"] == "timerTrigger"
-        for problem in _of_timer(one, settings)
+        for name, binding in triggers.items()
+        if binding["type"] == "timerTrigger"
+        for problem in _of_timer(binding, settings)
     ]
     if host.get("version") != "2.0":
-        found.append('host.json: version is not "2.0"')
+        mistakes.append('host.json: version is not "2.0"')
     if host.get("extensionBundle", {}).get("version") != BUNDLE_VERSION:
-        found.append(f"host.json: the extension bundle is not {BUNDLE_VERSION}")
-    return found
+        mistakes.append(f"host.json: the extension bundle is not {BUNDLE_VERSION}")
+    return mistakes
 
 
 def _of_bindings(bindings: list[dict[str, Any]], settings: dict[str, str]) -> Iterator[str]:
@@ -51,7 +51,9 @@ def _of_bindings(bindings: list[dict[str, Any]], settings: dict[str, str]) -> It
                 yield f"the setting {setting} is not documented"
         connection = binding.get("connection")
         # a connection is one setting, or the parts of an identity: Name__accountName, Name__credential …
-        if connection and not any(one == connection or one.startswith(f"{connection}__") for one in settings):
+        if connection and not any(
+            documented == connection or documented.startswith(f"{connection}__") for documented in settings
+        ):
             yield f"the connection {connection} is not documented"
 
 
@@ -59,9 +61,9 @@ def _of_names(names: list[str]) -> Iterator[str]:
     for name in names:
         if not re.fullmatch(r"[a-z][a-z0-9_-]{0,127}", name, re.I) or name.lower() == "host":
             yield f"{name}: is not a valid function name"
-    for one, other in combinations(names, 2):
-        if one.lower() == other.lower():
-            yield f"{one} and {other}: names differ only in case"
+    for first, second in combinations(names, 2):
+        if first.lower() == second.lower():
+            yield f"{first} and {second}: names differ only in case"
 
 
 def _of_routes(triggers: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -75,12 +77,12 @@ def _of_routes(triggers: dict[str, dict[str, Any]]) -> Iterator[str]:
             yield f"{name}: routes that begin with admin or runtime are the host's"
         if re.search(r"\{\*[^}]*\}.", route(name, as_written=True)):
             yield f"{name}: only the last part of a route may be {{*rest}}"
-    for one, other in combinations(triggers, 2):
-        methods = [set(triggers[name].get("methods") or ()) for name in (one, other)]
+    for first, second in combinations(triggers, 2):
+        methods = [set(triggers[name].get("methods") or ()) for name in (first, second)]
         every = not all(methods)  # no methods means every method
-        if route(one) == route(other) and (every or methods[0] & methods[1]):
-            yield f"{one} and {other}: the same route and method"
-        for longer, shorter in ((one, other), (other, one)):
+        if route(first) == route(second) and (every or methods[0] & methods[1]):
+            yield f"{first} and {second}: the same route and method"
+        for longer, shorter in ((first, second), (second, first)):
             rest = re.fullmatch(r"(.*)/\{\*\w+\}", route(longer, as_written=True))
             # The host tries longer routes first, and what {*rest} takes may be empty.
             if rest is not None and rest[1] == route(shorter, as_written=True) and (every or methods[0] & methods[1]):

@@ -92,7 +92,10 @@ def log_of(running: Worker, start: str) -> list[str]:
 
 def test_the_host_is_told_of_the_routes_methods_and_levels_as_documented() -> None:
     bindings = look(BINDINGS)
-    triggers = {name: next(one for one in found if "Trigger" in one["type"]) for name, found in bindings.items()}
+    triggers = {
+        name: next(binding for binding in of_function if "Trigger" in binding["type"])
+        for name, of_function in bindings.items()
+    }
     timers = [triggers.pop(name) for name in ("ScheduledSync", "ResumeSync")]
     assert [timer["type"] for timer in timers] == ["timerTrigger"] * 2
     queues = [triggers.pop(name) for name in ("WorkOnJob", "PoisonedJob")]
@@ -100,7 +103,9 @@ def test_the_host_is_told_of_the_routes_methods_and_levels_as_documented() -> No
         ("backup-jobs", "AzureWebJobsStorage"),
         ("backup-jobs-poison", "AzureWebJobsStorage"),
     ]
-    assert {name: (one["route"], one["methods"], one["authLevel"].lower()) for name, one in triggers.items()} == {
+    assert {
+        name: (trigger["route"], trigger["methods"], trigger["authLevel"].lower()) for name, trigger in triggers.items()
+    } == {
         **HTTP_FUNCTIONS,
         **JOB_FUNCTIONS,
         **PAGE_FUNCTIONS,
@@ -138,7 +143,7 @@ def test_every_function_answers_under_the_real_worker(place: Place) -> None:
         _, synced = post(running, "SyncOrder")
         known = {"service": "Customer", "syncId": synced["SyncId"].upper()}  # a path means the same in any case
         routes = {name: re.findall(r"{\*?(\w+)[:}]?", route) for name, (route, *_) in HTTP_FUNCTIONS.items()}
-        answers = {name: post(running, name, **{one: known[one] for one in routes[name]})[0] for name in routes}
+        answers = {name: post(running, name, **{part: known[part] for part in routes[name]})[0] for name in routes}
         timer = running.timer("ScheduledSync")
     assert answers == dict.fromkeys(HTTP_FUNCTIONS, 200)
     assert timer == {}
@@ -149,9 +154,9 @@ def test_answers_are_json_by_their_content_type_and_the_page_is_its_files(place:
         answers = [running.http("HealthCheck"), running.http("TriggerSync", "POST", body=b"{")]
         answers += [running.http("Dashboard"), running.http("DashboardFile", route={"file": "vendor/preact.mjs"})]
         headers = [{k.lower(): v for k, v in answer["headers"].items()} for answer in answers]
-        seen = {"If-None-Match": headers[2]["etag"]}
-        again = running.http("Dashboard", headers=seen)
-    types = [one["content-type"] for one in headers]
+        condition = {"If-None-Match": headers[2]["etag"]}
+        again = running.http("Dashboard", headers=condition)
+    types = [header["content-type"] for header in headers]
     assert types == ["application/json"] * 2 + ["text/html; charset=utf-8", "text/javascript; charset=utf-8"]
     assert answers[3]["body"] == (ROOT / "backup/entry/dashboard/vendor/preact.mjs").read_text()
     assert (again["status"], again["body"]) == (304, "")
@@ -173,7 +178,7 @@ def test_deep_health_is_200_when_every_side_answers_and_503_when_one_does_not(pl
         log = running.log
     assert (up[0], up[1]["Status"]) == (200, "Healthy")
     assert (down[0], down[1]["Status"]) == (503, "Unhealthy")
-    assert [(one["Service"], one["Side"]) for one in down[1]["Checks"] if one["Status"] == "Unhealthy"] == [
+    assert [(check["Service"], check["Side"]) for check in down[1]["Checks"] if check["Status"] == "Unhealthy"] == [
         ("customer", "source")
     ]
     assert "customers.db" not in json.dumps(down[1])  # anybody may ask
@@ -208,7 +213,7 @@ def test_a_disabled_timer_only_says_so(place: Place) -> None:
     with worker(ROOT, environment({**place.settings, "BackupSchedule__Enabled": "false"})) as running:
         assert running.timer("ScheduledSync") == {}
         lines = log_of(running, "schedule."), log_of(running, "sync.")
-    assert [len(one) for one in lines] == [1, 0]
+    assert [len(logged) for logged in lines] == [1, 0]
     assert lines[0][0].startswith("schedule.disabled")
     assert [service.backup.history() for service in place.services] == [[], []]
 

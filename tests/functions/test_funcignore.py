@@ -26,7 +26,7 @@ def as_core_tools_have_it(path: str) -> bool:
 
     def begins(lines: list[str]) -> bool:
         patterns = [re.escape(line.removeprefix("/")) for line in lines]
-        return any(re.match(one.replace(r"\*\*", "(.+)").replace(r"\*", "([^/]+)"), path) for one in patterns)
+        return any(re.match(pattern.replace(r"\*\*", "(.+)").replace(r"\*", "([^/]+)"), path) for pattern in patterns)
 
     rules = [line.strip() for line in LINES if line.strip() and not line.startswith("#")]
     return begins([line[1:] for line in rules if line.startswith("!")]) or not begins(
@@ -36,8 +36,8 @@ def as_core_tools_have_it(path: str) -> bool:
 
 @pytest.fixture(params=[as_git_has_it, as_core_tools_have_it])
 def sent(request: pytest.FixtureRequest) -> Sent:
-    found: Sent = request.param
-    return found
+    chosen: Sent = request.param
+    return chosen
 
 
 def test_the_app_and_its_packages_are_sent(sent: Sent) -> None:

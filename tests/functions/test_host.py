@@ -187,12 +187,12 @@ def serve_process(root: Path, key: str | None = None) -> Iterator[tuple[subproce
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
     assert process.stderr
-    seen = ""
+    logged = ""
     for line in process.stderr:
-        seen += line
+        logged += line
         if text in line:
             return line
-    raise AssertionError(f"{text!r} was not logged:\n{seen}")
+    raise AssertionError(f"{text!r} was not logged:\n{logged}")
 
 
 def call(port: int, method: str, path: str, body: str | bytes = b"", headers: dict[str, str] | None = None) -> Answer:
@@ -548,7 +548,7 @@ def test_only_a_timer_can_be_run_by_hand(tmp_path: Path, name: str) -> None:
 def test_admin_lists_the_functions(tmp_path: Path) -> None:
     with serving(write_app(tmp_path, HEALTH, TIMER)) as port:
         listed = json.loads(call(port, "GET", "/admin/functions").body)
-    assert [(one["name"], one["trigger"]["type"]) for one in listed] == [
+    assert [(function["name"], function["trigger"]["type"]) for function in listed] == [
         ("Health", "httpTrigger"),
         ("Timed", "timerTrigger"),
     ]
@@ -664,8 +664,8 @@ def test_local_settings_fill_the_environment_and_do_not_replace_it(
     monkeypatch.setenv("SET_BEFORE", "environment")
     values = {"SET_BEFORE": "file", "NOT_SET": "file", "A_FLAG": True}
     host.build_app(write_app(tmp_path, HEALTH, values=values))
-    found = [os.environ[name] for name in values]
-    assert found == ["environment", "file", "true"]
+    environment_values = [os.environ[name] for name in values]
+    assert environment_values == ["environment", "file", "true"]
 
 
 # serve
@@ -696,7 +696,7 @@ def test_serve_ends_cleanly_on_a_signal_even_while_a_function_runs(tmp_path: Pat
 def test_the_worker_runs_calls_side_by_side(tmp_path: Path) -> None:
     with worker(write_app(tmp_path, MEET), {}) as running:
         calls = [running.call("Meet") for _ in range(2)]
-        assert [one.result(DEADLINE_SECONDS)["body"] for one in calls] == ["met", "met"]
+        assert [pending.result(DEADLINE_SECONDS)["body"] for pending in calls] == ["met", "met"]
 
 
 def test_the_worker_keeps_what_the_app_prints_and_logs(tmp_path: Path) -> None:

@@ -94,23 +94,25 @@ def test_the_description_has_what_the_functions_have_and_nothing_else(functions:
     described: dict[str, Any] = description()
     schemas = described["components"]["schemas"]
     operations = {
-        one["operationId"]: (path, method.upper(), one)
+        operation["operationId"]: (path, method.upper(), operation)
         for path, methods in described["paths"].items()
-        for method, one in methods.items()
+        for method, operation in methods.items()
     }
     assert operations.keys() == functions.keys()
-    for name, (path, method, one) in operations.items():
+    for name, (path, method, operation) in operations.items():
         function = functions[name]
         route = re.sub(r"\{\*?(\w+)[^}]*\}", r"{\1}", function["route"])
         assert (path, [method]) == (f"/api/{route}", function["methods"])
-        assert ("security" in one, "401" in one["responses"]) == (
+        assert ("security" in operation, "401" in operation["responses"]) == (
             (True, False) if function["authLevel"] == "ANONYMOUS" else (False, True)
         ), name
-        parameters = {kind: {p["name"] for p in one["parameters"] if p["in"] == kind} for kind in ("path", "query")}
+        parameters = {
+            kind: {p["name"] for p in operation["parameters"] if p["in"] == kind} for kind in ("path", "query")
+        }
         assert parameters["path"] == set(re.findall(r"{(\w+)}", path)), name
         assert parameters["query"] == listed(function["hints"][0], "This route takes "), name
         fields = listed(function["hints"][1], "Send a JSON object with any of ") if method == "POST" else set()
-        reference = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+        reference = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
         body = schemas[reference["$ref"].rpartition("/")[2]] if reference else {"properties": {}}
         assert set(body["properties"]) == fields, name
         assert reference == {} or body["additionalProperties"] is False
@@ -125,7 +127,7 @@ def test_every_answer_is_one_of_those_described(place: Place, tmp_path: Path) ->
     settings = {**place.settings, "BackupJobs__File": str(tmp_path / "jobs.db")}
     ran = python(ROOT, settings, "-m", "tests.functions.conformance", str(rounds(3, 200)), str(SEED))
     assert ran.code == 0, ran.out or ran.err
-    statuses = {label: found for label, *found in (line.split("\t") for line in ran.out.splitlines())}
+    statuses = {label: codes for label, *codes in (line.split("\t") for line in ran.out.splitlines())}
     assert len(statuses) == len(OPERATIONS)
-    never = [label for label, found in statuses.items() if not {"200", "202"} & {*found}]
+    never = [label for label, codes in statuses.items() if not {"200", "202"} & {*codes}]
     assert never == ["POST /api/sync/dashboard/notify/test"]  # no sink is configured

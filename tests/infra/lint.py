@@ -10,9 +10,9 @@ from tests.infra.rules import mistakes
 
 def main() -> int:
     """Prints a line for each mistake; returns the exit code."""
-    found = mistakes(bicep_files())
-    print("\n".join([*found, f"{len(found)} mistakes in infra/." if found else "infra/: all rules hold."]))
-    return 1 if found else 0
+    lines = mistakes(bicep_files())
+    print("\n".join([*lines, f"{len(lines)} mistakes in infra/." if lines else "infra/: all rules hold."]))
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

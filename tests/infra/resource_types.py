@@ -88,10 +88,10 @@ class _Published:
             return None
         known = kind.get("properties") or {**kind["baseProperties"], **self._chosen(kind, value)}
         properties = {}
-        for key, what in sorted(known.items()):
-            if not what["flags"] & _READ_ONLY:
-                cut = self.cut(self.at(what["type"]), value[key]) if key in value else None
-                properties[key + ("!" if what["flags"] & _REQUIRED else "")] = cut
+        for key, declared in sorted(known.items()):
+            if not declared["flags"] & _READ_ONLY:
+                cut = self.cut(self.at(declared["type"]), value[key]) if key in value else None
+                properties[key + ("!" if declared["flags"] & _REQUIRED else "")] = cut
         return properties
 
     def _chosen(self, kind: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -86,9 +86,9 @@ def mistakes(files: Sequence[BicepFile]) -> list[str]:
 
 def _of(file: BicepFile) -> Iterator[str]:
     code = re.sub(r"^\s*//.*$|(?<=\s)//\s.*$", "", file.text, flags=re.M)
-    for pattern, what in _NEVER_WRITTEN.items():
+    for pattern, mistake in _NEVER_WRITTEN.items():
         if match := re.search(pattern, code):
-            yield f"{what}: {match[0]}"
+            yield f"{mistake}: {match[0]}"
     for name in file.part("parameters"):
         if _SECRET_NAME.search(name) and name not in _NAMES_THAT_ARE_NO_SECRET:
             yield f"a parameter for a secret: {name}"
@@ -125,7 +125,7 @@ def _of_calls(file: BicepFile, files: Mapping[str, BicepFile]) -> Iterator[str]:
         called[name] = files[path]
         parameters = called[name].part("parameters")
         given = set(inner(module["config"]).get("params", {}))
-        needed = {parameter for parameter, what in parameters.items() if what.get("default") is None}
+        needed = {parameter for parameter, declared in parameters.items() if declared.get("default") is None}
         if wrong := sorted(given - parameters.keys()) + sorted(needed - given):
             yield f"{name}: parameters of {path} that are unknown or missing: {', '.join(wrong)}"
     for name, output in _REFERENCE.findall(file.text):

@@ -76,9 +76,9 @@ MISTAKES = {
 
 def test_each_mistake_is_told() -> None:
     for file, changes in MISTAKES.items():
-        for old, new, told in changes:
+        for old, new, message in changes:
             lines = mistakes(with_change(file, old, new))
-            assert [line for line in lines if told in line], (file, new, lines)
+            assert [line for line in lines if message in line], (file, new, lines)
 
 
 def test_a_comment_is_no_mistake() -> None:

@@ -33,8 +33,8 @@ def _of_extensions(_: str) -> dict[str, Any]:
 
 def faults(schema: str, document: Any) -> list[str]:
     rules = json.loads((SCHEMAS / schema).read_text())
-    found = jsonschema_rs.validator_for(rules, retriever=_of_extensions).iter_errors(document)
-    return [f"{'/'.join(map(str, fault.instance_path))}: {fault.message[:200]}" for fault in found]
+    errors = jsonschema_rs.validator_for(rules, retriever=_of_extensions).iter_errors(document)
+    return [f"{'/'.join(map(str, fault.instance_path))}: {fault.message[:200]}" for fault in errors]
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_the_hooks_exist_for_both_kinds_of_shell_and_do_the_same() -> None:
     for text in texts.values():
         assert set(re.findall(r"--[a-z]+(?:-[a-z]+)*", text)) >= {"--to", "--client-id", "--object-id", "--print"}
         assert set(re.findall(r"SERVICE_\w+|S(?:QL|ource)\w+", text.replace("SQL databases", ""))) - {"SQL"} <= outputs
-    told = [re.findall(r"^(?:Run the|  - |Commands of).*$", text, re.M) for text in texts.values()]
-    assert len(told[0]) == 4
-    assert told[0] == told[1]
+    steps = [re.findall(r"^(?:Run the|  - |Commands of).*$", text, re.M) for text in texts.values()]
+    assert len(steps[0]) == 4
+    assert steps[0] == steps[1]
     page = (ROOT / "docs/azure.md").read_text()
     assert "### From your own machine\n" in page
     assert "az lock delete --name backup" in page, "with its lock a server keeps the rule that admits somebody"
@@ -145,8 +145,8 @@ def test_the_hook_grants_and_where_it_reaches_no_server_prints_the_statements(
     outputs = {"SQL_SOURCE": "Server=x", **{f"SERVICE_BACKUP_IDENTITY_{part}": part for part in IDENTITY}}
     # It never ends with an error, or `azd up` would stop before it publishes the app.
     ran = subprocess.run(["sh", str(hook)], env={**os.environ, **outputs}, capture_output=True, text=True, check=True)
-    told = [line for line in ran.stdout.splitlines() if line.startswith("called: ")]
+    called = [line for line in ran.stdout.splitlines() if line.startswith("called: ")]
     granted = "called: -m backup grant --to NAME --client-id CLIENT_ID --object-id PRINCIPAL_ID"
-    assert told == [granted, f"{granted} --print"][:calls]
+    assert called == [granted, f"{granted} --print"][:calls]
     assert ("could not be granted" in ran.stdout) == (calls == 2)
     assert ("docs/security.md" in ran.stdout) == (works == "nothing")

@@ -46,10 +46,10 @@ Entry = dict[str, Any]
 
 def keys_of(text: str) -> list[Key]:
     """The keys of an entry of the recycle bin: one, or ranges of those that were inserted together."""
-    found = json.loads(text)
-    if isinstance(found[0], list):
-        return [(key,) for first, last in found for key in range(first, last + 1)]
-    return [tuple(found)]
+    parsed = json.loads(text)
+    if isinstance(parsed[0], list):
+        return [(key,) for first, last in parsed for key in range(first, last + 1)]
+    return [tuple(parsed)]
 
 
 def as_utc(text: str) -> datetime:
@@ -159,8 +159,8 @@ class Bench:
             patch.object(chunk, "_NARROW_ABOVE", 2),
             patch.object(mixing, "_NEIGHBOURS", 1),
         ]
-        for one in self._patches:
-            one.start()
+        for patched in self._patches:
+            patched.start()
         begun = _BEGUN.get(tuple(keys.columns.items()), {})
         for name, content in begun.items():
             (folder / name).write_bytes(content)
@@ -192,14 +192,14 @@ class Bench:
             _BEGUN[tuple(keys.columns.items())] = {path.name: path.read_bytes() for path in folder.glob("*.db")}
 
     def close(self) -> None:
-        for one in self._patches:
-            one.stop()
+        for patched in self._patches:
+            patched.stop()
         for file in self._files.values():
             file.close()
 
     def rows(self, side: Side) -> State:
-        found = (self.row(dict(row)) for row in self._files[side].execute("SELECT * FROM Customers"))
-        return {self.key_of(row): row for row in found}
+        rows = (self.row(dict(row)) for row in self._files[side].execute("SELECT * FROM Customers"))
+        return {self.key_of(row): row for row in rows}
 
     def row(self, record: Mapping[str, Any]) -> Row:
         """A record without what the backup adds, and without its NULLs."""
@@ -209,24 +209,24 @@ class Bench:
         return self.keys.fold(tuple(row[name] for name in self.keys.columns))
 
     def columns(self, side: Side) -> set[str]:
-        found = self._files[side].execute("SELECT name FROM pragma_table_info('Customers')")
-        return {row["name"] for row in found} - {"SyncedAt"}
+        columns = self._files[side].execute("SELECT name FROM pragma_table_info('Customers')")
+        return {row["name"] for row in columns} - {"SyncedAt"}
 
     def entries(self) -> dict[str, Entry]:
         """The recycle bin by entry and key, with the folded key as `Key` and the record as `Row`."""
         return {
-            f"{one['EntryId']} {key}": {**dict(one), "Key": self.keys.fold(key), "KeyHash": key_hash(key)}
-            | {"Row": one["Record"] and self.row(json.loads(one["Record"])), "RecycledAt": as_utc(one["RecycledAt"])}
-            for one in self._files["backup"].execute("SELECT * FROM RecycleBin")
-            for key in keys_of(one["RecordKey"])
+            f"{row['EntryId']} {key}": {**dict(row), "Key": self.keys.fold(key), "KeyHash": key_hash(key)}
+            | {"Row": row["Record"] and self.row(json.loads(row["Record"])), "RecycledAt": as_utc(row["RecycledAt"])}
+            for row in self._files["backup"].execute("SELECT * FROM RecycleBin")
+            for key in keys_of(row["RecordKey"])
         }
 
     def history(self) -> dict[str, Entry]:
         """SyncHistory by SyncId."""
         return {
-            one["SyncId"]: {**dict(one), "AddedColumns": json.loads(one["AddedColumns"] or "[]")}
-            | {"UndoneRuns": json.loads(one["UndoneRuns"] or "[]")}
-            for one in self._files["backup"].execute("SELECT * FROM SyncHistory ORDER BY StartedAt")
+            row["SyncId"]: {**dict(row), "AddedColumns": json.loads(row["AddedColumns"] or "[]")}
+            | {"UndoneRuns": json.loads(row["UndoneRuns"] or "[]")}
+            for row in self._files["backup"].execute("SELECT * FROM SyncHistory ORDER BY StartedAt")
         }
 
     def write(self, rows: Sequence[Row]) -> None:

@@ -71,9 +71,9 @@ class Chaos(Front):
             self._seen[signature] += 1
             drawn = random.Random(f"{self.seed} {signature} {self._seen[signature]}").random()
             fate = Fate.PASSED
-            for one, share in self.odds.items():
+            for candidate, share in self.odds.items():
                 if drawn < share:
-                    fate = one
+                    fate = candidate
                     break
                 drawn -= share
             self.fates[method, fate] += 1

@@ -47,7 +47,7 @@ def hold_after(method: str, wanted: Callable[[], str | None]) -> None:
     def hold(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
-        def told(self: Any, *arguments: Any, **options: Any) -> Any:
+        def telling(self: Any, *arguments: Any, **options: Any) -> Any:
             result = original(self, *arguments, **options)
             tell("called", method=method)
             if wanted() == method and not self.__dict__.setdefault("_was_held", False):
@@ -56,7 +56,7 @@ def hold_after(method: str, wanted: Callable[[], str | None]) -> None:
                 _release.wait(DEADLINE_SECONDS)
             return result
 
-        setattr(owner, name, told)
+        setattr(owner, name, telling)
 
     for owner, name in owners.items():
         hold(owner, name)

@@ -401,7 +401,7 @@ class Machine(RuleBasedStateMachine):
             assert (counts.inserted, counts.updated, counts.deleted) == (
                 *(len(plan.inserts), len(plan.updates), len(extra)),
             )
-            assert {self.keys.fold(key) for key, what in outcome.changes if what == LEFT_ALONE} == plan.newer
+            assert {self.keys.fold(key) for key, change in outcome.changes if change == LEFT_ALONE} == plan.newer
         writes = {} if options.dry_run or refused else {**plan.inserts, **plan.updates}
         gone = set() if options.dry_run or refused else extra
         source = self.bench.rows("source")
@@ -465,7 +465,7 @@ class Machine(RuleBasedStateMachine):
         self.purged_before = max(self.purged_before, self._kept_since())
         now, entries = (
             self.bench.clock.now,
-            sorted(self.bench.history().values(), key=lambda one: -int(one["RunNumber"])),
+            sorted(self.bench.history().values(), key=lambda entry: -int(entry["RunNumber"])),
         )
         begun = [as_utc(entry["StartedAt"]) for entry in entries[:NEWEST]]
         confirmed = max((at for at in begun if at < now - timedelta(hours=1)), default=now)

@@ -125,8 +125,8 @@ def copy_of(row: Row, before: Row, columns: Collection[str]) -> Row:
 def undo(backup: State, images: Iterable[Mapping[Key, Row | None]]) -> tuple[State, set[Key]]:
     """The backup with the images of some runs put back, newest run first; and the keys that this touches."""
     after, touched = dict(backup), set()
-    for one in images:
-        for key, image in one.items():
+    for run_images in images:
+        for key, image in run_images.items():
             if image is not None:
                 after[key] = image
                 touched.add(key)

@@ -217,35 +217,35 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Seen:
+class BackupState:
     """A backup: its records by key without what the backup adds, the bin's entries, and the runs, oldest first."""
 
     contents: Contents
     bin: list[Kept]
     runs: list[dict[str, Any]]
 
-    def since(self, earlier: Seen) -> Seen:
+    def since(self, earlier: BackupState) -> BackupState:
         """This backup with only the runs that `earlier` does not have, and with their entries."""
         past = {run["SyncId"] for run in earlier.runs}
-        return Seen(
+        return BackupState(
             self.contents,
             [entry for entry in self.bin if entry.sync_id not in past],
             [run for run in self.runs if run["SyncId"] not in past],
         )
 
 
-def look(backup: Sql | Cosmos) -> Seen:
+def look(backup: Sql | Cosmos) -> BackupState:
     """Reads what is in the backup now."""
     if isinstance(backup, Sql):
         table = replace(backup, table=f"{backup.table.rpartition('.')[0]}.RecycleBin".lstrip("."))
         entries = table._run(sa.select(sa.text("*")).select_from(table._named()))
-        return Seen(backup.contents(), list(map(_kept, entries)), backup.history())
+        return BackupState(backup.contents(), list(map(_kept, entries)), backup.history())
     with _database(backup) as database:  # one client for all three: to open a client costs more than to read
 
         def all_of(container: str) -> list[dict[str, Any]]:
             return list(database.get_container_client(container).read_all_items())
 
-        return Seen(
+        return BackupState(
             {
                 document["id"]: {name: value for name, value in document.items() if not name.startswith("_")}
                 for document in all_of(backup.container)

@@ -92,7 +92,7 @@ def check_counts(runs: list[Run], *, inserted: int, updated: int, deleted: int, 
     )
     if len(runs) == 1:
         assert (*together[:3], first.skipped) == (inserted, updated, deleted, skipped)
-    assert all(one <= most for one, most in zip(together, (inserted, updated, deleted), strict=False))
+    assert all(counted <= most for counted, most in zip(together, (inserted, updated, deleted), strict=False))
     assert last.inserted + last.updated + last.skipped == inserted + updated + skipped
 
 
@@ -108,8 +108,8 @@ def check_history(backup: Cosmos, runs: list[Run]) -> None:
         else:
             assert (run.status, run.counts.seen) == (Status.FAILED, 0)
         if run.status is Status.COMPLETED:
-            told = tuple(entries[run.sync_id][name] for name in names)
-            assert told == (run.counts.inserted, run.counts.updated, run.counts.deleted, run.counts.skipped)
+            counts = tuple(entries[run.sync_id][name] for name in names)
+            assert counts == (run.counts.inserted, run.counts.updated, run.counts.deleted, run.counts.skipped)
 
 
 def check_recycle_bin(backup: Cosmos, overwritten: Contents) -> None:
@@ -119,8 +119,8 @@ def check_recycle_bin(backup: Cosmos, overwritten: Contents) -> None:
     """
     with cosmos_client(backup.account) as client:
         images = list(client.get_database_client(backup.database).get_container_client(BIN).read_all_items())
-    told = [(image["syncId"], image["recordKey"]) for image in images]
-    assert len(told) == len(set(told)), "an image is in the bin twice"
+    run_keys = [(image["syncId"], image["recordKey"]) for image in images]
+    assert len(run_keys) == len(set(run_keys)), "an image is in the bin twice"
     values = {_without_mark(image["record"]) for image in images if image["record"] is not None}
     missing = [name for name, copy in overwritten.items() if json.dumps(copy, sort_keys=True) not in values]
     assert missing == [], "overwritten values are not in the bin"
@@ -164,8 +164,8 @@ def test_without_faults_the_proxy_passes_everything_unchanged(orders: Service, s
     with Chaos(getattr(orders, side).account, {}, SEED).running() as chaos:
         [run] = complete(orders, chaos, side)
         check_counts([run], inserted=ORDERS, updated=0, deleted=0, skipped=0)
-        seen = replace(getattr(orders, side), account=chaos.account).contents()
-    assert seen == getattr(orders, side).contents()
+        through_proxy = replace(getattr(orders, side), account=chaos.account).contents()
+    assert through_proxy == getattr(orders, side).contents()
     assert orders.is_mirrored()
     assert {fate for _, fate in chaos.fates} == {Fate.PASSED}
 
@@ -191,7 +191,7 @@ def test_the_same_seed_draws_the_same_fates_whatever_the_order_of_requests() -> 
 
     def drawn(chosen: list[tuple[str, str, bytes]]) -> list[tuple[Fate, str]]:
         chaos = Chaos("", HALF_THROTTLED, SEED)
-        return sorted((chaos.fate_of(*one), one[2].decode()) for one in chosen)
+        return sorted((chaos.fate_of(*request), request[2].decode()) for request in chosen)
 
     assert drawn(requests) == drawn(requests[::-1])
     assert {fate for fate, _ in drawn(requests)} == set(Fate)

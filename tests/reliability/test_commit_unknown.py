@@ -60,7 +60,7 @@ def check_run(scene: Scene, run: Callable[[Scene], Run]) -> None:
     assert end.contents == after
     check_bin(end.bin, before.contents, after)
     assert len(end.bin) == sum(whole[:3]), "not exactly one image of each change"
-    assert [one["SyncId"] for one in end.runs] == [ended.sync_id]
+    assert [entry["SyncId"] for entry in end.runs] == [ended.sync_id]
     assert counts_of(end.runs[0]) == whole
     assert end.runs[0]["Status"] == "Completed"
     scene.settle()
@@ -160,8 +160,8 @@ def test_any_commit_of_an_undo_may_be_told_as_failed(
             assert sqlite.service.backup.contents() == before
             took = outcome.run.counts
             assert (took.inserted, took.updated, took.deleted) == (counts.deleted, counts.updated, counts.inserted)
-            images = [one for one in look(sqlite.service.backup).bin if one.sync_id == outcome.run.sync_id]
-            assert len(images) == len({one.key for one in images}) == took.processed
+            images = [image for image in look(sqlite.service.backup).bin if image.sync_id == outcome.run.sync_id]
+            assert len(images) == len({image.key for image in images}) == took.processed
 
 
 # --- PostgreSQL: the connection breaks between the commit and its answer ----------------------------------------------
@@ -209,15 +209,15 @@ def test_the_connection_may_break_after_any_commit(postgresql: Scene, subtests: 
 @contextmanager
 def commits_that_write(proxy: DeafProxy) -> Iterator[list[int]]:
     """Which of the proxy's commits from here on have anything to commit."""
-    found: list[int] = []
+    numbers: list[int] = []
 
     def note(cx: sa.Connection) -> None:
         if cx.info.pop("wrote", False) and cx.engine.url.port == proxy.port:
-            found.append(proxy.commits + 1)
+            numbers.append(proxy.commits + 1)
 
     sa.event.listen(sa.Engine, "after_cursor_execute", note_write)
     sa.event.listen(sa.Engine, "commit", note)
-    yield found
+    yield numbers
     sa.event.remove(sa.Engine, "commit", note)
     sa.event.remove(sa.Engine, "after_cursor_execute", note_write)
 
@@ -273,9 +273,9 @@ class DeafTransport:
 
 @pytest.fixture
 def transport(monkeypatch: pytest.MonkeyPatch) -> DeafTransport:
-    found = DeafTransport()
-    monkeypatch.setattr(RequestsTransport, "send", lambda own, request, **options: found.send(own, request, **options))
-    return found
+    made = DeafTransport()
+    monkeypatch.setattr(RequestsTransport, "send", lambda own, request, **options: made.send(own, request, **options))
+    return made
 
 
 def losing(transport: DeafTransport, is_lost: Callable[[int, bool], bool]) -> Callable[[Scene], Run]:

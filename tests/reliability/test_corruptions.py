@@ -77,7 +77,11 @@ def contents(outcome: Outcome) -> Differences:
     """Records that differ in their content alone, each with the columns in which it does."""
     assert outcome.error is None, outcome.error
     assert outcome.report is not None
-    return {(one.key[-1], one.names) for one in outcome.report.differences if one.kind is DifferenceKind.CONTENT}
+    return {
+        (difference.key[-1], difference.names)
+        for difference in outcome.report.differences
+        if difference.kind is DifferenceKind.CONTENT
+    }
 
 
 # SQL
@@ -98,8 +102,8 @@ class Table:
     def fill(self, source: Sql, rows: int) -> None:
         chance = random.Random(SEED)
         keys = range(FIRST_STILL, FIRST_STILL + rows)
-        found = [{"Id": n, "Version": 1} | {c: self.value(c, n, chance) for c in self.damages} for n in keys]
-        run_many(source, sa.insert(named(source, ["Id", "Version", *self.damages])), found)
+        records = [{"Id": n, "Version": 1} | {c: self.value(c, n, chance) for c in self.damages} for n in keys]
+        run_many(source, sa.insert(named(source, ["Id", "Version", *self.damages])), records)
 
     def corrupt(self, backup: Sql, places: Sequence[tuple[int, str]], chance: random.Random) -> list[Any]:
         """Damages these values and returns what they were."""
@@ -248,10 +252,10 @@ def sql_mirror(service: Service, table: Table, rows: int) -> Mirrored:
         path_of(service.source).touch()
     table.create(service.source)
     table.fill(service.source, rows)
-    found = Mirrored(service, {})
-    found.registry.get("customer").initialize()
-    found.sync()
-    return found
+    mirrored = Mirrored(service, {})
+    mirrored.registry.get("customer").initialize()
+    mirrored.sync()
+    return mirrored
 
 
 def path_of(side: Sql | Cosmos) -> Path:
@@ -288,7 +292,11 @@ def test_each_of_many_corruptions_is_named_and_nothing_else_while_writers_work(o
                 outcome = on_sqlite.verify()
                 assert contents(outcome) == as_differences(some)
                 assert outcome.report is not None
-                others = {one.key[0] for one in outcome.report.differences if one.kind is not DifferenceKind.CONTENT}
+                others = {
+                    difference.key[0]
+                    for difference in outcome.report.differences
+                    if difference.kind is not DifferenceKind.CONTENT
+                }
                 assert all(key < FIRST_STILL for key in others), others
                 on_sqlite.sync()
             SQLITE.put(backup, some, were)
@@ -322,16 +330,16 @@ def test_of_more_than_a_thousand_differences_a_thousand_are_named_and_all_are_co
     assert outcome.run.verified is False
 
 
-@pytest.mark.parametrize(("depth", "seen"), [(Depth(), 0), (Depth(sample=ROWS), 50), (FULL, 50)])
+@pytest.mark.parametrize(("depth", "corruptions_seen"), [(Depth(), 0), (Depth(sample=ROWS), 50), (FULL, 50)])
 def test_a_comparison_of_versions_alone_sees_no_corruption_and_a_sample_of_all_sees_each(
-    on_sqlite: Mirrored, depth: Depth, seen: int
+    on_sqlite: Mirrored, depth: Depth, corruptions_seen: int
 ) -> None:
     chance = random.Random(SEED)
     planted = drawn(SQLITE, ROWS, 50, chance)
     SQLITE.corrupt(backup_of(on_sqlite), planted, chance)
     outcome = on_sqlite.verify(depth)
-    assert contents(outcome) == (as_differences(planted) if seen else set())
-    assert outcome.run.verified is not bool(seen)
+    assert contents(outcome) == (as_differences(planted) if corruptions_seen else set())
+    assert outcome.run.verified is not bool(corruptions_seen)
 
 
 def test_the_command_line_names_a_corruption_and_ends_with_1(on_sqlite: Mirrored, tmp_path: Path) -> None:
@@ -360,11 +368,11 @@ def on_cosmos(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> 
         Chaos(cosmos_server_backup, CALM, SEED).running() as second,
     ):
         place = places.with_orders_on_cosmos(tmp_path, first.account, second.account)
-        found = Mirrored(place.order, {})
+        mirrored = Mirrored(place.order, {})
         make_documents(place.order, DOCUMENTS)
-        found.registry.get("order").initialize()
-        found.sync()
-        yield found
+        mirrored.registry.get("order").initialize()
+        mirrored.sync()
+        yield mirrored
 
 
 @contextmanager
@@ -384,8 +392,8 @@ def make_documents(service: Service, many: int) -> None:
 def test_each_corruption_on_cosmos_is_named_and_nothing_else(on_cosmos: Mirrored) -> None:
     chance, planted = random.Random(SEED), set()
     with container(on_cosmos.service.backup) as documents:
-        found = sorted(documents.read_all_items(), key=lambda one: str(one["id"]))
-        for document in chance.sample(found, DAMAGED):
+        copies = sorted(documents.read_all_items(), key=lambda document: str(document["id"]))
+        for document in chance.sample(copies, DAMAGED):
             other, name = damage.another_document(dict(document), chance)
             documents.upsert_item(other)
             planted.add((document["id"], (name,)))
@@ -408,7 +416,7 @@ def containers_of(mirrored: Mirrored) -> set[str]:
     backup = mirrored.service.backup
     assert isinstance(backup, Cosmos)
     with cosmos_client(backup.account, enable_endpoint_discovery=False) as client:
-        return {one["id"] for one in client.get_database_client(backup.database).list_containers()}
+        return {properties["id"] for properties in client.get_database_client(backup.database).list_containers()}
 
 
 @pytest.fixture(

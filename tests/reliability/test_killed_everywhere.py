@@ -11,7 +11,7 @@ from tests.emulators.servers import lent_database
 from tests.reliability import scenes
 from tests.reliability.effort import rounds
 from tests.reliability.mortal import Mortal, Point, one_of_each, points_of
-from tests.reliability.scenes import Scene, Seen, check_bin, counts_of, difference, is_whole, look
+from tests.reliability.scenes import BackupState, Scene, check_bin, counts_of, difference, is_whole, look
 from tests.scenarios.places import Contents, Sql
 
 pytestmark = pytest.mark.timeout(rounds(300, 3600))
@@ -87,7 +87,7 @@ def chosen(trace: Sequence[str], kind: str, then: str) -> list[Point]:
     def quick(step: str, when: float) -> Point:
         return Point(step, round(1 + when * (trace.count(step) - 1)))
 
-    few = [quick(*one) for one in QUICK[kind].items()]
+    few = [quick(*item) for item in QUICK[kind].items()]
     return rounds(few if then == "sync" else few[::3], points_of(trace))
 
 
@@ -146,7 +146,7 @@ def check_killed_sync(
     check_bin(end.bin, before.contents, after)
     check_nothing_lost(end, before.contents)
     if transactional:
-        keys = [one.key for one in end.bin]
+        keys = [image.key for image in end.bin]
         assert len(keys) == len(set(keys)) == sum(whole[:3]), "not exactly one image of each change"
     check_history(end.runs, ended, stood, whole)
     scene.settle()
@@ -167,9 +167,9 @@ def check_history(
     assert total[:3] == list(whole[:3]), "a change is counted twice, or not at all"
 
 
-def check_nothing_lost(now: Seen, before: Contents) -> None:
+def check_nothing_lost(now: BackupState, before: Contents) -> None:
     """Each value that was in the backup still is, or is in the bin; `check_bin` has seen that it is whole there."""
-    binned = {one.key for one in now.bin if one.record is not None}
+    binned = {image.key for image in now.bin if image.record is not None}
     lost = [key for key, value in before.items() if now.contents.get(key) != value and key not in binned]
     assert not lost, f"neither in the backup nor in the bin: {lost}"
 
@@ -187,8 +187,8 @@ STANDS: dict[str, list[list[str]]] = {
 def phase_of(trace: Sequence[str], point: Point) -> str:
     """Where in its life a run is at that point: before, inside, between or after the two savings of its entry."""
     points = points_of(trace)
-    begun = [i for i, one in enumerate(points) if one.step == "before history.save"]
-    saved = [i for i, one in enumerate(points) if one.step == "after history.save"]
+    begun = [i for i, reached in enumerate(points) if reached.step == "before history.save"]
+    saved = [i for i, reached in enumerate(points) if reached.step == "after history.save"]
     at = points.index(point)
     if at >= saved[-1]:
         return "ended"
@@ -305,7 +305,7 @@ def check_killed_and_repeated(
             assert (ended["status"], ended["error"]) == ("Completed", None)
             check()
             end = look(scene.service.backup).since(before)
-            owners = [(one.sync_id, one.key) for one in end.bin]
+            owners = [(image.sync_id, image.key) for image in end.bin]
             assert len(owners) == len(set(owners))
             assert [run["Status"] for run in end.runs] in (
                 ["Completed"],

@@ -85,20 +85,20 @@ def test_a_limited_run_makes_the_first_changes_and_the_last_of_several_proves_th
             max(0, remaining - limit),
         )
         outcome = synced(scene, limit=limit)
-        seen = look(scene.service.backup)
+        state = look(scene.service.backup)
         assert outcome.error is None
-        assert seen.contents == expected
+        assert state.contents == expected
         assert outcome.run.counts.processed == min(limit, remaining)
         remaining -= outcome.run.counts.processed
         assert outcome.run.counts.remaining == remaining
-        entry = seen.runs[-1]
+        entry = state.runs[-1]
         assert (entry["ChangeLimit"], entry["RemainingCount"] or 0) == (limit, remaining)
         assert (bool(entry["Verified"]), entry["SourceCount"] is None) == (not remaining, bool(remaining))
         assert any("remain" in note for note in outcome.run.notes) == bool(remaining)
         check_bin(
-            seen.since(replace(before, contents=contents)).bin[-outcome.run.counts.processed :], contents, expected
+            state.since(replace(before, contents=contents)).bin[-outcome.run.counts.processed :], contents, expected
         )
-        contents, before = seen.contents, seen
+        contents, before = state.contents, state
     assert contents == source
     assert synced(scene).run.counts.processed == 0
 

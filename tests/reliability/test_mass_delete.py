@@ -323,8 +323,8 @@ def test_a_dry_run_that_is_allowed_names_the_deletes_and_makes_none(customers: S
     before = tables(customers)
     status, answer = sync(customers, Options(dry_run=True, allow_mass_delete=True))
     assert (status, answer["DeletedCount"]) == (200, 50)
-    assert {tuple(one["Key"]) for one in answer["Changes"]} == {(n,) for n in range(1, 51)}
-    assert {one["Change"] for one in answer["Changes"]} == {"Deleted"}
+    assert {tuple(change["Key"]) for change in answer["Changes"]} == {(n,) for n in range(1, 51)}
+    assert {change["Change"] for change in answer["Changes"]} == {"Deleted"}
     assert tables(customers) == before
 
 

@@ -60,8 +60,8 @@ class Crew:
         begun: dict[str, dict[int, float]] = defaultdict(dict)
         runs: dict[str, list[tuple[float, float | None, int]]] = defaultdict(list)
         for line in self._ledger.read_text().splitlines():
-            what, service, pid, at = line.split()
-            if what == "begin":
+            event, service, pid, at = line.split()
+            if event == "begin":
                 begun[service][int(pid)] = float(at)
             else:
                 runs[service].append((begun[service].pop(int(pid)), float(at), int(pid)))

@@ -38,15 +38,15 @@ SLACK_SECONDS = 15
 class Contender:
     """One process of contender.py; what it tells arrives in a queue that it may share with others."""
 
-    def __init__(self, folder: Path, told: queue.Queue[tuple[Contender, dict[str, Any]]]) -> None:
-        self.told = told
+    def __init__(self, folder: Path, reports: queue.Queue[tuple[Contender, dict[str, Any]]]) -> None:
+        self.reports = reports
         self.process = start(folder, {}, "-m", "tests.reliability.contender", stdin=subprocess.PIPE, stderr=None)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         for line in self.process.stdout or ():
-            self.told.put((self, json.loads(line)))
+            self.reports.put((self, json.loads(line)))
 
     def do(self, command: str, **fields: Any) -> None:
         assert self.process.stdin
@@ -75,7 +75,7 @@ class Contender:
     def next(self, *events: str) -> dict[str, Any]:
         """The next of these events of this process, which must share its queue with no other; others are dropped."""
         while True:
-            _, happened = self.told.get(timeout=DEADLINE_SECONDS)
+            _, happened = self.reports.get(timeout=DEADLINE_SECONDS)
             if happened["event"] in events:
                 return happened
 
@@ -95,8 +95,8 @@ class Contender:
 
 
 @contextmanager
-def contender_in(folder: Path, told: queue.Queue[Any] | None = None) -> Iterator[Contender]:
-    contender = Contender(folder, queue.Queue() if told is None else told)
+def contender_in(folder: Path, reports: queue.Queue[Any] | None = None) -> Iterator[Contender]:
+    contender = Contender(folder, queue.Queue() if reports is None else reports)
     try:
         yield contender
     finally:
@@ -113,10 +113,10 @@ def new_contender(tmp_path: Path) -> Iterator[Callable[[], Contender]]:
 @pytest.fixture(scope="module")
 def contenders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Contender]]:
     """Processes that share one queue."""
-    told: queue.Queue[Any] = queue.Queue()
+    reports: queue.Queue[Any] = queue.Queue()
     folder = tmp_path_factory.mktemp("contenders")
     with ExitStack() as stack:
-        yield [stack.enter_context(contender_in(folder, told)) for _ in range(PROCESSES)]
+        yield [stack.enter_context(contender_in(folder, reports)) for _ in range(PROCESSES)]
 
 
 @pytest.fixture(params=["file", "lease"])
@@ -156,15 +156,15 @@ def first_answer_but_refused(settings: dict[str, str], service: str, seconds: fl
 def test_of_fifty_triggers_at_one_moment_one_runs_and_the_others_are_409(
     contenders: list[Contender], settings: dict[str, str], sqlite_place: Place
 ) -> None:
-    told = contenders[0].told
+    reports = contenders[0].reports
 
     def take(number: int, *events: str) -> list[tuple[Contender, dict[str, Any]]]:
-        found: list[tuple[Contender, dict[str, Any]]] = []
-        while len(found) < number:
-            contender, happened = told.get(timeout=DEADLINE_SECONDS)
+        taken: list[tuple[Contender, dict[str, Any]]] = []
+        while len(taken) < number:
+            contender, happened = reports.get(timeout=DEADLINE_SECONDS)
             if happened["event"] in events:
-                found.append((contender, happened))
-        return found
+                taken.append((contender, happened))
+        return taken
 
     for _ in range(times := rounds(1, 20)):
         for contender in contenders:

@@ -74,12 +74,12 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Written]
         case _:
             servers = [request.getfixturevalue(name) for name in ("cosmos_server", "cosmos_server_backup")]
             made = on_cosmos(tmp_path, *servers)
-    with made as found:
-        found.writers.fill()
-        registry = Registry(load_settings(found.service.settings))
-        registry.get(found.service.name).initialize()
-        found.sync()
-        yield found
+    with made as opened:
+        opened.writers.fill()
+        registry = Registry(load_settings(opened.service.settings))
+        registry.get(opened.service.name).initialize()
+        opened.sync()
+        yield opened
 
 
 @contextmanager

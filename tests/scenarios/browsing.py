@@ -82,10 +82,10 @@ class Tab:
         """What axe calls serious or critical in what is shown now."""
         if not self.page.evaluate("() => 'axe' in window"):
             self.page.evaluate(f"{_axe()};0")
-        found: Mapping[str, Any] = self.page.evaluate("async () => await axe.run({resultTypes: ['violations']})")
+        report: Mapping[str, Any] = self.page.evaluate("async () => await axe.run({resultTypes: ['violations']})")
         return [
             f"{fault['id']}: {json.dumps([node['html'] for node in fault['nodes'][:3]])}"
-            for fault in found["violations"]
+            for fault in report["violations"]
             if fault["impact"] in ("serious", "critical")
         ]
 

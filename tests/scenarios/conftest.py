@@ -52,5 +52,5 @@ def cosmos_place(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) 
 @pytest.fixture(params=["sqlite_place", "cosmos_place", "postgres_place"])
 def place(request: pytest.FixtureRequest) -> Place:
     """Each of the places in turn."""
-    found: Place = request.getfixturevalue(request.param)
-    return found
+    chosen: Place = request.getfixturevalue(request.param)
+    return chosen

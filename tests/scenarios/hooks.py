@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 
-class Got(NamedTuple):
+class HookRequest(NamedTuple):
     """A request that came."""
 
     path: str
@@ -26,7 +26,7 @@ class Hook:
     """The server's side: `status` is what it answers; while `answers` is not set it answers nothing."""
 
     def __init__(self) -> None:
-        self.got: list[Got] = []
+        self.requests: list[HookRequest] = []
         self.status: int | Callable[[Any], int] = 204
         self.location: str | None = None
         self.answers = threading.Event()
@@ -34,15 +34,17 @@ class Hook:
         self.came = threading.Condition()
         self.url = ""
 
-    def wait_for(self, number: int) -> list[Got]:
+    def wait_for(self, number: int) -> list[HookRequest]:
         """The requests, once so many came."""
         with self.came:
-            assert self.came.wait_for(lambda: len(self.got) >= number, 20), f"{len(self.got)} of {number} came"
-        return self.got
+            assert self.came.wait_for(lambda: len(self.requests) >= number, 20), (
+                f"{len(self.requests)} of {number} came"
+            )
+        return self.requests
 
     @property
     def events(self) -> list[Any]:
-        return [got.event for got in self.got]
+        return [request.event for request in self.requests]
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def hook() -> Iterator[Hook]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             with made.came:
-                made.got.append(Got(self.path, dict(self.headers), body))
+                made.requests.append(HookRequest(self.path, dict(self.headers), body))
                 made.came.notify_all()
             made.answers.wait(20)
             status = made.status if isinstance(made.status, int) else made.status(json.loads(body))

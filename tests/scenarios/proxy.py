@@ -54,8 +54,8 @@ class Proxy:
                     client.close()
                     server.close()
                     continue
-                for one, other, counted in ((client, server, self.of_client), (server, client, not self.of_client)):
-                    threading.Thread(target=self._pass_on, args=(one, other, counted), daemon=True).start()
+                for reader, writer, counted in ((client, server, self.of_client), (server, client, not self.of_client)):
+                    threading.Thread(target=self._pass_on, args=(reader, writer, counted), daemon=True).start()
 
     def _pass_on(self, reader: socket.socket, writer: socket.socket, counted: bool) -> None:
         with contextlib.suppress(OSError):  # the other direction was cut

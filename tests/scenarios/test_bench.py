@@ -28,14 +28,14 @@ def run(folder: Path, *options: str) -> dict[str, object]:
 
 def test_workloads_are_measured_and_leave_the_backup_equal(tmp_path: Path) -> None:
     chosen = [f"--contender={name}" for name in CONTENDERS] + [f"--workload={name}" for name in CHOSEN]
-    told = run(tmp_path, *chosen)
-    lines = {(line["workload"], line["contender"], line["part"]): line for line in told["lines"]}  # type: ignore[attr-defined]
+    report = run(tmp_path, *chosen)
+    lines = {(line["workload"], line["contender"], line["part"]): line for line in report["lines"]}  # type: ignore[attr-defined]
     assert {key: line["wrong"] or line["cannot"] for key, line in lines.items()} == dict.fromkeys(lines)
     assert {workload for workload, contender, _ in lines if contender == "ours"} == set(CHOSEN)
     ours = lines["spread", "ours", ""]
     assert len(ours["seconds"]) == 1
     assert min(ours["seconds"][0], ours["peak_bytes"], ours["source"]["statements"], ours["source"]["bytes"]) > 0
-    figures = {figure["name"]: figure for figure in told["figures"]}  # type: ignore[attr-defined]
+    figures = {figure["name"]: figure for figure in report["figures"]}  # type: ignore[attr-defined]
     assert {tuple(figure) for figure in figures.values()} == {("name", "measured", "target", "at_least", "reached")}
     assert "first copy: rate / rate of bulk insert alone" in figures
 

@@ -29,9 +29,10 @@ def test_values_rewritten_with_their_column_are_copied_or_found(postgres_place: 
     service.source.run('ALTER TABLE {table} DROP "Email", ADD "Email" varchar(9) DEFAULT \'anew\'')
     assert run("sync", "customer")["Success"]
     for depth in ("--full", "--sample=100"):
-        found = run("verify", "customer", depth)
-        assert (found["Verified"], found["Content"]) == (False, 100)
-        assert {name for one in found["Differences"] for name in one["Names"]} == {"Name", "City", "Email"}
+        verified = run("verify", "customer", depth)
+        assert (verified["Verified"], verified["Content"]) == (False, 100)
+        names = {name for difference in verified["Differences"] for name in difference["Names"]}
+        assert names == {"Name", "City", "Email"}
 
 
 def test_a_restore_from_before_a_column_says_that_it_is_emptied(sqlite_place: Place, tmp_path: Path) -> None:

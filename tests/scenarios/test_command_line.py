@@ -71,7 +71,7 @@ def test_an_error_is_json_on_standard_output_and_exit_code_1(tmp_path: Path, arg
 def test_json_of_a_sync_is_what_http_answers(sqlite_place: Place, tmp_path: Path) -> None:
     answer = cli(tmp_path, sqlite_place.settings, "sync", "--json").json
     assert answer.keys() == {"Success", "Message", "Results", "Timestamp"}
-    assert [one.keys() for one in answer["Results"]] == [RESULT_FIELDS, RESULT_FIELDS]
+    assert [result.keys() for result in answer["Results"]] == [RESULT_FIELDS, RESULT_FIELDS]
 
 
 def test_the_counts_of_a_sync_are_a_table_without_json(sqlite_place: Place, tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_history_shows_the_latest_runs_of_each_service_newest_first(sqlite_place
     shown = cli(tmp_path, sqlite_place.settings, "history", "--limit", "2", "--json").json["Results"]
     recorded = [entry for service in sqlite_place.services for entry in service.backup.history()[-2:]]
     recorded.sort(key=lambda entry: entry["StartedAt"], reverse=True)
-    assert [one["SyncId"] for one in shown] == [entry["SyncId"] for entry in recorded]
+    assert [entry["SyncId"] for entry in shown] == [entry["SyncId"] for entry in recorded]
 
 
 def test_history_before_the_first_initialize_says_what_to_run(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_verify_of_all_services_answers_each_and_fails_when_one_differs(sqlite_p
     sqlite_place.order.backup.run("DELETE FROM {table} WHERE Id = 'order-0001'")
     ended = cli(tmp_path, sqlite_place.settings, "verify", "all", "--json")
     assert (ended.code, ended.json["Verified"]) == (1, False)
-    told = [(one["ServiceName"], one["Verified"], one["Missing"]) for one in ended.json["Results"]]
-    assert told == [("customer", True, 0), ("order", False, 1)]
+    results = [(result["ServiceName"], result["Verified"], result["Missing"]) for result in ended.json["Results"]]
+    assert results == [("customer", True, 0), ("order", False, 1)]
 
 
 def test_sample_fills_empty_sources(tmp_path: Path) -> None:

@@ -136,8 +136,8 @@ class Calls(Observer):
 def moments(outcomes: list[Outcome]) -> dict[str, bool]:
     """Whether each table was read as of the set's moment. Every one that was not says why."""
     for outcome in outcomes:
-        said = [note for note in outcome.run.notes if note.startswith(NOT_ONE_MOMENT)]
-        assert bool(said) != (outcome.run.read_as_of is not None), outcome
+        excuses = [note for note in outcome.run.notes if note.startswith(NOT_ONE_MOMENT)]
+        assert bool(excuses) != (outcome.run.read_as_of is not None), outcome
     names = [outcome.run.service.rpartition(".")[2].rpartition("/")[2] for outcome in outcomes]
     return {name: outcome.run.read_as_of is not None for name, outcome in zip(names, outcomes, strict=True)}
 
@@ -222,7 +222,7 @@ def test_what_is_not_a_sync_of_the_whole_set_says_so(file_shop: Shop, tmp_path: 
 
 
 def test_a_job_of_the_set_is_one_moment_if_it_ends_within_one_slice(file_shop: Shop, tmp_path: Path) -> None:
-    for folder, small, said in (
+    for folder, small, note in (
         ("whole", {}, "Its tables were read as of one moment: "),
         (
             "parts",
@@ -236,7 +236,7 @@ def test_a_job_of_the_set_is_one_moment_if_it_ends_within_one_slice(file_shop: S
         assert (job.state, len(slices) > 1) == (State.SUCCEEDED, bool(small))
         run = desk.runs.get(job.sync_id or "")
         assert run is not None
-        assert run["notes"][-1].startswith(said)
+        assert run["notes"][-1].startswith(note)
         assert ("readAsOf" in run) != bool(small)
     entries = [
         file_shop.registry(CONSISTENT).get(file_shop.name(name)).past.history(1)[0] for name in ("Purse", "Safe")
@@ -363,7 +363,7 @@ def test_nobody_can_empty_a_table_that_a_snapshot_would_then_show_as_empty(serve
     assert shop.column(COINS) == [200]
 
 
-def test_what_cannot_be_held_fails_alone_and_the_plan_says_so(server_shop: Shop) -> None:
+def test_a_table_that_no_snapshot_can_read_fails_alone_and_the_plan_says_so(server_shop: Shop) -> None:
     role = f"reader_{uuid4().hex}"
     server_shop.run('CREATE MATERIALIZED VIEW "Sums" AS SELECT 1 AS "Id", count(*) AS "Number" FROM "Purse"')
     server_shop.run('CREATE VIEW "Rich" AS SELECT * FROM "Safe"; CREATE TABLE "Denied" ("Id" INTEGER PRIMARY KEY)')

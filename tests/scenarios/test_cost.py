@@ -35,14 +35,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """Customers in six chunks, and a backup equal to them. They are compared by chunks, unless the test says
     otherwise."""
     monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda *_: False)
-    found = on_sqlite(tmp_path)
+    made = on_sqlite(tmp_path)
     with closing(sqlite3.connect(tmp_path / "customers.db")) as file, file:
         file.execute("CREATE TABLE Customers (Id INTEGER PRIMARY KEY, Name TEXT, Version INTEGER NOT NULL)")
         file.executemany("INSERT INTO Customers VALUES (?, 'Somebody', 1)", ((n,) for n in range(1, ROWS + 1)))
-    customer = registry(found).get("customer")
+    customer = registry(made).get("customer")
     customer.initialize()
     assert customer.sync(Trigger.CLI).run.counts == Counts(inserted=ROWS)
-    return found
+    return made
 
 
 def registry(place: Place, **more: str) -> Registry:
@@ -62,28 +62,28 @@ def registry(place: Place, **more: str) -> Registry:
 def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Counts the source's statements by what they are for, and the `stamps` of chunks and `records` that are read
     there."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     once, read, stamp_rows = SqlAccess.once, SqlStore.read, SqlStore.stamp_rows
     of_buckets = SqlBuckets.stamp_rows
 
     def counted(access: SqlAccess, operation: str, **how: Any) -> Any:
         if access.label.startswith("source"):
-            found[operation] += 1
+            counts[operation] += 1
         return once(access, operation, **how)
 
     def counted_read(store: SqlStore, *where: Any) -> Iterator[Any]:
         for records in read(store, *where):
-            found["records"] += len(records) if store.place.label.startswith("source") else 0
+            counts["records"] += len(records) if store.place.label.startswith("source") else 0
             yield records
 
     def counted_stamps(store: SqlStore, *where: Any) -> set[Any]:
         rows = stamp_rows(store, *where)
-        found["stamps"] += len(rows) if store.place.label.startswith("source") else 0
+        counts["stamps"] += len(rows) if store.place.label.startswith("source") else 0
         return rows
 
     def counted_stamps_of_buckets(buckets: SqlBuckets, *where: Any) -> set[Any]:
         rows = of_buckets(buckets, *where)
-        found["stamps"] += len(rows) if buckets._access.label.startswith("source") else 0
+        counts["stamps"] += len(rows) if buckets._access.label.startswith("source") else 0
         return rows
 
     with monkeypatch.context() as patches:
@@ -91,7 +91,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         patches.setattr(SqlBuckets, "stamp_rows", counted_stamps_of_buckets)
         patches.setattr(SqlAccess, "once", counted)
         patches.setattr(SqlStore, "read", counted_read)
-        yield found
+        yield counts
 
 
 def change(place: Place, statement: str) -> None:

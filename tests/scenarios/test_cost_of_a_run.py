@@ -98,22 +98,22 @@ class Log:
     def sessions(self) -> list[list[int]]:
         """The sessions of each database, but for the one that asks."""
         query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        found = []
+        pids = []
         for engine in self._engines:
             with engine.connect() as cx:
-                found.append(sorted(cx.scalars(sa.text(query))))
-        return found
+                pids.append(sorted(cx.scalars(sa.text(query))))
+        return pids
 
     @contextmanager
     def statements(self) -> Iterator[list[str]]:
         """A list that has, behind the block, the first word of each statement of the sessions of before it."""
         pids = {str(pid) for of_database in self.sessions() for pid in of_database}
         before = self._file.stat().st_size
-        found: list[str] = []
-        yield found
+        first_words: list[str] = []
+        yield first_words
         text = self._file.read_bytes()[before:].decode()
         logged = re.findall(r"\[(\d+)\] LOG:  (?:statement|execute .*?):\s+(\w+)", text)
-        found += [first_word for pid, first_word in logged if pid in pids]
+        first_words += [first_word for pid, first_word in logged if pid in pids]
 
 
 def test_a_quiet_sync_on_postgresql_costs_six_statements_over_one_connection_a_side(postgres: str) -> None:

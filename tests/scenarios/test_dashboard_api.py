@@ -236,35 +236,35 @@ def test_a_set_is_as_safe_as_the_worst_of_its_services_once_it_was_synced_whole(
     def save(service: str, hours_ago: float, error: str | None = None, verb: Verb = Verb.SYNC, **fields: Any) -> None:
         page.desk.runs.save(replace(ended(1, hours_ago, error, verb), service=service, **fields))
 
-    def told() -> tuple[Any, ...]:
+    def state_of_set() -> tuple[Any, ...]:
         [row] = page.overview()["services"]
         failure = row["lastFailure"] or {}
         return row["state"], row["lastSuccessAgeSeconds"], failure.get("error")
 
     save("Shop/A", 60)
-    assert told() == ("Overdue", None, None)  # nobody knows yet what else there is
+    assert state_of_set() == ("Overdue", None, None)  # nobody knows yet what else there is
     save("Shop", 50)
     save("Shop/Left", 3000)
     save("Shop/B", 20)
-    assert told()[0] == "Overdue"  # A is as old as the set
+    assert state_of_set()[0] == "Overdue"  # A is as old as the set
     save("Shop/A", 10)
-    assert told() == ("Safe", 20 * 3600 - 10, None)
+    assert state_of_set() == ("Safe", 20 * 3600 - 10, None)
     save("Shop/B", 5, "It broke.")
-    assert told() == ("Failed", 20 * 3600 - 10, "It broke.")
+    assert state_of_set() == ("Failed", 20 * 3600 - 10, "It broke.")
     save("Shop/B", -30)  # by a clock that stood ahead
     assert page.overview(set="shop", q="/b")["services"][0]["state"] == "Overdue"
     save("Shop/B", 4)
     save("shop/a", 3, verb=Verb.VERIFY, proof=Proof(differing=1))
-    assert told() == ("Differs", 10 * 3600 - 10, None)
+    assert state_of_set() == ("Differs", 10 * 3600 - 10, None)
     assert [row["services"] for row in page.overview()["services"]] == [2]
     save("Shop/A", 2.9, verb=Verb.VERIFY, proof=Proof())
     for hours_ago, kind, is_forgiven in ((2.8, "SetFailed", True), (2.4, "SetNotWhole", False)):
         save("Shop/A", hours_ago)
         save("Shop/B", hours_ago, "It broke.")
         save("Shop", hours_ago - 0.1, "1 of 2 failed.", error_kind=kind)
-        assert told()[0] == "Failed"
+        assert state_of_set()[0] == "Failed"
         save("Shop/B", hours_ago - 0.2)  # by itself
-        assert (told()[0] == "Safe") is is_forgiven
+        assert (state_of_set()[0] == "Safe") is is_forgiven
     save("Shop", 1.9)
     save("shop/a", 0.9, verb=Verb.VERIFY, proof=Proof(differing=1))
     of_set = page.overview(set="SHOP", q="/")
@@ -274,7 +274,7 @@ def test_a_set_is_as_safe_as_the_worst_of_its_services_once_it_was_synced_whole(
     save("Shop/Left", 0.75, "It broke.")
     for hours_ago, state in ((0.74, "Failed"), (0.3, "Safe")):  # of all that it has now; clocks differ by minutes
         save("Shop", hours_ago)
-        assert told()[0] == state
+        assert state_of_set()[0] == state
     with pytest.raises(UnknownService, match=r"There is no set 'Shap'\. Did you mean Shop\?"):
         page.overview(set="Shap")
     page.desk.keys.close()
@@ -339,8 +339,8 @@ def test_a_run_that_a_dead_process_left_open_ends_in_the_records_too(customers: 
     open_again = '"Status" = \'InProgress\', "CompletedAt" = NULL, "Checkpoint" = NULL, "Owner" = NULL'
     customers.customer.backup.run(f'UPDATE "SyncHistory" SET {open_again}')
     page.registry.sync("customer", Trigger.CLI)
-    told = page.desk.runs.get(run.sync_id) or {}
-    assert (told["status"], told["errorKind"], told["jobId"], told["requestedBy"]) == (
+    record = page.desk.runs.get(run.sync_id) or {}
+    assert (record["status"], record["errorKind"], record["jobId"], record["requestedBy"]) == (
         *("Failed", "Interrupted"),
         *("a-job", "Bob"),
     )
@@ -371,8 +371,8 @@ def test_the_command_line_shows_one_record_before_and_after_a_run(customers: Pla
     assert version.replace("│", " ").split() == ["*", "Version", "1", "2"]
     answer = done(command(tmp_path, customers.settings, "history", second.sync_id[:8], "--key", "3", "--json"))
     assert (answer["change"], answer["old"]["Id"], answer["new"]) == ("Deleted", 3, None)
-    said = refused(command(tmp_path, customers.settings, "history", "--key", "3", "--json"))
-    assert said[0] == "BadRequest"
+    refusal = refused(command(tmp_path, customers.settings, "history", "--key", "3", "--json"))
+    assert refusal[0] == "BadRequest"
 
 
 def test_the_command_line_shows_every_service_at_a_glance(customers: Place, tmp_path: Path) -> None:

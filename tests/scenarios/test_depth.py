@@ -33,13 +33,13 @@ def waits(frame: FrameType | None) -> bool:
 
 def own(frame: FrameType | None) -> list[str]:
     """The project's own frames of a stack, the innermost first."""
-    found = []
+    frames = []
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         if path.is_relative_to(ROOT / "backup") or path == ROOT / "function_app.py":
-            found.append(f"{path.relative_to(ROOT)}: {frame.f_code.co_qualname}")
+            frames.append(f"{path.relative_to(ROOT)}: {frame.f_code.co_qualname}")
         frame = frame.f_back
-    return found
+    return frames
 
 
 @pytest.fixture

@@ -280,10 +280,10 @@ def test_who_may_make_no_container_is_not_told_to_initialize(monkeypatch: pytest
     monkeypatch.setattr(sides, "open_store", lambda *_: store)
     examiner: Any = SimpleNamespace(limits=None, now=utc_now)
     spec: Any = SimpleNamespace(rules=None)
-    for key, told in (("", "az"), ("AccountKey=aGlkZGVu", "initialize")):
+    for key, hint in (("", "az"), ("AccountKey=aGlkZGVu", "initialize")):
         side = Side("order", "backup", "X", f"AccountEndpoint=https://x.documents.azure.com:443/;{key}", database="d")
         [finding] = sides.server_check(examiner, side, spec).look()
-        assert (finding.grade, told in finding.hint) == (Grade.WARNING, True), key
+        assert (finding.grade, hint in finding.hint) == (Grade.WARNING, True), key
 
 
 def test_a_set_is_asked_once_for_all_its_tables(tmp_path: Path, own_file: dict[str, str]) -> None:
@@ -308,12 +308,12 @@ def test_a_set_tells_of_its_database_alone_and_of_tables_that_no_run_can_copy(
     assert the(examined({**settings, "BACKUP_TOML": named}), "shop source", "tables").grade is Grade.OK
     gone = {**own_file, "BACKUP_TOML": settings["BACKUP_TOML"].replace("customers.db", "nothing.db")}
     for role in ("source", "backup"):
-        told = the(examined(gone), f"shop {role}", "connection")
-        assert ("does not exist" in told.message, "SyncHistory" in told.message) == (True, False)
+        finding = the(examined(gone), f"shop {role}", "connection")
+        assert ("does not exist" in finding.message, "SyncHistory" in finding.message) == (True, False)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("{", "not what the Functions host reads"),
         ("[]", "not what the Functions host reads"),
@@ -324,12 +324,12 @@ def test_a_set_tells_of_its_database_alone_and_of_tables_that_no_run_can_copy(
     ],
 )
 def test_a_host_json_that_stops_the_host_or_its_queue_is_told(
-    text: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "host.json").write_text(text)
     monkeypatch.setattr(app_parts, "_HOST", tmp_path / "host.json")
     [finding] = app_parts.host_findings()
-    assert (finding.grade, told in finding.message) == (Grade.FAILED if told else Grade.OK, True)
+    assert (finding.grade, message in finding.message) == (Grade.FAILED if message else Grade.OK, True)
 
 
 def test_an_identity_without_a_token_is_told_once_for_all_sides(
@@ -351,7 +351,7 @@ def test_an_identity_without_a_token_is_told_once_for_all_sides(
     assert asked == ["https://127.0.0.1/.default"]
 
 
-def test_a_token_that_has_ended_is_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expired_token_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings({"AzureWebJobsStorage__accountName": "shop"})
     ended = SimpleNamespace(token="hidden", expires_on=int((utc_now() - timedelta(hours=1)).timestamp()))
     monkeypatch.setattr(tokens, "credential", lambda _: SimpleNamespace(get_token=lambda _: ended))

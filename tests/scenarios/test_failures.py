@@ -111,7 +111,7 @@ def test_one_failing_service_leaves_the_other_complete_and_the_answer_is_207(
     with worker(ROOT, environment(sqlite_place.settings)) as running:
         status, answer = post(running, "TriggerSync")
     assert (status, answer["Success"]) == (207, False)
-    assert [(one["ServiceName"], one["Status"]) for one in answer["Results"]] == [
+    assert [(result["ServiceName"], result["Status"]) for result in answer["Results"]] == [
         ("customer", "Completed"),
         ("order", "Failed"),
     ]
@@ -214,7 +214,7 @@ def test_a_lock_in_the_storage_account_is_held_against_every_instance(
     with open_lock(load_settings(settings), Retry(base_seconds=0))("customer", "anywhere"):
         held = sync(sqlite_place, tmp_path, **settings)
     free = sync(sqlite_place, tmp_path, **settings)
-    assert [(one["ServiceName"], one["Status"]) for one in held.json["Results"]] == [
+    assert [(result["ServiceName"], result["Status"]) for result in held.json["Results"]] == [
         ("customer", "Failed"),
         ("order", "Completed"),
     ]

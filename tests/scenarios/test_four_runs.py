@@ -65,14 +65,14 @@ def test_every_run_is_in_sync_history_with_its_counts(place: Place, tmp_path: Pa
     for arguments in ([], ["--force"]):
         assert command(tmp_path, place.settings, "sync", *arguments).code == 0
     for service, total in zip(place.services, (100, 55), strict=True):
-        told = [
+        entries = [
             (
                 *(entry["ServiceName"], entry["Status"], entry["Trigger"], bool(entry["Forced"])),
                 *(entry["InsertedCount"], entry["UpdatedCount"], entry["SkippedCount"], bool(entry["Success"])),
             )
             for entry in service.backup.history()
         ]
-        assert told == [
+        assert entries == [
             (service.name, "Completed", "cli", False, total, 0, 0, True),
             (service.name, "Completed", "cli", True, 0, total, 0, True),
         ]

@@ -48,13 +48,13 @@ def test_a_signal_ends_a_sync_within_seconds_though_a_server_does_not_answer(
             finally:
                 process.kill()
     assert process.returncode == 128 + number
-    told = re.search(r"Interrupted(?: at (\d+) %)?; run it again to continue", err)
-    assert told, err
+    match = re.search(r"Interrupted(?: at (\d+) %)?; run it again to continue", err)
+    assert match, err
     assert "Traceback" not in out + err
     [left] = service.backup.history()
     assert (left["Status"], left["Owner"], bool(left["Checkpoint"])) == ("InProgress", None, True)
     # How far it is, it knows once its first chunk is settled: that may be the one that waits for the server.
-    assert left["Percent"] == (told[1] and int(told[1]))
+    assert left["Percent"] == (match[1] and int(match[1]))
     assert cli(tmp_path, service.settings, "sync", "customer").code == 0
     [entry] = service.backup.history()
     assert (entry["SyncId"], entry["Status"], service.is_mirrored()) == (left["SyncId"], "Completed", True)
@@ -73,11 +73,11 @@ def without_reader(folder: Path) -> Ended:
 
 
 @pytest.mark.parametrize(
-    ("ended", "code", "told"),
+    ("ended", "code", "message"),
     [(at_start, 130, "Interrupted before a run began; run it again.\n"), (without_reader, 0, "")],
 )
-def test_no_traceback_is_shown_when_somebody_has_had_enough(
-    ended: Callable[[Path], Ended], code: int, told: str, tmp_path: Path
+def test_neither_an_early_signal_nor_a_closed_output_shows_a_traceback(
+    ended: Callable[[Path], Ended], code: int, message: str, tmp_path: Path
 ) -> None:
     shown = ended(tmp_path)
-    assert (shown.code, shown.err) == (code, told)
+    assert (shown.code, shown.err) == (code, message)

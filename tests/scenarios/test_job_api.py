@@ -99,7 +99,7 @@ def test_all_services_are_a_job_each(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "error", "said"),
+    ("body", "error", "message"),
     [
         ({}, BadRequest, "syncType"),
         ({"syncType": ""}, BadRequest, "syncType"),
@@ -111,11 +111,11 @@ def test_all_services_are_a_job_each(api: Api) -> None:
     ],
 )
 def test_a_wrong_request_is_refused_and_queues_nothing(
-    api: Api, body: dict[str, Any], error: type[BackupError], said: str
+    api: Api, body: dict[str, Any], error: type[BackupError], message: str
 ) -> None:
     with pytest.raises(error) as raised:
         api.start(**body)
-    assert said in f"{raised.value} {raised.value.hint}"
+    assert message in f"{raised.value} {raised.value.hint}"
     assert job_api.get_jobs(api.desk, {}).body == {"jobs": [], "cursor": None}
 
 
@@ -171,8 +171,9 @@ def test_every_run_has_a_summary_whoever_asked_for_it(api: Api) -> None:
         ("customer", "verify", "cli"),
         ("customer", "sync", "cli"),
     ]
-    found = job_api.get_history(api.desk, {"service": "Customer", "verb": "verify", "status": "completed"}).body["runs"]
-    assert [run["syncId"] for run in found] == [outcome.run.sync_id]
+    query = {"service": "Customer", "verb": "verify", "status": "completed"}
+    verifies = job_api.get_history(api.desk, query).body["runs"]
+    assert [run["syncId"] for run in verifies] == [outcome.run.sync_id]
 
 
 def test_a_day_is_summed_up(api: Api) -> None:

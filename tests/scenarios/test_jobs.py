@@ -57,9 +57,9 @@ class Office:
         return self.desk.ask(request, "http")
 
     def job(self, job: Job) -> Job:
-        found = self.desk.records.get(job.job_id)
-        assert found is not None
-        return found
+        latest = self.desk.records.get(job.job_id)
+        assert latest is not None
+        return latest
 
     def worked(self, job: Job, **more: Any) -> Job:
         left = self.worker(**more).work(job.job_id)
@@ -108,7 +108,7 @@ def test_a_message_that_comes_twice_runs_the_job_once(office: Office) -> None:
     for thread in threads:
         thread.join()
     left.append(worker.work(job.job_id))
-    assert sorted(found is None for found in left) == [False, True, True]
+    assert sorted(result is None for result in left) == [False, True, True]
     assert len(office.desk.runs.page().runs) == 1
 
 
@@ -206,11 +206,11 @@ def test_a_verify_and_a_drill_say_how_far_they_are_and_stop_where_their_job_is_c
     settings = office.settings.model_copy(update={"chunk_size": 20, "parallelism": 1})
     office.place.registry.sync("customer", Trigger.CLI)
     walked = worker._Progress.walked
-    told: list[int | None] = []
+    percents: list[int | None] = []
 
     def cancelled(self: worker._Progress, run: Run) -> None:
         walked(self, run)
-        told.append(run.percent)
+        percents.append(run.percent)
         office.desk.records.cancel(self.job.job_id, "Ada asked.")
         while self._stop is None:
             threading.Event().wait(0.001)
@@ -220,7 +220,7 @@ def test_a_verify_and_a_drill_say_how_far_they_are_and_stop_where_their_job_is_c
         job = office.desk.ask(Request("customer", verb), "http")
         left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher))
         assert (left.state, left.error_kind) == (State.DELETED, "Cancelled")
-    assert told == [20, 20]  # it hears of it at the next chunk
+    assert percents == [20, 20]  # it hears of it at the next chunk
 
 
 def test_a_job_whose_worker_died_goes_on_with_another(office: Office) -> None:

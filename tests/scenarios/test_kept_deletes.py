@@ -159,7 +159,7 @@ def test_a_restore_to_another_place_says_how_many_it_leaves_out(file_shop: Shop)
     assert drilled.proof.differing == 0
 
 
-def test_mirror_again_deletes_what_was_kept_through_guard_and_bin(shop: Shop) -> None:
+def test_a_set_that_mirrors_again_deletes_what_it_kept_through_guard_and_bin(shop: Shop) -> None:
     marking = sync(shop)
     shop.run('DELETE FROM "Thing" WHERE "Id" = 3')
     sync(shop)

@@ -167,7 +167,7 @@ def test_deletes_may_take_many_calls_and_each_is_counted_and_kept_once(customers
     assert {0, 2, 4, 6, 8} >= {*deleted} >= {0, 4, 8}
     assert deleted == sorted(deleted)
     assert (counts_of(outcomes[-1]), outcomes[-1].run.verified) == ((0, 0, 8, 92), True)
-    assert [action for one, action in bin_of(customers) if (one, action) not in kept] == ["Deleted"] * 8
+    assert [action for key, action in bin_of(customers) if (key, action) not in kept] == ["Deleted"] * 8
     assert customers.is_mirrored()
 
 
@@ -370,7 +370,7 @@ def what_came_of_all(service: Service, parallelism: str) -> list[Any]:
     for table in ("Customers", "RecycleBin", "SyncHistory"):
         replace(service.backup, table=service.backup.table.replace("Customers", table)).run("DELETE FROM {table}")
     change(service, 'UPDATE {table} SET "Version" = 1')
-    seen: list[Any] = []
+    results: list[Any] = []
     steps = [
         'UPDATE {table} SET "Version" = 1',
         'UPDATE {table} SET "Version" = 2 WHERE "Id" % 3 = 0',
@@ -381,5 +381,5 @@ def what_came_of_all(service: Service, parallelism: str) -> list[Any]:
         change(service, statement)
         [outcome] = registry.sync("all", Trigger.CLI)
         assert outcome.error is None
-        seen.append((counts_of(outcome), outcome.run.proof, outcome.run.verified, service.is_mirrored()))
-    return [*seen, service.backup.contents(), bin_of(service)]
+        results.append((counts_of(outcome), outcome.run.proof, outcome.run.verified, service.is_mirrored()))
+    return [*results, service.backup.contents(), bin_of(service)]

@@ -37,8 +37,8 @@ MASK_KEY = {"BackupMask__Key": "a key of the masks that is long enough"}
 @pytest.fixture(params=["sqlite_shop", "postgres_shop"])
 def shop(request: pytest.FixtureRequest) -> Shop:
     """A shop on each server, whose items know when they were written; nothing was copied yet."""
-    found: Shop = request.getfixturevalue(request.param)
-    return filled(found)
+    unfilled: Shop = request.getfixturevalue(request.param)
+    return filled(unfilled)
 
 
 @pytest.fixture
@@ -200,9 +200,9 @@ def test_a_column_that_cannot_be_asked_is_told_of_and_everything_is_compared(alo
             *service(alone, lines).sync(Trigger.CLI, Options(dry_run=True)).run.notes,
             *plan_of(registry(alone, lines), alone.name(ITEM)).services[0].notes,
         ]
-        told = [note for note in notes if note.startswith("ModifiedBy names")]
-        assert len(told) == (0 if reason is None else 3), (lines, notes)
-        assert all(f"of no use: {reason}" in note for note in told), told
+        warnings = [note for note in notes if note.startswith("ModifiedBy names")]
+        assert len(warnings) == (0 if reason is None else 3), (lines, notes)
+        assert all(f"of no use: {reason}" in note for note in warnings), warnings
     assert caught == []
     plan = plan_of(registry(alone, "modified_by = 'Nothing'"), alone.name(ITEM)).services[0]
     assert plan.changes is not None
@@ -282,10 +282,10 @@ def test_a_source_that_fails_to_say_what_it_knows_is_compared_as_without_it(
     assert caught == [0]
 
 
-def as_a_server(one: SqlRelational, records: int, seconds: float) -> bool:
+def as_a_server(table: SqlRelational, records: int, seconds: float) -> bool:
     """As a server would look at all at once. SQLite makes a list of these records in this process, and is not asked
     so."""
-    return one._chunks.chunk_size.suffices_for(records) or one._chunks.chunk_size.spans(records, seconds)
+    return table._chunks.chunk_size.suffices_for(records) or table._chunks.chunk_size.spans(records, seconds)
 
 
 def test_after_what_was_named_the_rest_is_compared_at_once_on_a_server(
@@ -345,9 +345,9 @@ def counted(shop: Shop, *lines: str, **settings: str) -> Run:
 
 def is_counted(run: Run) -> bool:
     """Whether the run has only counted both sides, and says so."""
-    told = [note for note in run.notes if note.startswith("Both sides have")]
+    counted_notes = [note for note in run.notes if note.startswith("Both sides have")]
     is_so = run.proof is not None and run.proof.only_counts
-    assert (bool(told), bool(run.verified)) == (is_so, not is_so)
+    assert (bool(counted_notes), bool(run.verified)) == (is_so, not is_so)
     return is_so
 
 

@@ -67,8 +67,8 @@ class Nights:
         """When each image in the recycle bin was kept, oldest first."""
         assert isinstance(self.service.backup, Sql)
         with self.registry.get("customer").stores() as (_, backup):
-            found = RecycleBin(backup, "customer")._entries.find({}, order_by="RecycledAt", limit=1000)
-        return [entry["RecycledAt"] for entry in found]
+            entries = RecycleBin(backup, "customer")._entries.find({}, order_by="RecycledAt", limit=1000)
+        return [entry["RecycledAt"] for entry in entries]
 
     def change(self) -> None:
         assert isinstance(self.service.source, Sql)
@@ -185,13 +185,15 @@ def test_a_scheduled_sync_that_could_not_run_says_so_and_disturbs_nobody(
     """Both timers, while another run holds the lock for longer than they wait."""
     caplog.set_level(logging.INFO)
     nights = Nights(customers, **SLICES, BackupVerify__EveryDays="0")
-    seen: list[Any] = []
+    open_entries: list[Any] = []
 
     def while_held(*_: Any) -> None:
         before = [entry for entry in customers.backup.history() if entry["Status"] == "InProgress"]
         run_scheduled(nights.settings, nights.registry, now=lambda: nights.now)
         resume_open(nights.settings, nights.registry, now=lambda: nights.now)
-        seen.extend([before, [entry for entry in customers.backup.history() if entry["Status"] == "InProgress"]])
+        open_entries.extend(
+            [before, [entry for entry in customers.backup.history() if entry["Status"] == "InProgress"]]
+        )
 
     service = nights.registry.get("customer")
     with monkeypatch.context() as patched:
@@ -204,7 +206,7 @@ def test_a_scheduled_sync_that_could_not_run_says_so_and_disturbs_nobody(
                 open_lock(nights.settings, Retry())("customer", backup.place.location),
             ):
                 while_held()
-    before, after = seen
+    before, after = open_entries
     assert before == after
     assert len(before) == (holder == "a sync")
     [entry] = [entry for entry in customers.backup.history() if entry["Trigger"] == "timer"]

@@ -75,10 +75,10 @@ def local(tmp_path: Path, receiver: Hook) -> Iterator[Post]:
 def test_a_run_is_a_cloud_event(office: Post, receiver: Hook) -> None:
     run = office.ran(proof=EQUAL)
     office.deliver()
-    [got] = receiver.got
-    assert got.headers["Content-Type"] == "application/cloudevents+json; charset=utf-8"
-    told = {name: value for name, value in got.event.items() if name not in ("id", "data")}
-    assert told == {
+    [request] = receiver.requests
+    assert request.headers["Content-Type"] == "application/cloudevents+json; charset=utf-8"
+    attributes = {name: value for name, value in request.event.items() if name not in ("id", "data")}
+    assert attributes == {
         "specversion": "1.0",
         "source": "/backup-services",
         "type": "backup.sync.completed",
@@ -86,7 +86,7 @@ def test_a_run_is_a_cloud_event(office: Post, receiver: Hook) -> None:
         "time": "2026-11-29T00:00:00.000Z",
         "datacontenttype": "application/json",
     }
-    assert got.event["data"] == {
+    assert request.event["data"] == {
         "service": "customer",
         "verb": "sync",
         "trigger": "timer",
@@ -142,12 +142,12 @@ def test_the_page_says_how_a_receiver_verifies_a_signature(local: Post, receiver
     exec(code, names)  # noqa: S102 - the page's own example
     local.ran()
     local.deliver()
-    [got] = receiver.got
-    headers = {name.lower(): value for name, value in got.headers.items()}
-    assert names["is_genuine"](SECRET, headers, got.body)
-    assert not names["is_genuine"](SECRET, headers, got.body + b" ")
-    assert not names["is_genuine"]("whsec_" + "b3RoZXIx" * 6, headers, got.body)
-    assert not names["is_genuine"](SECRET, {**headers, "webhook-timestamp": "1"}, got.body)
+    [request] = receiver.requests
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    assert names["is_genuine"](SECRET, headers, request.body)
+    assert not names["is_genuine"](SECRET, headers, request.body + b" ")
+    assert not names["is_genuine"]("whsec_" + "b3RoZXIx" * 6, headers, request.body)
+    assert not names["is_genuine"](SECRET, {**headers, "webhook-timestamp": "1"}, request.body)
 
 
 # Sinks that fail
@@ -161,7 +161,7 @@ def test_a_sink_that_fails_gets_its_events_later_in_order(local: Post, receiver:
     second = local.ran("It broke.")
     for minutes in (0, 0.5, 1, 1, 3):
         local.deliver(minutes=minutes)
-    assert len(receiver.got) == 3  # the first event each time, and nothing within a pause
+    assert len(receiver.requests) == 3  # the first event each time, and nothing within a pause
     assert local.reasons() == ["The sink webhook1 takes no events. They wait."]
     receiver.status = 200
     local.deliver(hours=1)
@@ -185,8 +185,8 @@ def test_a_sink_that_hangs_delays_no_other_and_no_run(
         assert time.monotonic() - began < delivery.SEND_SECONDS
         office.deliver()
         office.deliver(minutes=2)
-        assert len(healthy.got) == 2
-        assert len(receiver.got) == 1  # the first call has not come back; no other is made
+        assert len(healthy.requests) == 2
+        assert len(receiver.requests) == 1  # the first call has not come back; no other is made
         assert len(office.waiting("webhook1")) == 2
         monkeypatch.setattr(delivery, "SEND_SECONDS", 20)
         receiver.answers.set()
@@ -207,7 +207,7 @@ def test_an_event_that_comes_while_others_are_sent_is_sent_too(local: Post, rece
     delivery_of(local.settings, local.desk).deliver_to(at_work.sinks[0])  # finds the sink claimed
     receiver.answers.set()
     wait_for_delivery(30)
-    assert (len(receiver.got), local.waiting()) == (2, [])
+    assert (len(receiver.requests), local.waiting()) == (2, [])
 
 
 def test_an_event_that_a_sink_refuses_stops_no_other_and_is_given_up_in_the_end(
@@ -283,9 +283,9 @@ def test_a_kill_between_a_delivery_and_its_record_sends_the_same_event_again(
     os.waitpid(child, 0)
     receiver.wait_for(1)
     local.deliver()
-    assert len(receiver.got) == 1  # the dead process may still be sending
+    assert len(receiver.requests) == 1  # the dead process may still be sending
     local.deliver(minutes=4)
-    assert len(receiver.got) == 2
+    assert len(receiver.requests) == 2
     assert len({event["id"] for event in receiver.events}) == 1
     assert local.waiting() == []
 
@@ -314,7 +314,7 @@ def test_processes_that_deliver_side_by_side_send_each_event_once(office: Post, 
     for thread in threads:
         thread.join()
         others.pop().desk.keys.close()
-    assert len(receiver.got) == 12
+    assert len(receiver.requests) == 12
     assert len({event["id"] for event in receiver.events}) == 12
     assert office.waiting() == []
 
@@ -326,7 +326,7 @@ def test_an_event_of_a_run_that_is_recorded_twice_is_one(local: Post, receiver: 
     local.deliver()
     keeper.ended(Outcome(run))
     local.deliver()
-    assert len(receiver.got) == 1
+    assert len(receiver.requests) == 1
 
 
 # Through the real ways in
@@ -358,8 +358,8 @@ def test_the_worker_tells_of_runs_and_of_silence_and_its_health_is_degraded(
         reasons = {(reason["Service"], reason["Reason"]) for reason in health["Reasons"]}
         assert ("order", "No sync has succeeded for longer than 0 hours (MaxAgeHours).") in reasons
         receiver.wait_for(4)
-    told = sorted(kinds(receiver.events))
-    assert told == ["sync.completed", "sync.overdue", "sync.overdue", "test"]  # now that one too
+    event_kinds = sorted(kinds(receiver.events))
+    assert event_kinds == ["sync.completed", "sync.overdue", "sync.overdue", "test"]  # now that one too
 
 
 def test_a_command_waits_for_its_sinks_at_its_end_and_health_fails_by_silence(
@@ -396,8 +396,8 @@ def test_a_job_that_could_not_begin_is_told_too(place: tuple[Place, dict[str, st
     job = desk.ask(Request("nothing"), "http")
     worker_of(load_settings(settings), desk).work(job.job_id)
     [item] = desk.keys.scan("outbox:", limit=10)
-    told = item.value["event"]
-    assert (told["type"], told["subject"], told["data"]["jobId"], told["data"]["errorKind"]) == (
+    event = item.value["event"]
+    assert (event["type"], event["subject"], event["data"]["jobId"], event["data"]["errorKind"]) == (
         "backup.sync.failed",
         "nothing",
         job.job_id,

@@ -73,8 +73,8 @@ class Things:
     def kept(self, sync_id: str) -> list[tuple[Key, Any]]:
         """The images of a run, by key; their records without names."""
         with Registry(load_settings(self.place.settings)).get(self.name).stores() as (_, backup):
-            found = [one for page in RecycleBin(backup, self.name).of_run(sync_id) for one in page]
-        return sorted((one.key, tuple((one.record or {}).values())) for one in found)
+            images = [image for page in RecycleBin(backup, self.name).of_run(sync_id) for image in page]
+        return sorted((image.key, tuple((image.record or {}).values())) for image in images)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -274,11 +274,11 @@ ORDERS = "Id INTEGER PRIMARY KEY, LastModified INTEGER, Status INTEGER, Type VAR
 @pytest.fixture
 def orders(things: Things) -> Things:
     """Orders in a table whose rows may be something else."""
-    found = Things(things.source, things.backup, things.folder, "order")
-    return found.make(ORDERS.replace("INTEGER,", "INTEGER,"), "1, 1, 1, 'Order'", "2, 1, 1, 'Order'")
+    without_rows = Things(things.source, things.backup, things.folder, "order")
+    return without_rows.make(ORDERS.replace("INTEGER,", "INTEGER,"), "1, 1, 1, 'Order'", "2, 1, 1, 'Order'")
 
 
-def test_a_record_that_is_none_of_the_services_any_more_is_newer(orders: Things) -> None:
+def test_a_record_that_has_left_the_service_is_newer(orders: Things) -> None:
     orders.run("UPDATE {table} SET Type = 'Quote', Status = 7 WHERE Id = 1")
     for options in ((), ("--key", "1"), ("--dry-run",)):
         restored = done(orders.restore(*options))
@@ -286,7 +286,7 @@ def test_a_record_that_is_none_of_the_services_any_more_is_newer(orders: Things)
         assert orders.rows()[1] == (1, 7, "Quote")
 
 
-def test_a_record_that_is_none_of_the_services_any_more_is_overwritten_when_asked(orders: Things) -> None:
+def test_a_record_that_has_left_the_service_is_overwritten_when_asked(orders: Things) -> None:
     orders.run("UPDATE {table} SET Type = 'Quote' WHERE Id = 1")
     assert counted(done(orders.restore("--overwrite-newer", "--dry-run"))) == (0, 1, 0, 1)
     restored = done(orders.restore("--overwrite-newer"))
@@ -306,7 +306,9 @@ def trigger(things: Things, effect: str, only: str | None = None) -> None:
         raised = {"NULL": "SELECT RAISE(IGNORE)", "refusal": "SELECT RAISE(ABORT, 'not this one')"}
         body = raised.get(effect, f"UPDATE things SET a = {effect} WHERE id = NEW.id")
         when = "BEFORE" if effect in raised else "AFTER"
-        things.run(*(f"CREATE TRIGGER odd{one} {when} {one} ON {{table}} {which} BEGIN {body}; END" for one in events))
+        things.run(
+            *(f"CREATE TRIGGER odd{event} {when} {event} ON {{table}} {which} BEGIN {body}; END" for event in events)
+        )
         return
     raised = {"NULL": "RETURN NULL", "refusal": "RAISE 'not this one'"}
     body = raised.get(effect, f"NEW.a := {effect}; RETURN NEW")
@@ -398,7 +400,7 @@ def test_what_rows_of_another_table_refer_to_is_not_deleted(things: Things) -> N
     for number, action in enumerate(actions):
         error, message = refused(things.restore("--delete-extra", "--allow-mass-delete"))
         assert error == "GuardTripped"
-        assert all(f"ON DELETE {one}" in message for one in actions[number:]), action
+        assert all(f"ON DELETE {left}" in message for left in actions[number:]), action
         assert message.count("2 rows of ") == len(actions) - number
         assert things.rows().keys() >= set(range(41, 46))
         things.run(f"DELETE FROM children{number} WHERE id < 3")
@@ -567,8 +569,8 @@ def replaced(place: Place, number: int, **properties: Any) -> None:
     assert isinstance(place.order.source, Cosmos)
     with cosmos_client(place.order.source.account) as client:
         container = client.get_database_client(place.order.source.database).get_container_client("orders")
-        one = {"id": f"order-{number:04}", "customerId": f"customer-{number}", "type": "Order"}
-        container.upsert_item({**one, **properties})
+        document = {"id": f"order-{number:04}", "customerId": f"customer-{number}", "type": "Order"}
+        container.upsert_item({**document, **properties})
 
 
 def test_documents_are_replaced_only_as_they_were_looked_at(

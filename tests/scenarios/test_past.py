@@ -51,7 +51,7 @@ def test_dry_runs_and_what_was_refused_are_listed_only_where_all_are_asked_for(
 
     def listed(*options: str) -> list[str]:
         answer = done(command(tmp_path, customers.settings, "history", "--json", *options))
-        return [one["SyncId"] for one in answer["Results"]]
+        return [entry["SyncId"] for entry in answer["Results"]]
 
     assert listed() == [second.sync_id, first.sync_id]
     assert len(listed("--all")) == 4
@@ -64,11 +64,11 @@ def test_since_leaves_out_what_began_before(customers: Place, tmp_path: Path) ->
     days = [ran(customers, "customer", days_ago, number) for number, days_ago in enumerate((40, 10, 1))]
     for since, expected in {"2d": days[2:], "2w": days[1:], (NOW - 41 * DAY).isoformat(): days}.items():
         answer = done(command(tmp_path, customers.settings, "history", "--since", since, "--json"))
-        assert [one["SyncId"] for one in answer["Results"]] == [run.sync_id for run in reversed(expected)]
+        assert [entry["SyncId"] for entry in answer["Results"]] == [run.sync_id for run in reversed(expected)]
 
 
 @pytest.mark.parametrize("since", ["yesterday", "7", "d7", "2026-01-01", "999999999999w", "-1d"])
-def test_a_since_that_is_none_is_refused(customers: Place, tmp_path: Path, since: str) -> None:
+def test_a_since_that_is_no_time_is_refused(customers: Place, tmp_path: Path, since: str) -> None:
     for name in ("history", "changes"):
         ended = command(tmp_path, customers.settings, name, "customer", f"--since={since}", "--json")
         assert refused(ended)[0] == "BadRequest"
@@ -79,8 +79,8 @@ def test_an_option_that_would_choose_nothing_is_refused(
     customers: Place, tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     run = ran(customers, "customer", 1, 1)
-    told = [run.sync_id if option == "RUN" else option for option in options]
-    assert refused(command(tmp_path, customers.settings, "history", *told, "--json"))[0] == "BadRequest"
+    arguments = [run.sync_id if option == "RUN" else option for option in options]
+    assert refused(command(tmp_path, customers.settings, "history", *arguments, "--json"))[0] == "BadRequest"
 
 
 def test_history_has_state_and_a_short_id_first_and_each_error_on_lines_of_its_own(
@@ -116,12 +116,12 @@ def test_the_changes_of_one_run_come_in_pages_and_of_one_kind(customers: Place, 
 
     def page(run: Run, *options: str) -> tuple[list[tuple[str, int]], bool]:
         answer = done(command(tmp_path, customers.settings, "history", run.sync_id, "--json", *options))
-        return [(one["Change"], one["Key"][0]) for one in answer["Changes"]], answer["More"]
+        return [(change["Change"], change["Key"][0]) for change in answer["Changes"]], answer["More"]
 
     whole, more = page(first)  # which share an entry of the bin
     assert (len(whole), {change for change, _ in whole}, more) == (100, {"Inserted"}, False)
     parts = [page(first, "--limit", "30", "--skip", str(skip)) for skip in (0, 30, 60, 90)]
-    assert [one for part, _ in parts for one in part] == whole
+    assert [change for part, _ in parts for change in part] == whole
     assert [more for _, more in parts] == [True, True, True, False]
     assert page(second, "--only", "deleted") == ([("Deleted", 3), ("Deleted", 11), ("Deleted", 12)], False)
 
@@ -142,7 +142,7 @@ def test_a_record_that_was_deleted_is_named_by_its_run_and_shown_as_it_was(place
     remove(place, "order", "order-0003")
     run = synced(place, "order")
     listed = done(command(tmp_path, place.order.settings, "history", "--since", "1h", "--json"))["Results"]
-    assert [one["SyncId"] for one in listed] == [run.sync_id, first.sync_id]
+    assert [entry["SyncId"] for entry in listed] == [run.sync_id, first.sync_id]
     together = done(command(tmp_path, place.order.settings, "changes", "order", "--json"))["Together"]
     assert numbers(together) == (55, 0, 1)
     [deleted] = done(command(tmp_path, place.order.settings, "history", run.sync_id, "--json"))["Changes"]
@@ -177,8 +177,8 @@ def numbers(of: dict[str, Any]) -> tuple[int, int, int]:
 def test_changes_count_each_record_also_where_keys_share_an_entry(customers: Place, tmp_path: Path) -> None:
     first, second = a_week(customers)
     by_run = changes(customers, tmp_path, "--by", "run")
-    told = [(one["SyncId"], *numbers(one)) for one in by_run["Results"]]
-    assert told == [(second.sync_id, 1, 2, 3), (first.sync_id, 100, 0, 0)]
+    counts_by_run = [(row["SyncId"], *numbers(row)) for row in by_run["Results"]]
+    assert counts_by_run == [(second.sync_id, 1, 2, 3), (first.sync_id, 100, 0, 0)]
     by_day = changes(customers, tmp_path)
     assert [numbers(day) for day in by_day["Results"]] == [(101, 2, 3)]
     assert numbers(by_day["Together"]) == (101, 2, 3)
@@ -188,12 +188,12 @@ def test_of_a_run_that_was_undone_nothing_counts_until_its_undo_is_undone(custom
     _, second = a_week(customers)
     undo = ("undo", second.sync_id, "--yes", "--json")
     undone = done(command(tmp_path, customers.settings, *undo))["SyncId"]
-    told = changes(customers, tmp_path, "--by", "run")
-    assert [(one["SyncId"], one["UndoneBy"], one["Counts"]) for one in told["Results"]][:2] == [
+    by_run = changes(customers, tmp_path, "--by", "run")
+    assert [(row["SyncId"], row["UndoneBy"], row["Counts"]) for row in by_run["Results"]][:2] == [
         (undone, None, False),
         (second.sync_id, undone, False),
     ]
-    assert numbers(told["Together"]) == (100, 0, 0)
+    assert numbers(by_run["Together"]) == (100, 0, 0)
     done(command(tmp_path, customers.settings, "undo", undone, "--yes", "--json"))
     assert numbers(changes(customers, tmp_path)["Together"]) == (101, 2, 3)
 
@@ -202,15 +202,15 @@ def test_an_undo_of_what_was_before_counts_as_a_change(customers: Place, tmp_pat
     _, second = a_week(customers)
     done(command(tmp_path, customers.settings, "undo", second.sync_id, "--yes", "--json"))
     [undo, *_] = done(command(tmp_path, customers.settings, "history", "--json"))["Results"]
-    told = changes(customers, tmp_path, "--since", undo["StartedAt"])
-    assert numbers(told["Together"]) == (3, 2, 1)
+    since_undo = changes(customers, tmp_path, "--since", undo["StartedAt"])
+    assert numbers(since_undo["Together"]) == (3, 2, 1)
 
 
 def test_what_is_older_than_the_bin_is_told_by_the_history(customers: Place, tmp_path: Path) -> None:
     old = ran(customers, "customer", 40, 1, counts=Counts(5, 6, 7, 8))
     ran(customers, "customer", 39, 2, verb=Verb.VERIFY)
-    told = changes(customers, tmp_path, "--since", "60d")
-    assert [(one["Day"], one["Runs"], *numbers(one)) for one in told["Results"]] == [
+    by_day = changes(customers, tmp_path, "--since", "60d")
+    assert [(row["Day"], row["Runs"], *numbers(row)) for row in by_day["Results"]] == [
         (f"{old.started_at:%Y-%m-%d}", 1, 5, 6, 7)
     ]
 

@@ -57,8 +57,8 @@ def service(settings: Mapping[str, str], name: str = "customer") -> SyncService:
     return Registry(load_settings(settings)).get(name)
 
 
-def synced(found: SyncService) -> Run:
-    outcome = found.sync(Trigger.CLI)
+def synced(sync_service: SyncService) -> Run:
+    outcome = sync_service.sync(Trigger.CLI)
     assert outcome.error is None, outcome.error
     return outcome.run
 
@@ -83,14 +83,14 @@ def sides_on(engine: str, request: pytest.FixtureRequest, folder: Path) -> Itera
 @pytest.fixture(params=["sqlite", "postgresql"])
 def two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Service, Service]]:
     """Two tables that one service mirrors into one schema, one after the other: of five and of seven records."""
-    with sides_on(request.param, request, tmp_path) as found:
-        base = found.order
+    with sides_on(request.param, request, tmp_path) as place:
+        base = place.order
         made = [
             Service("customer", beside(base.source, name), beside(base.backup, name)) for name in ("Track", "Invoice")
         ]
-        for one, rows in zip(made, (5, 7), strict=True):
-            create(one.source, rows)
-            service(one.settings).initialize()
+        for mirrored, rows in zip(made, (5, 7), strict=True):
+            create(mirrored.source, rows)
+            service(mirrored.settings).initialize()
         yield made[0], made[1]
 
 
@@ -110,17 +110,17 @@ def strip(backup: Sql | Cosmos, version: int = 1) -> None:
     new = {name[0].lower() + name[1:] for name in names}
     with cosmos_client(backup.account) as client:
         for container in (HISTORY.container, RECYCLE_BIN.container):
-            there = client.get_database_client(backup.database).get_container_client(container)
-            for entry in list(there.read_all_items()):
+            entries = client.get_database_client(backup.database).get_container_client(container)
+            for entry in list(entries.read_all_items()):
                 left = {name: value for name, value in entry.items() if name not in new}
-                there.upsert_item(left | ({"schemaVersion": version} if "schemaVersion" in left else {}))
+                entries.upsert_item(left | ({"schemaVersion": version} if "schemaVersion" in left else {}))
 
 
 # --- two tables in one schema -----------------------------------------------------------------------------------------
 
 
 def test_runs_about_one_table_are_no_runs_of_another(two: tuple[Service, Service]) -> None:
-    track, invoice = (service(one.settings) for one in two)
+    track, invoice = (service(mirrored.settings) for mirrored in two)
     synced(track)
     own = synced(invoice)
     execute(two[0].source, "Track", 'UPDATE {table} SET "Version" = 2 WHERE "Id" < 3')
@@ -138,7 +138,7 @@ def test_runs_about_one_table_are_no_runs_of_another(two: tuple[Service, Service
 
 
 def test_an_open_run_about_one_table_is_not_resumed_by_another(two: tuple[Service, Service]) -> None:
-    track, invoice = (service(one.settings) for one in two)
+    track, invoice = (service(mirrored.settings) for mirrored in two)
     left = synced(track)
     opened = 'UPDATE {table} SET "Status" = \'InProgress\', "CompletedAt" = NULL, "Checkpoint" = \'{{}}\''
     execute(two[0].backup, "SyncHistory", opened)
@@ -148,16 +148,16 @@ def test_an_open_run_about_one_table_is_not_resumed_by_another(two: tuple[Servic
 
 
 def test_a_purge_leaves_what_is_about_another_table(two: tuple[Service, Service]) -> None:
-    track, invoice = (service(one.settings) for one in two)
+    track, invoice = (service(mirrored.settings) for mirrored in two)
     synced(track)
     synced(invoice)
     long_ago = "UPDATE {table} SET \"RecycledAt\" = '2020-01-01 00:00:00', \"KeyHash\" = 'x'"
     execute(two[0].backup, "RecycleBin", long_ago)
     execute(two[0].backup, "SyncHistory", "UPDATE {table} SET \"StartedAt\" = '2019-12-31 00:00:00'")
     execute(two[0].backup, "SyncHistory", "UPDATE {table} SET \"SyncedAt\" = '2019-12-31 00:00:00'")
-    for one in (track, invoice):  # a run that confirms the time of the purge
+    for mirror in (track, invoice):  # a run that confirms the time of the purge
         lately = f"{datetime.now(UTC) - timedelta(hours=2):%Y-%m-%d %H:%M:%S}"
-        confirms = f"UPDATE {{table}} SET \"StartedAt\" = '{lately}' WHERE \"SyncId\" = '{synced(one).sync_id}'"
+        confirms = f"UPDATE {{table}} SET \"StartedAt\" = '{lately}' WHERE \"SyncId\" = '{synced(mirror).sync_id}'"
         execute(two[0].backup, "SyncHistory", confirms)
     assert (track.past.purge().images, invoice.past.purge().images) == (5, 7)  # fewer than eight keys: an entry each
 
@@ -234,7 +234,7 @@ def test_a_table_of_an_earlier_release_with_no_entry_of_the_service_is_brought_u
 def test_entries_of_an_earlier_release_are_refused_where_two_tables_share_a_schema(
     two: tuple[Service, Service],
 ) -> None:
-    track, invoice = (service(one.settings) for one in two)
+    track, invoice = (service(mirrored.settings) for mirrored in two)
     of_track, of_invoice, copies = synced(track), synced(invoice), two[1].backup.contents()
     strip(two[0].backup)
     assert kind(invoice.undo(of_track.sync_id).error) == "Conflict"
@@ -328,10 +328,10 @@ def test_one_place_under_two_names_is_refused_without_a_trace(
         source = place.customer.source
         sample.put(Place(place.customer, place.customer).registry, "customer", [sample.customer(1)])
         for alike, name in pairs_of_one(place, tmp_path, engine):
-            found = service(alike.settings)
-            assert kind(found.sync(Trigger.CLI, Options(force=True)).error) == "ConfigError", name
+            sync_service = service(alike.settings)
+            assert kind(sync_service.sync(Trigger.CLI, Options(force=True)).error) == "ConfigError", name
             with pytest.raises(BackupError, match="the same place"):
-                found.initialize()
+                sync_service.initialize()
         with pytest.raises(Exception, match="SyncHistory"):
             execute(source, "SyncHistory", "SELECT 1 FROM {table}")
 
@@ -342,9 +342,9 @@ def test_a_table_and_its_partition_are_one_place(postgres: str, child: str) -> N
         whole, part = Sql(url, "public.whole"), Sql(url, "public.part")
         whole.run('CREATE TABLE {table} ("Id" int PRIMARY KEY, "Version" int) PARTITION BY RANGE ("Id")')
         part.run("CREATE TABLE {table} PARTITION OF public.whole FOR VALUES FROM (0) TO (100)")
-        found = service(Service("customer", *((part, whole) if child == "source" else (whole, part))).settings)
+        sync_service = service(Service("customer", *((part, whole) if child == "source" else (whole, part))).settings)
         with pytest.raises(ConfigError, match="the same place"):
-            found.initialize()
+            sync_service.initialize()
         with pytest.raises(Exception, match="SyncedAt"):
             whole.run('SELECT "SyncedAt" FROM {table}')
 

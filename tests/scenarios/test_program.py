@@ -73,15 +73,15 @@ def test_the_environment_goes_before_the_named_file(config: Path, elsewhere: Pat
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [(None, "There is no file"), ("{", "cannot be read"), ("[]", "cannot be read")]
+    ("text", "message"), [(None, "There is no file"), ("{", "cannot be read"), ("[]", "cannot be read")]
 )
 def test_a_named_file_that_cannot_be_used_is_an_error_that_names_it(
-    elsewhere: Path, text: str | None, told: str
+    elsewhere: Path, text: str | None, message: str
 ) -> None:
     if text is not None:
         (elsewhere / "its.json").write_text(text)
     ended = command(elsewhere, {}, "sync", "--config", "its.json")
-    assert (ended.code, told in ended.err, "its.json" in ended.err) == (1, True, True)
+    assert (ended.code, message in ended.err, "its.json" in ended.err) == (1, True, True)
 
 
 def test_serve_in_a_folder_without_the_app_says_what_it_needs(config: Path, elsewhere: Path) -> None:
@@ -93,8 +93,8 @@ def test_serve_in_a_folder_without_the_app_says_what_it_needs(config: Path, else
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_lists_the_commands_by_their_job(tmp_path: Path, option: str) -> None:
     text = command(tmp_path, {"COLUMNS": "80"}, option).out
-    groups = ["─ Set up ─", "─ Back up ─", "─ Look ─", "─ Take back ─"]
-    told = [groups[0], "│ initialize ", groups[1], "│ sync ", groups[2], "│ history ", "│ show ", groups[3], "│ undo "]
-    places = [text.index(one) for one in told]
+    set_up, back_up, look, take_back = "─ Set up ─", "─ Back up ─", "─ Look ─", "─ Take back ─"
+    in_order = [set_up, "│ initialize ", back_up, "│ sync ", look, "│ history ", "│ show ", take_back, "│ undo "]
+    places = [text.index(part) for part in in_order]
     assert places == sorted(places)
     assert "-h" in command(tmp_path, {}, "sync", option).out

@@ -29,21 +29,21 @@ def history_of(place: Place, service: str) -> Iterator[History]:
         yield History(backup)
 
 
-def ran(place: Place, service: str, days_ago: float, number: int, **what: Any) -> Run:
+def ran(place: Place, service: str, days_ago: float, number: int, **fields: Any) -> Run:
     """A run of so long ago, now in SyncHistory; it completed and changed nothing, unless told otherwise."""
     began = NOW - days_ago * DAY
     with history_of(place, service) as history:
         run = Run(service, Trigger.CLI, False, began, verb=Verb.SYNC, place=history.place, number=number)
         proof = Proof(Total(1, 1), Total(1, 1))
         ended: dict[str, Any] = {"status": Status.COMPLETED, "completed_at": began + DAY / 100, "proof": proof}
-        made = replace(run, **ended | what)
+        made = replace(run, **ended | fields)
         history.save(made)
     return made
 
 
 def left(place: Place, service: str) -> set[str]:
-    found = place.customer if service == "customer" else place.order
-    return {entry["SyncId"] for entry in found.backup.history()}
+    side = place.customer if service == "customer" else place.order
+    return {entry["SyncId"] for entry in side.backup.history()}
 
 
 def test_old_runs_go_but_for_what_may_still_be_asked_for_and_each_is_known_by_its_beginning(
@@ -66,7 +66,7 @@ def test_old_runs_go_but_for_what_may_still_be_asked_for_and_each_is_known_by_it
         ran(place, service, 399, -2),
     ]
     answer = done(command(tmp_path, place.settings, "purge", service, "--json"))
-    assert [(one["Images"], one["Runs"]) for one in answer["Results"]] == [(0, len(going))]
+    assert [(result["Images"], result["Runs"]) for result in answer["Results"]] == [(0, len(going))]
     assert left(place, service) == {run.sync_id for run in (*staying, with_images, last)}
     for text in (with_images.sync_id[:8].upper(), with_images.sync_id[:13], with_images.sync_id[:35]):
         service_of, run_id = place.registry.run_named(text)
@@ -96,7 +96,7 @@ def test_fewer_days_than_the_bin_keeps_leave_what_restores_and_the_guard_ask_abo
     dry = ran(sqlite_place, "customer", 9, 5, dry_run=True)
     last = ran(sqlite_place, "customer", 2, 6)
     ended = done(command(tmp_path, sqlite_place.customer.settings, "purge", "--history-days", "0", "--json"))
-    assert [one["Runs"] for one in ended["Results"]] == [3]
+    assert [result["Runs"] for result in ended["Results"]] == [3]
     assert {first.sync_id, dry.sync_id} & left(sqlite_place, "customer") == set()
     assert left(sqlite_place, "customer") == {reaches.sync_id, changed.sync_id, last.sync_id}
 
@@ -142,10 +142,10 @@ def test_a_beginning_that_several_runs_share_is_refused_with_their_names(sqlite_
     services = ["customer", "customer", "order"]
     for number, (name, sync_id) in enumerate(zip(services, ids, strict=True)):
         ran(sqlite_place, name, 1, number, sync_id=sync_id)
-    error, told = refused(command(tmp_path, sqlite_place.settings, "undo", "abcdef", "--json"))
-    assert (error, [one for one in ids if one in told]) == ("BadRequest", ids)
-    _, told = refused(command(tmp_path, sqlite_place.settings, "undo", ids[0][:-1], "--json"))
-    assert [one for one in ids if one in told] == ids[:2]
+    error, message = refused(command(tmp_path, sqlite_place.settings, "undo", "abcdef", "--json"))
+    assert (error, [sync_id for sync_id in ids if sync_id in message]) == ("BadRequest", ids)
+    _, message = refused(command(tmp_path, sqlite_place.settings, "undo", ids[0][:-1], "--json"))
+    assert [sync_id for sync_id in ids if sync_id in message] == ids[:2]
     for nobody in ("abcde00", "abcdef01-0001"):
         assert refused(command(tmp_path, sqlite_place.settings, "undo", nobody, "--json"))[0] == "UnknownRun"
 

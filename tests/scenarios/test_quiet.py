@@ -108,7 +108,9 @@ def test_what_is_asked_for_otherwise_is_a_run(place: Place, entries: list[str], 
         {"counts": Counts(failed=1, skipped=2)},
     ],
 )
-def test_a_past_that_proves_nothing_is_not_built_on(place: Place, entries: list[str], fields: dict[str, Any]) -> None:
+def test_after_a_run_that_proves_nothing_a_quiet_sync_is_a_run(
+    place: Place, entries: list[str], fields: dict[str, Any]
+) -> None:
     customer = service(place.settings)
     with customer.stores() as (_, backup):
         History(backup).save(replace(newest(customer), **fields))

@@ -105,13 +105,13 @@ def test_two_names_on_one_side_are_no_renaming(sqlite_shop: Shop) -> None:  # no
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "old", "said"),
+    ("kind", "name", "old", "message"),
     [
         ("container", "orders", "old", "Cosmos DB cannot rename a container"),
         ("table", "dbo.I*", "old", "from one table to one table"),
     ],
 )
-def test_what_cannot_be_renamed_is_refused_with_what_to_do(kind: str, name: str, old: str, said: str) -> None:
+def test_what_cannot_be_renamed_is_refused_with_what_to_do(kind: str, name: str, old: str, message: str) -> None:
     is_cosmos = kind == "container"
     source = "AccountEndpoint=https://a/;AccountKey=b" if is_cosmos else "sqlite:///a.db"
     text = f"""
@@ -125,7 +125,7 @@ renamed_from = "{old}"
 """
     with pytest.raises(ConfigError) as refused:
         Registry(load_settings({"BACKUP_TOML": text})).directory.names()
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_sql_server_moves_a_table_before_it_gives_it_its_name() -> None:

@@ -100,7 +100,7 @@ def test_an_open_run_of_another_service_wakes_nobody(nights: Nights) -> None:
     assert nights.minute() == 0
 
 
-def test_a_look_that_fails_is_no_rest(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_a_look_that_failed_a_service_does_not_rest(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     nights.registry.sync("customer", Trigger.TIMER)
 
     def down(*_: object, **__: object) -> object:
@@ -111,7 +111,9 @@ def test_a_look_that_fails_is_no_rest(nights: Nights, monkeypatch: pytest.Monkey
     assert [nights.minute() > 0 for _ in range(3)] == [True] * 3
 
 
-def test_a_note_that_cannot_be_written_is_no_rest(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_its_note_cannot_be_written_a_service_does_not_rest(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nights.registry.sync("customer", Trigger.TIMER)
     real = nights.desk.keys.commit
 

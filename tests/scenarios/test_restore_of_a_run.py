@@ -72,8 +72,8 @@ def test_what_a_run_deleted_comes_back_and_nothing_else_does(orders: Place, tmp_
     remove(orders, "order", "order-0012")
     then = orders.order.source.contents()
     restore = ("restore", "order", "--run", night[:8], "--only", "deleted", "--json")
-    told = done(command(tmp_path, orders.settings, *restore))
-    assert (counted(told), told["DryRun"]) == ((3, 0, 0, 0), True)
+    preview = done(command(tmp_path, orders.settings, *restore))
+    assert (counted(preview), preview["DryRun"]) == ((3, 0, 0, 0), True)
     assert orders.order.source.contents() == then
     assert counted(done(command(tmp_path, orders.settings, *restore, "--yes"))) == (3, 0, 0, 0)
     now = orders.order.source.contents()
@@ -102,12 +102,12 @@ def test_a_whole_run_is_taken_back_in_the_source_with_its_inserts_only_where_del
     before = orders.order.source.contents()
     night = a_night(orders)
     restore = ("restore", "order", "--run", night, "--json", "--yes")
-    told = done(command(tmp_path, orders.settings, *restore))
-    assert counted(told) == (3, 2, 0, 0)
-    assert any("1 record that the run inserted is in" in note for note in told["Notes"])
+    restored = done(command(tmp_path, orders.settings, *restore))
+    assert counted(restored) == (3, 2, 0, 0)
+    assert any("1 record that the run inserted is in" in note for note in restored["Notes"])
     assert orders.order.source.contents().keys() == before.keys() | {"order-0021"}
-    told = done(command(tmp_path, {**orders.settings}, *restore, "--only", "inserted", "--delete-extra"))
-    assert counted(told) == (0, 0, 1, 0)
+    restored = done(command(tmp_path, {**orders.settings}, *restore, "--only", "inserted", "--delete-extra"))
+    assert counted(restored) == (0, 0, 1, 0)
     assert orders.order.source.contents() == before
 
 
@@ -124,9 +124,9 @@ def test_some_records_of_a_run_may_be_named(customers: Place, tmp_path: Path) ->
     night = synced(customers, "customer").sync_id
     remove(customers, "customer", "3")  # the backup has it still, but the run did nothing to it
     restore = ("restore", "customer", "--run", night, "--only", "deleted", "--key", "2", "--key", "3", "--json")
-    told = done(command(tmp_path, customers.settings, *restore))
-    assert named(told) == {2: "Inserted"}
-    assert "The run did no such thing to 3." in told["Notes"]
+    preview = done(command(tmp_path, customers.settings, *restore))
+    assert named(preview) == {2: "Inserted"}
+    assert "The run did no such thing to 3." in preview["Notes"]
 
 
 def test_a_record_that_came_anew_is_newer_and_left_alone(customers: Place, tmp_path: Path) -> None:
@@ -149,7 +149,9 @@ def test_a_record_that_came_anew_is_newer_and_left_alone(customers: Place, tmp_p
         (["--run", "DRY"], "BadRequest"),
     ],
 )
-def test_a_wish_that_cannot_be_is_refused(customers: Place, tmp_path: Path, arguments: list[str], error: str) -> None:
+def test_options_that_contradict_or_name_no_run_are_refused(
+    customers: Place, tmp_path: Path, arguments: list[str], error: str
+) -> None:
     run = synced(customers, "customer")
     [dry] = customers.registry.sync("customer", Trigger.CLI, Options(dry_run=True))
     names = {"RUN": run.sync_id, "DRY": dry.run.sync_id}
@@ -179,7 +181,7 @@ def test_a_record_that_a_run_updated_and_then_deleted_counts_as_deleted(customer
     run = synced(customers, "customer")
     with backup_of(customers) as backup:
         recycled = RecycleBin(backup, "customer")
-        kept = [one for page in recycled.of_run(run.sync_id) for one in page]
+        kept = [image for page in recycled.of_run(run.sync_id) for image in page]
         assert len(kept) == 100
         later = run.__class__("customer", Trigger.CLI, False, utc_now(), place=run.place)
         [images] = backup.images([(1,), (2,)], Action.UPDATED)

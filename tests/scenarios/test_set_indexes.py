@@ -53,8 +53,8 @@ def notes(shop: Shop, table: str) -> list[str]:
 
 def indexes(shop: Shop, table: str) -> dict[tuple[str | None, ...], bool]:
     """The indexes of the backup's table: columns, and whether it is unique."""
-    found = sa.inspect(places.engine(shop.backup)).get_indexes(table)
-    return {tuple(index["column_names"]): bool(index["unique"]) for index in found}
+    existing = sa.inspect(places.engine(shop.backup)).get_indexes(table)
+    return {tuple(index["column_names"]): bool(index["unique"]) for index in existing}
 
 
 def test_the_backup_gets_plain_indexes_and_the_plan_says_which_are_left_out(shop: Shop) -> None:

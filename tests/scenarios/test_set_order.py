@@ -151,10 +151,10 @@ def test_another_database_gets_the_tables_in_their_order_also_those_that_are_gon
         assert "_bak01234567" not in index
         assert any("The index by boss" in note for note in outcomes["Alone"].run.notes)
         assert in_order([*outcomes])
-        there = Shop(target, shop.backup, shop.prefix)
-        assert there.column(COUNT, "source") == [2, 2, 3]
-        assert there.rows('"Alone"', "source") == [(1, None), (2, 1)]
-        there.run(EMPTY + ';ALTER TABLE "Border" ADD FOREIGN KEY ("Customer") REFERENCES "Customer" ("Id")')
+        target_shop = Shop(target, shop.backup, shop.prefix)
+        assert target_shop.column(COUNT, "source") == [2, 2, 3]
+        assert target_shop.rows('"Alone"', "source") == [(1, None), (2, 1)]
+        target_shop.run(EMPTY + ';ALTER TABLE "Border" ADD FOREIGN KEY ("Customer") REFERENCES "Customer" ("Id")')
         shop.run('DROP TABLE "Aline"; DROP TABLE "Border"; DROP TABLE "Customer"')
         assert [outcome.error for outcome in restore(shop, to=target).values()] == [None] * 4
 
@@ -212,18 +212,19 @@ def test_another_database_gets_the_foreign_keys_where_all_rows_are(
     )
     shop.sync()
     with lent_database(postgres) as target:
-        there = Shop(target, shop.backup, shop.prefix)
+        target_shop = Shop(target, shop.backup, shop.prefix)
         preview = restore(shop, options=Options(dry_run=True), to=target, constraints=True)
         assert any("would be made" in note for note in preview["Alone"].run.notes)
-        there.run('CREATE TABLE "Customer" ("Id" INTEGER, "Name" VARCHAR(40))')  # a foreign key cannot refer to it
+        # No foreign key can refer to this table.
+        target_shop.run('CREATE TABLE "Customer" ("Id" INTEGER, "Name" VARCHAR(40))')
         failed = {table for table, outcome in restore(shop, to=target, constraints=True).items() if outcome.error}
         assert failed == {"Customer"}
-        there.run('DROP TABLE "Customer"')
+        target_shop.run('DROP TABLE "Customer"')
         for _ in range(2):
             outcomes = restore(shop, to=target, constraints=True)
             assert [outcome.error for outcome in outcomes.values()] == [None] * 4
-            assert there.column(DEFINED, "source") == shop.column(DEFINED, "source")
-        there.run(
+            assert target_shop.column(DEFINED, "source") == shop.column(DEFINED, "source")
+        target_shop.run(
             'ALTER TABLE "Border" DROP CONSTRAINT "Border_Customer_fkey"; INSERT INTO "Border" VALUES (7, 7);'
             'ALTER TABLE "Aline" DROP CONSTRAINT "Aline_Border_fkey"'
         )
@@ -231,7 +232,7 @@ def test_another_database_gets_the_foreign_keys_where_all_rows_are(
         assert isinstance(outcomes["Border"].error, ConstraintRefused)
         assert "Border_Customer_fkey" in str(outcomes["Border"].error)
         assert outcomes["Aline"].error is None  # its rows and those of Border are there
-        assert "Aline_Border_fkey" in repr(there.column(DEFINED, "source"))
+        assert "Aline_Border_fkey" in repr(target_shop.column(DEFINED, "source"))
 
 
 def test_a_foreign_key_of_a_partition_puts_the_whole_table_in_order(postgres_shop: Shop, postgres: str) -> None:  # noqa: F811
@@ -302,7 +303,7 @@ def test_foreign_keys_are_known_when_the_source_is_gone(postgres_shop: Shop, pos
     shop.sync(tables='["Customer"]')
     defined = shop.column(DEFINED, "source")
     with lent_database(postgres) as target:
-        there = Shop(target, shop.backup, shop.prefix)
+        target_shop = Shop(target, shop.backup, shop.prefix)
         shop.run('DROP TABLE "SetCatalog"', "backup")  # an earlier release has kept nothing
         with pytest.raises(SourceMissing):
             restore(gone, to=target, constraints=True)
@@ -313,7 +314,7 @@ def test_foreign_keys_are_known_when_the_source_is_gone(postgres_shop: Shop, pos
         outcomes = restore(gone, to=target, constraints=True)
         assert [outcome.error for outcome in outcomes.values()] == [None] * 4
         assert in_order([*outcomes])
-        assert there.column(DEFINED, "source") == defined
+        assert target_shop.column(DEFINED, "source") == defined
         assert any("The source could not be asked" in note for note in outcomes["Border"].run.notes)
     shop.run('ALTER TABLE "Border" DROP CONSTRAINT "Border_Customer_fkey"')
     shop.sync()

@@ -85,11 +85,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("lines", "said"), WRONG, ids=range(len(WRONG)))
-def test_what_a_container_cannot_have_is_refused_with_the_reason(lines: str, said: str) -> None:
+@pytest.mark.parametrize(("lines", "reason"), WRONG, ids=range(len(WRONG)))
+def test_what_a_container_cannot_have_is_refused_with_the_reason(lines: str, reason: str) -> None:
     with pytest.raises(ConfigError) as refused:
         Registry(load_settings({"BACKUP_TOML": text(ACCOUNT, ACCOUNT.replace("//a", "//b"), lines)})).directory.names()
-    assert said in str(refused.value)
+    assert reason in str(refused.value)
 
 
 def test_tables_have_no_throughput_and_no_partition_key() -> None:

@@ -399,8 +399,8 @@ def test_a_table_that_is_gone_is_kept_and_its_past_can_be_seen(shop: Shop) -> No
     assert len(shop.rows('"Invoice"')) == 2
     assert registry.get(shop.name("invoice")).past.history(1)[0].counts.inserted == 2
     # The copy of a service of the settings in the same database is none of a table that is gone.
-    there = {"BackupThingDb__ConnectionString": shop.backup, "BackupThingDb__Table": f"{shop.prefix}Invoice"}
-    beside = replace(shop, settings=there | {"SourceThingDb__ConnectionString": f"{shop.source}_other"})
+    thing_backup = {"BackupThingDb__ConnectionString": shop.backup, "BackupThingDb__Table": f"{shop.prefix}Invoice"}
+    beside = replace(shop, settings=thing_backup | {"SourceThingDb__ConnectionString": f"{shop.source}_other"})
     assert beside.registry(EXCLUDE).directory.sets["shop"].members.gone == []
 
 
@@ -598,9 +598,9 @@ def test_a_set_goes_on_in_the_next_slice_and_an_early_failure_is_not_forgotten(
 ) -> None:
     sqlite_shop.run(SHOP)
     job, desk, percents = work_on_set(sqlite_shop, tmp_path, 'exclude = ["*tmp_*"]', **SLICES)
-    told = [percent for percent in percents[:-1] if percent]
-    assert len(told) > 1
-    assert told == sorted(told)
+    percents_told = [percent for percent in percents[:-1] if percent]
+    assert len(percents_told) > 1
+    assert percents_told == sorted(percents_told)
     assert job.counts["inserted"] == 8  # those of all slices, once
     assert (job.state, job.error_kind) == (State.FAILED, "SetFailed")
     assert "Keyless" in str(job.error)

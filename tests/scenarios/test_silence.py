@@ -36,9 +36,9 @@ def test_silence_is_told_once_and_its_end_too(office: Post) -> None:
         office.look(hours=24)
         office.ran("It broke.", error_kind="StoreError")
     assert kinds(office.waiting()) == ["sync.completed", "sync.overdue", *["sync.failed"] * 3]
-    told = office.waiting()[1]
-    assert (told["subject"], told["time"]) == ("customer", "2026-11-30T02:01:00.000Z")
-    assert {name: told["data"].get(name) for name in ("lastSuccess", "ageHours", "maxAgeHours", "error")} == {
+    silence = office.waiting()[1]
+    assert (silence["subject"], silence["time"]) == ("customer", "2026-11-30T02:01:00.000Z")
+    assert {name: silence["data"].get(name) for name in ("lastSuccess", "ageHours", "maxAgeHours", "error")} == {
         "lastSuccess": "2026-11-29T00:00:00.000Z",
         "ageHours": 26.0,
         "maxAgeHours": 26.0,
@@ -205,14 +205,14 @@ def test_the_heartbeat_is_asked_once_after_each_good_night(tmp_path: Path, beat:
         for _ in range(3):
             office.look(minutes=1)
             office.deliver()
-        assert [(got.path, got.body) for got in beat.got] == [("/hook", b"")]
+        assert [(request.path, request.body) for request in beat.requests] == [("/hook", b"")]
         office.look(hours=24)  # the next night is due, and nothing has succeeded
         assert office.waiting() == []
         for service in office.services:
             office.ran(service=service)
         office.look(minutes=1)
         office.deliver()
-        assert len(beat.got) == 2
+        assert len(beat.requests) == 2
 
 
 def test_a_heartbeat_that_is_late_is_not_sent(tmp_path: Path, beat: Hook) -> None:
@@ -223,7 +223,7 @@ def test_a_heartbeat_that_is_late_is_not_sent(tmp_path: Path, beat: Hook) -> Non
         office.deliver()
         beat.status = 200
         office.deliver(hours=7)  # it would hide that the next night fails
-        assert (len(beat.got), office.waiting()) == (1, [])
+        assert (len(beat.requests), office.waiting()) == (1, [])
 
 
 def test_a_night_of_a_clock_that_was_ahead_stops_no_heartbeat(tmp_path: Path, beat: Hook) -> None:
@@ -236,7 +236,7 @@ def test_a_night_of_a_clock_that_was_ahead_stops_no_heartbeat(tmp_path: Path, be
         office.ran()
         office.look()
         office.deliver()
-        assert len(beat.got) == 2
+        assert len(beat.requests) == 2
 
 
 # Digests
@@ -268,7 +268,7 @@ def test_a_digest_comes_once_a_day_with_what_the_syncs_did(tmp_path: Path) -> No
 
 
 def test_only_digests_failures_or_all_go_to_people(tmp_path: Path) -> None:
-    told = {}
+    kinds_by_setting = {}
     for send in ("failures", "all", "digest"):
         folder = tmp_path / send
         folder.mkdir()
@@ -276,11 +276,11 @@ def test_only_digests_failures_or_all_go_to_people(tmp_path: Path) -> None:
             office.ran()
             office.ran("It broke.")
             office.look(hours=27)
-            told[send] = sorted(kinds(office.waiting("people")))
+            kinds_by_setting[send] = sorted(kinds(office.waiting("people")))
             assert len(office.waiting("webhook")) == 3
-    assert told["failures"] == ["sync.failed", "sync.overdue"]
-    assert told["all"] == ["sync.completed", "sync.failed", "sync.overdue"]
-    assert "sync.failed" not in told["digest"]
+    assert kinds_by_setting["failures"] == ["sync.failed", "sync.overdue"]
+    assert kinds_by_setting["all"] == ["sync.completed", "sync.failed", "sync.overdue"]
+    assert "sync.failed" not in kinds_by_setting["digest"]
 
 
 def test_what_an_earlier_release_wrote_is_read(office: Post) -> None:

@@ -203,8 +203,8 @@ def test_an_event_of_another_release_reaches_people_as_it_is(receiver: Hook) -> 
     sink = People("people1", "people1 (json)", timedelta(days=3), receiver.url.replace("http", "json"))
     with sink.opened() as send:
         send({"type": "backup.moon.risen", "data": {"service": "customer", "moons": 2}})
-    [got] = receiver.got
-    assert ("backup.moon.risen" in got.event["title"], '"moons": 2' in got.event["message"]) == (True, True)
+    [request] = receiver.requests
+    assert ("backup.moon.risen" in request.event["title"], '"moons": 2' in request.event["message"]) == (True, True)
 
 
 def test_a_digest_reads_like_a_letter() -> None:
@@ -228,13 +228,13 @@ def test_a_digest_reads_like_a_letter() -> None:
 
 @pytest.mark.parametrize("scheme", ["https", "amqps"])
 def test_a_server_whose_certificate_nobody_vouches_for_gets_nothing(scheme: str) -> None:
-    got: list[bytes] = []
+    received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             try:
                 with self_signed().wrap_socket(server.accept()[0], server_side=True) as client:
-                    got.append(client.recv(100))
+                    received.append(client.recv(100))
             except OSError:
                 pass
 
@@ -245,7 +245,7 @@ def test_a_server_whose_certificate_nobody_vouches_for_gets_nothing(scheme: str)
         setting = "Notify__Webhooks" if scheme == "https" else "Notify__BrokerUrl"
         [row] = answer_test(load_settings({setting: address, "Notify__WebhookSecret": SECRET})).body["sinks"]
         assert "certificate" in row["error"]
-        assert [message for message in got if message] == []
+        assert [message for message in received if message] == []
 
 
 def test_a_redirection_is_not_followed(tmp_path: Path, receiver: Hook) -> None:
@@ -253,7 +253,7 @@ def test_a_redirection_is_not_followed(tmp_path: Path, receiver: Hook) -> None:
         receiver.status, receiver.location = 307, other.url
         office.ran()
         office.deliver()
-        assert (len(receiver.got), other.got) == (1, [])
+        assert (len(receiver.requests), other.requests) == (1, [])
 
 
 def test_a_server_that_answers_a_byte_at_a_time_does_not_hold_a_test_for_ever(

@@ -112,12 +112,12 @@ def test_a_run_that_was_stopped_writes_nothing_over_what_its_successor_wrote(
         service.let_minutes_pass()
         successor = sync(service)
         mirrored = service.is_mirrored()
-        code, told = go_on(process)
+        code, output = go_on(process)
     assert isinstance(while_young.error, Locked)
     assert f"process {process.pid} on" in str(while_young.error)
     assert (successor.run.status, successor.run.sync_id, mirrored) == (Status.COMPLETED, left["SyncId"], True)
     assert service.is_mirrored()
-    assert (code, '"LockLost"' in told) == (1, True), told
+    assert (code, '"LockLost"' in output) == (1, True), output
     entry = service.backup.history()[-1]
     assert (entry["Status"], entry["Attempt"]) == ("Completed", successor.run.attempt)
 
@@ -163,7 +163,7 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_goes_on(
     with ThreadPoolExecutor() as pool:
         outcomes = list(pool.map(sync, [sqlite_place.customer] * 2))
     assert sorted(sqlite_place.customer.statuses) == ["Completed", "Failed"]
-    assert [type(one.error) for one in outcomes if one.error] == [Locked]
+    assert [type(outcome.error) for outcome in outcomes if outcome.error] == [Locked]
 
 
 @contextmanager

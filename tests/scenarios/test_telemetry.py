@@ -77,10 +77,10 @@ def test_a_run_is_a_span_its_chunks_are_parts_of_it_and_batches_of_chunks(heard:
         outcomes = registry.sync("all", Trigger.HTTP)
     runs, chunks, batches = (heard.spans(f"backup.{name}") for name in ("run", "chunk", "batch"))
     batches += heard.spans("backup.relay")  # servers that copy among themselves
-    told = {attributes(run)["backup.service"]: attributes(run) for run in runs}
-    assert told.keys() == {"customer", "order"}
+    runs_by_service = {attributes(run)["backup.service"]: attributes(run) for run in runs}
+    assert runs_by_service.keys() == {"customer", "order"}
     by_id = {outcome.run.sync_id: outcome.run for outcome in outcomes}
-    for run in told.values():
+    for run in runs_by_service.values():
         assert run["backup.status"] == "Completed"
         assert run["backup.inserted"] == by_id[run["backup.sync_id"]].counts.inserted > 0
         assert run["backup.verified"] is True

@@ -222,8 +222,8 @@ def test_a_filter_that_picks_nothing_is_told_of(invoices: Invoices) -> None:
     services = registry(invoices.settings, Where="Type=Sail; Rev=1")
     services.get("invoice").initialize()
     run = done(services.get("invoice").sync(Trigger.CLI))
-    told = "The source has no record for which Type='Sail'; Rev=1: see whether Where is what was meant."
-    assert (run.counts, run.notes) == (Counts(), (told,))
+    note = "The source has no record for which Type='Sail'; Rev=1: see whether Where is what was meant."
+    assert (run.counts, run.notes) == (Counts(), (note,))
 
 
 @SQL

@@ -217,7 +217,9 @@ def spoil(shop: Shop, **fields: Any) -> None:
         {"number": 7_000_000_000, "place": None},
     ],
 )
-def test_a_past_that_proves_nothing_is_not_built_on(shop: Shop, own_runs: list[str], fields: Any) -> None:
+def test_after_a_run_that_proves_nothing_a_table_gets_a_run_of_its_own(
+    shop: Shop, own_runs: list[str], fields: Any
+) -> None:
     own_runs.clear()
     spoil(shop, **fields)
     own_runs.clear()

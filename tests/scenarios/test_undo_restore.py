@@ -75,27 +75,27 @@ def whole(side: Sql | Cosmos) -> list[str]:
     """All that is there, value for value, with the app's own marks; only what the server writes anew is left out."""
     if isinstance(side, Sql):
         return sorted(map(repr, rows(side)))
-    with database(side) as there:
-        documents = list(there.get_container_client(side.container).read_all_items())
-    return sorted(json.dumps({k: v for k, v in one.items() if k not in OF_THE_SERVER}) for one in documents)
+    with database(side) as opened:
+        documents = list(opened.get_container_client(side.container).read_all_items())
+    return sorted(json.dumps({k: v for k, v in document.items() if k not in OF_THE_SERVER}) for document in documents)
 
 
 def empty(side: Sql | Cosmos) -> None:
     if isinstance(side, Sql):
         run_sql(side, "DELETE FROM {table}")
         return
-    with database(side) as there:
-        container = there.get_container_client(side.container)
-        for one in list(container.read_all_items()):
-            container.delete_item(one["id"], partition_key=one["customerId"])
+    with database(side) as opened:
+        container = opened.get_container_client(side.container)
+        for document in list(container.read_all_items()):
+            container.delete_item(document["id"], partition_key=document["customerId"])
 
 
 def drop(side: Sql | Cosmos) -> None:
     if isinstance(side, Sql):
         run_sql(side, "DROP TABLE {table}")
         return
-    with database(side) as there:
-        there.delete_container(side.container)
+    with database(side) as opened:
+        opened.delete_container(side.container)
 
 
 def change_orders(place: Place) -> None:
@@ -479,9 +479,9 @@ def test_what_a_restore_replaces_in_the_source_is_kept(orders: Place, tmp_path: 
     options = ("--overwrite-newer", "--delete-extra", "--yes", "--json")
     restored = done(command(tmp_path, place.settings, "restore", "order", *options))
     kept = kept_by(place, "order", restored["SyncId"])
-    assert {one.key: one.record for one in kept} == was
-    assert {(one.key, one.action) for one in kept} == {(keys[0], Action.UPDATED), (keys[1], Action.DELETED)}
-    assert {one.side for one in kept} == {"source"}
+    assert {image.key: image.record for image in kept} == was
+    assert {(image.key, image.action) for image in kept} == {(keys[0], Action.UPDATED), (keys[1], Action.DELETED)}
+    assert {image.side for image in kept} == {"source"}
 
 
 @pytest.mark.parametrize("options", [[], ["--dry-run"], ["--dry-run", "--yes"]])
@@ -575,7 +575,9 @@ AHEAD, LONG_AGO = "9999-01-01T00:00:00Z", "2001-01-01T01:00:00+01:00"
     ],
     ids=["no offset", "none", "ahead", "too old"],
 )
-def test_a_time_that_cannot_be_is_refused(customers: Place, tmp_path: Path, at: str, reason: str) -> None:
+def test_a_time_without_an_offset_ahead_or_older_than_the_bin_is_refused(
+    customers: Place, tmp_path: Path, at: str, reason: str
+) -> None:
     run_sql(customers.customer.source, "DELETE FROM {table} WHERE Id = 5")
     error, message = refused(
         command(tmp_path, customers.settings, "restore", "customer", "--yes", "--at", at, "--json")
@@ -585,7 +587,7 @@ def test_a_time_that_cannot_be_is_refused(customers: Place, tmp_path: Path, at: 
     assert len(customers.customer.source.contents()) == 99
 
 
-def test_a_time_before_the_first_sync_is_no_empty_state(customers: Place, tmp_path: Path) -> None:
+def test_a_time_before_the_first_sync_is_refused_and_no_empty_state(customers: Place, tmp_path: Path) -> None:
     place = customers
     began = synced(place, "customer").started_at.isoformat()
     options = ("--at", began, "--delete-extra", "--allow-mass-delete", "--yes", "--json")
@@ -667,7 +669,7 @@ def test_keys_of_documents_are_a_list_with_the_partition_or_the_id_alone(cosmos_
 
 
 @pytest.mark.parametrize("key", ["five", "", "5.5", "[5, 6]"])
-def test_a_key_that_is_none_is_refused(customers: Place, tmp_path: Path, key: str) -> None:
+def test_a_text_that_is_no_key_of_the_service_is_refused(customers: Place, tmp_path: Path, key: str) -> None:
     run_sql(customers.customer.source, "DELETE FROM {table} WHERE Id = 5")
     ended = command(tmp_path, customers.settings, "restore", "customer", "--key", key, "--yes", "--json")
     assert refused(ended)[0] == "BadRequest"
@@ -782,7 +784,7 @@ def test_show_tells_a_records_past_and_what_it_was_at_a_time(orders: Place, tmp_
     change_orders(place)
     second = synced(place, "order")
     shown = done(command(tmp_path, place.settings, "show", "order", "order-0001", "--json"))
-    assert [(one["Change"], one["SyncId"]) for one in shown["Changes"]] == [
+    assert [(change["Change"], change["SyncId"]) for change in shown["Changes"]] == [
         ("Inserted", first.sync_id),
         ("Updated", second.sync_id),
     ]
@@ -834,8 +836,8 @@ def another_place(source: Sql | Cosmos, backup: Sql | Cosmos) -> Iterator[tuple[
 @pytest.fixture(params=["postgres_orders", "cosmos_orders"])
 def served(request: pytest.FixtureRequest) -> Place:
     """Orders on each kind of server in turn."""
-    found: Place = request.getfixturevalue(request.param)
-    return found
+    chosen: Place = request.getfixturevalue(request.param)
+    return chosen
 
 
 def test_undo_and_show_on_a_server(served: Place, tmp_path: Path) -> None:
@@ -846,7 +848,7 @@ def test_undo_and_show_on_a_server(served: Place, tmp_path: Path) -> None:
     run = synced(place, "order")
     later = whole(place.order.backup)
     shown = done(command(tmp_path, place.settings, "show", "order", "order-0001", "--at", after(first), "--json"))
-    assert [(one["Change"], one["SyncId"]) for one in shown["Changes"]] == [
+    assert [(change["Change"], change["SyncId"]) for change in shown["Changes"]] == [
         ("Inserted", first.sync_id),
         ("Updated", run.sync_id),
     ]
@@ -970,11 +972,11 @@ def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker,
         ("RestoreSource", "customer", {"keys": [None], "confirm": True}, 400, "BadRequest"),
     ],
 )
-def test_a_request_that_cannot_be_is_refused(
+def test_a_wrong_request_is_refused_and_changes_nothing(
     refusing: tuple[Worker, Place], name: str, part: str, body: Any, status: int, error: str
 ) -> None:
     running, place = refusing
     before = whole(place.customer.source), whole(place.customer.backup)
-    found = post(running, name, body, **{"syncId" if name == "UndoRun" else "service": part})
-    assert (found[0], found[1]["Error"], found[1]["Success"]) == (status, error, False)
+    response = post(running, name, body, **{"syncId" if name == "UndoRun" else "service": part})
+    assert (response[0], response[1]["Error"], response[1]["Success"]) == (status, error, False)
     assert (whole(place.customer.source), whole(place.customer.backup)) == before

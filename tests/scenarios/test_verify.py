@@ -84,8 +84,8 @@ def by_kind(answer: dict[str, Any]) -> tuple[int, ...]:
     return tuple(answer[kind] for kind in KINDS)
 
 
-def found(answer: dict[str, Any]) -> dict[Any, tuple[str, list[str]]]:
-    return {one["Key"][0]: (one["Kind"], one["Names"]) for one in answer["Differences"]}
+def differences(answer: dict[str, Any]) -> dict[Any, tuple[str, list[str]]]:
+    return {difference["Key"][0]: (difference["Kind"], difference["Names"]) for difference in answer["Differences"]}
 
 
 def last(place: Place) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def test_what_differs_is_counted_by_kind_and_named(
     assert (ended.code, answer["Success"], answer["Verified"]) == (1, True, False)
     assert (by_kind(answer), answer["SourceCount"], answer["BackupCount"]) == ((1, 1, 1, content), 100, 100)
     expected: dict[Any, Any] = {3: ("missing", []), 777: ("extra", []), 5: ("stale", [])}
-    assert found(answer) == expected | ({7: ("content", ["City", "Name"])} if content else {})
+    assert differences(answer) == expected | ({7: ("content", ["City", "Name"])} if content else {})
 
 
 def test_a_drill_compares_the_source_with_what_a_restore_gives(customers: Place, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_change_that_did_not_raise_the_version_is_found_by_comparing_whole_rec
     assert done(command(tmp_path, customers.settings, *verify))["Verified"]
     for options in (["--full"], ["--sample", "100"]):
         ended = command(tmp_path, customers.settings, *verify, *options)
-        assert (ended.code, found(ended.json)) == (1, {7: ("content", ["Name"])})
+        assert (ended.code, differences(ended.json)) == (1, {7: ("content", ["Name"])})
 
 
 def test_sides_on_a_server_are_compared_too(orders: Place, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_sides_on_a_server_are_compared_too(orders: Place, tmp_path: Path) -> No
     remove(orders, "order", "order-0002")
     revised(orders, 13, revision=1)
     ended = command(tmp_path, orders.settings, "verify", "order", "--full", "--json")
-    kinds = {one["Key"][-1]: one["Kind"] for one in ended.json["Differences"]}
+    kinds = {difference["Key"][-1]: difference["Kind"] for difference in ended.json["Differences"]}
     assert (ended.code, kinds) == (1, {"order-0001": "stale", "order-0002": "extra", "order-0013": "missing"})
 
 
@@ -231,7 +231,7 @@ def test_verify_over_http_is_200_whether_equal_or_not(customers: Place, running:
     assert [by_kind(answer) for _, answer in answers[2:]] == [(1, 1, 1, 0), (1, 1, 1, 1), (1, 1, 1, 1)]
     # Of the 100 in the source, two are told apart by their stamps already.
     assert [answer["RecordsCompared"] for _, answer in answers] == [0, 100, 0, 98, 98]
-    assert found(full[1])[7] == ("content", ["City", "Name"])
+    assert differences(full[1])[7] == ("content", ["City", "Name"])
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,7 @@ def test_a_restore_that_is_malformed_is_a_400(body: bytes) -> None:
 @pytest.mark.parametrize(
     "text", ["", "now", "2026-01-01T00:00:00", "0001-01-01T00:00:00+14:00", "2026-01-01\x00", "\udcff"]
 )
-def test_a_time_of_the_command_line_that_is_none_is_a_bad_request(text: str) -> None:
+def test_a_text_that_is_no_time_with_an_offset_is_a_bad_request(text: str) -> None:
     with pytest.raises(errors.BadRequest):
         moment_of(text)
 
@@ -197,7 +197,7 @@ def test_a_body_may_have_a_byte_order_mark(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b" ", b"{}", b"{ }\r\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}"])
-def test_a_body_that_says_nothing_is_none(body: bytes) -> None:
+def test_a_body_that_says_nothing_counts_as_no_body(body: bytes) -> None:
     check_no_body(body)
     assert parse_body(SyncRequest, body) == SyncRequest()
 

@@ -65,12 +65,12 @@ def test_what_no_column_of_the_type_holds_is_an_error(declared: str, part: Any) 
     ("declared", "text", "value"),
     [("numeric", "7", 7), ("decimal(4, 2)", "1.50", 1.5), ("uuid", "12345678-1234-5678-1234-567812345678", None)],
 )
-def test_a_driver_that_knows_few_types_gets_one_of_these(declared: str, text: str, value: Any) -> None:
+def test_a_driver_that_knows_few_types_gets_a_key_as_a_number_or_a_text(declared: str, text: str, value: Any) -> None:
     parameter = value_of(declared, text, plain=True)
     assert (parameter, type(parameter)) == (text if value is None else value, str if value is None else type(value))
 
 
-def test_a_type_whose_name_begins_like_an_integers_is_none() -> None:
+def test_a_type_whose_name_begins_like_an_integers_takes_texts() -> None:
     given = [("interval", "1 mon"), ("int4range", "[1,5)"), ("integer[]", "{1,2}"), ("int8multirange", "{}")]
     assert [value_of(*part) for part in given] == [text for _, text in given]
     numbers = ("int", "INT8", "bigint", "serial", "oid", "tinyint", "integer")
@@ -81,5 +81,5 @@ def test_a_type_whose_name_begins_like_an_integers_is_none() -> None:
 
 
 @pytest.mark.parametrize("part", [2**63 - 1, -(2**63), "-0", "٣"])
-def test_what_64_bits_hold_is_a_value(part: Any) -> None:
+def test_an_integer_of_64_bits_is_a_value_of_an_integer_column(part: Any) -> None:
     assert value_of("INTEGER", part) == int(part)

@@ -127,7 +127,7 @@ def test_without_a_password_the_managed_identity_logs_in(text: str) -> None:
         "Server=x;Database=y;Authentication=Active Directory Password;User Id=u;Password=p",
     ],
 )
-def test_with_a_login_of_its_own_it_does_not(text: str) -> None:
+def test_with_a_login_of_its_own_a_string_needs_no_managed_identity(text: str) -> None:
     assert not sql_server(text).token
 
 
@@ -195,7 +195,7 @@ def test_no_piece_of_a_password_is_shown_whatever_split_it(text: str) -> None:
 
 
 @pytest.mark.parametrize("password", ["{abc", '"abc', "'abc", "{a}b", '"a"b', "a=b", "a@b", "a/b?c#d%", "a'b", "}{"])
-def test_a_password_that_is_quoted_by_nothing_is_read_as_it_is(password: str) -> None:
+def test_a_password_without_quotes_is_read_as_it_is(password: str) -> None:
     assert sql_server(f"Server=x;Database=y;User Id=u;Password={password};Encrypt=True").keywords["PWD"] == password
 
 

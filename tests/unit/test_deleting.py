@@ -49,7 +49,7 @@ class Deletes:
     ("at_once", "seconds_left", "done", "deleted"),
     [(False, 0.0, False, 0), (True, 0.0, False, 2), (False, 0.5, True, 7)],
 )
-def test_when_the_time_is_up_the_call_says_so_and_one_that_must_get_on_has_made_one_batch(
+def test_when_the_time_is_up_deletes_remain_but_a_call_that_must_make_progress_has_made_one_batch(
     monkeypatch: pytest.MonkeyPatch, at_once: bool, seconds_left: float, done: bool, deleted: int
 ) -> None:
     deletes = Deletes(monkeypatch)

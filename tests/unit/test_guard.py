@@ -21,7 +21,9 @@ TEN_A_WEEK = Guard(100, 10, 5, deleted_lately=lambda: 40)
         (TEN_A_WEEK, 60, 960, "MaxDeletePercentPerWeek is 10"),
     ],
 )
-def test_what_a_limit_allows_and_one_more(guard: Guard, deletes: int, records: int, is_said: str) -> None:
+def test_a_limit_allows_its_number_of_deletes_and_refuses_one_more(
+    guard: Guard, deletes: int, records: int, is_said: str
+) -> None:
     guard.check_deletes(deletes, 1, records, "source", allowed=False, dry_run=False)
     with pytest.raises(GuardTripped, match=is_said):
         guard.check_deletes(deletes + 1, 1, records, "source", allowed=False, dry_run=False)

@@ -161,7 +161,7 @@ def test_without_a_schedule_nothing_is_overdue(kept: Place) -> None:
     assert concerns(kept, [COMPLETED], NIGHT + timedelta(days=99), None) == []
 
 
-def test_a_disabled_schedule_is_none(place: Place) -> None:
+def test_with_a_disabled_schedule_nothing_is_overdue(place: Place) -> None:
     with place.registry.get("customer").stores() as (_, backup):
         History(backup).save(replace(COMPLETED, place=backup.catalog.qualified_name(), number=1))
     assert answer(place.settings).body["Reasons"][0]["Reason"].startswith("A sync is overdue")

@@ -109,7 +109,7 @@ def test_no_step_that_keys_often_have_is_one_that_a_sum_is_bad_at() -> None:
 
 
 @pytest.mark.parametrize(("bad", "good", "step"), [(0, 1, 23_285), (1, 0, 40_307)])
-def test_a_step_that_one_sum_is_bad_at_is_none_for_the_other(bad: int, good: int, step: int) -> None:
+def test_a_step_that_one_sum_misses_is_seen_by_the_other(bad: int, good: int, step: int) -> None:
     draw = random.Random(9)
     missed = [0, 0]
     for _ in range(5_000):

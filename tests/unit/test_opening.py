@@ -81,7 +81,7 @@ def test_a_run_that_could_not_begin_gets_the_number_after_the_highest(backup: St
     assert history.next_number("order") == 1
 
 
-def test_what_all_runs_are_known_of_is_not_asked_for(backup: Store) -> None:
+def test_history_is_not_asked_again_where_all_its_runs_are_known(backup: Store) -> None:
     runs = [ended(1), ended(2, status=Status.FAILED), ended(3, Verb.VERIFY)]
     _, opening = save(backup, *runs)
     assert opening.is_whole

@@ -64,5 +64,5 @@ def test_an_index_of_patterns_finds_the_first_that_fits(patterns: list[str], nam
         ("a[*]b", ["[a[x]]b]"], ["[a[x]]b]"]),
     ],
 )
-def test_a_pattern_stands_for(pattern: str, names: list[str], matches: list[str]) -> None:
+def test_a_pattern_stands_for_these_names_alone(pattern: str, names: list[str], matches: list[str]) -> None:
     assert matching(pattern, names) == matches

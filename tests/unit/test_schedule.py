@@ -225,7 +225,9 @@ def test_a_timer_of_another_zone_runs_when_the_schedule_is_due_by_it(
         ("0 0 0 " + "9" * 5000 + " * *", ["the day of month is '999"]),
     ],
 )
-def test_a_schedule_that_is_none_says_which_field_is_wrong_and_what_it_takes(schedule: str, parts: list[str]) -> None:
+def test_a_text_that_is_no_schedule_is_refused_with_the_wrong_field_and_what_it_takes(
+    schedule: str, parts: list[str]
+) -> None:
     with pytest.raises(ConfigError) as raised:
         next_due(schedule, NOW)
     assert [part for part in parts if part not in str(raised.value)] == []

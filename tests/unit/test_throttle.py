@@ -66,7 +66,7 @@ def test_each_answer_adds_a_slot_up_to_the_bound_until_one_is_throttled() -> Non
     assert throttle.slots == AT_MOST
 
 
-def test_then_each_round_without_a_throttled_answer_adds_a_slot() -> None:
+def test_after_a_throttled_answer_each_round_without_another_adds_a_slot() -> None:
     throttle = throttled_at(20)
     assert throttle.slots == 15
     a_round(throttle, *[TAKEN] * 14)

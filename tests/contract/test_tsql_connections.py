@@ -1,0 +1,189 @@
+"""What a connection to SQL Server is told, what its errors mean, what tells two databases apart. Needs no server."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.core.errors import StoreError
+from backup.stores.connection import parse_connection
+from backup.stores.sql.engines.mssql.connection import connect, text_from
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.leavable import LeavableConnection
+from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
+from backup.stores.sql.rows import first_rows
+from tests.contract.tsql import dialect, text, unasked_server
+
+
+@pytest.mark.parametrize(("number", "hidden"), [(3903, True), (3902, False)])
+def test_a_transaction_that_the_server_has_ended_hides_no_error_of_a_statement(number: int, hidden: bool) -> None:
+    class Lost:
+        def close(self) -> None: ...
+
+        def rollback(self) -> None:
+            raise sqlite3.OperationalError("25000", f"[25000] [SQL Server]no transaction ({number}) (SQLEndTran)")
+
+    with nullcontext() if hidden else pytest.raises(sqlite3.OperationalError):
+        LeavableConnection(Lost(), OSError).rollback()
+
+
+def test_a_connection_goes_back_to_the_level_of_every_new_session_though_no_server_says_it() -> None:
+    """Else SQLAlchemy would have none to go back to after SNAPSHOT, and the connection would be lost to the pool."""
+    pytest.importorskip("pyodbc", exc_type=ImportError)
+    server = unasked_server()
+    level = server.engine.dialect.get_default_isolation_level(None)  # type: ignore[arg-type]
+    server.close()
+    assert level == "READ COMMITTED"
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("[42000] [M][SQL Server]Deadlock victim. (1205) (SQLExecDirectW)", "transient"),
+        ("[42000] [M][SQL Server]No room in nvarchar(64). (8152) (SQLExecDirectW)", "refused"),
+        ("[42000] [M]One. (3621) (SQLExecute); [42000] [M]Deadlock victim. (1205)", "transient"),
+        (
+            "[42000] [M][SQL Server]The INSERT permission was denied on the object 'T', database 'd', schema 's'. (229)"
+            " (SQLExecDirectW)",
+            "denied",
+        ),
+        # What a trigger throws may be about the row alone.
+        ("[42000] [M][SQL Server]Row 5 does not have permission to go. (50000) (SQLExecDirectW)", "refused"),
+    ],
+)
+def test_the_number_of_an_error_is_not_a_number_in_its_text(message: str, kind: str) -> None:
+    failed = unasked_server().failure
+    assert failed(Exception("42000", message)).kind == kind
+
+
+@pytest.mark.parametrize("number", [41332, 41368])
+def test_a_table_in_memory_that_cannot_be_read_says_which_options_would_allow_it(number: int) -> None:
+    failed = unasked_server().failure
+    failure = failed(Exception("42000", f"[42000] [M][SQL Server]Memory optimized tables. ({number}) (SQLExecDirectW)"))
+    assert (failure.kind, "MEMORY_OPTIMIZED_ELEVATE_TO_SNAPSHOT" in (failure.hint or "")) == ("refused", True)
+
+
+class Locks:
+    """A connection to a server: it holds, or gives, the lock that it is asked for."""
+
+    def __init__(self, held: str, free: int) -> None:
+        self.asked: list[str] = []
+        self._held, self._free = held, free
+
+    def execute(self, statement: Any, names: Any) -> Any:
+        self.asked.append(text(statement))
+        return SimpleNamespace(one=lambda: (self._held if "MODE" in self.asked[-1] else self._free, 5))
+
+
+@pytest.mark.parametrize(("free", "is_same"), [(0, True), (1, False)])
+def test_one_database_is_told_by_a_lock_of_the_session_which_needs_no_transaction(free: int, is_same: bool) -> None:
+    here, there = Locks("Exclusive", 1), Locks("NoLock", free)
+    database = unasked_server()
+    assert database.is_same_database(here, there) is is_same  # type: ignore[arg-type]
+    assert here.asked == [
+        "EXEC sp_getapplock @Resource = ?, @LockMode = 'Exclusive', @LockOwner = 'Session', @LockTimeout = 0",
+        "SELECT APPLOCK_MODE('public', ?, 'Session'), DB_ID()",
+        "EXEC sp_releaseapplock @Resource = ?, @LockOwner = 'Session'",
+    ]
+    with pytest.raises(StoreError, match="x/y gives no application lock"):
+        database.is_same_database(Locks("NoLock", 1), there)  # type: ignore[arg-type]
+
+
+def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
+    asked: list[Any] = []
+
+    class Odbc:
+        SQL_CHAR = SQL_WCHAR = SQL_WVARCHAR = SQL_WLONGVARCHAR = 1
+
+        def drivers(self) -> list[str]:
+            return ["ODBC Driver 18 for SQL Server"]
+
+        def connect(self, text: str, **_: Any) -> Odbc:
+            asked.append(text)
+            return self
+
+        def execute(self, statement: str) -> Odbc:
+            asked.append(statement)
+            return self
+
+        def close(self) -> None: ...
+
+        def setdecoding(self, *_: Any, **__: Any) -> None: ...
+
+        def add_output_converter(self, _: int, converter: Any) -> None:
+            asked.append(converter)
+
+    where = parse_connection(r"Server=x\y;Database=z;UID=u;PWD=a=b,}c;ApplicationIntent=ReadOnly", "TEST")
+    connect(Odbc(), where, 600)  # type: ignore[arg-type]
+    assert {"ApplicationIntent=ReadOnly", "Encrypt=yes", "PWD={a=b,}}c}"} <= set(asked[0].split(";"))
+    assert asked[1:] == ["SET NOCOUNT OFF; SET LOCK_TIMEOUT 60000"]
+    connect(Odbc(), where, 600, halves=True)  # type: ignore[arg-type]
+    assert asked[4:] == [text_from] * 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "level"),
+    [([(1, 0)], "SNAPSHOT"), ([(1, 1)], None), ([(0, 0)], None), ([(0, 1)], None), ([], None), (None, None)],
+)
+def test_reads_are_snapshots_where_the_database_allows_them_and_needs_it(
+    answer: list[tuple[int, int]] | None, level: str | None
+) -> None:
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
+    with engine.connect() as cx:  # stands in for a server: a catalogue with this answer, or none
+        cx.connection.create_function("DB_ID", 0, lambda: 5)
+        cx.exec_driver_sql("ATTACH ':memory:' AS sys")
+        if answer is not None:
+            columns = "database_id, snapshot_isolation_state, is_read_committed_snapshot_on"
+            cx.exec_driver_sql(f"CREATE TABLE sys.databases ({columns})")
+            for row in answer:
+                cx.exec_driver_sql("INSERT INTO sys.databases VALUES (5, ?, ?)", row)
+            cx.commit()
+    dialect = unasked_server()
+    dialect._engines.__dict__["engine"] = engine
+    assert dialect._engines.reading.get_execution_options().get("isolation_level") == level
+    assert "isolation_level" not in dialect.engine.get_execution_options()  # with which it writes
+
+
+def test_a_server_that_does_not_answer_is_not_one_that_offers_no_snapshots() -> None:
+    def refuse() -> Any:
+        raise sqlite3.OperationalError("08001", "no answer")
+
+    dialect = unasked_server()
+    dialect._engines.__dict__["engine"] = sa.create_engine("sqlite://", creator=refuse)
+    for _ in range(2):
+        with pytest.raises(sa.exc.OperationalError):
+            _ = dialect._engines.reading
+
+
+@pytest.mark.parametrize("server", [SqlServerDialect, PostgresqlDialect])
+def test_a_servers_time_is_aware_utc_whatever_its_driver_gives(server: Any) -> None:
+    clock = server.server_clock.fget(None)
+    time = datetime(2026, 1, 2, 3, tzinfo=UTC)
+    for value in (time.replace(tzinfo=None), time.astimezone(timezone(timedelta(hours=2)))):
+        assert clock.type.process_result_value(value, dialect()) == time
+
+
+def test_rows_that_are_fetched_one_by_one_change_threads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    connection = LeavableConnection(memory, OSError)
+    engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, creator=lambda: connection)
+    calls: list[object] = []
+    call = connection.call
+
+    def noted(work: Any) -> Any:
+        calls.append(work)
+        return call(work)
+
+    monkeypatch.setattr(connection, "call", noted)
+    rows = sa.text("WITH RECURSIVE t (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t WHERE n < 900) SELECT n FROM t")
+    with engine.connect() as cx:
+        fetched = first_rows(cx, rows.columns(sa.column("n")).subquery().select(), 1 << 20, None)
+        before = len(calls)
+    assert (fetched.rows, fetched.complete) == ([(n,) for n in range(1, 901)], True)
+    assert before < 10
