@@ -180,6 +180,11 @@ class Settling:
         self._writing.write_together()
         self._writing.give_up()
 
+    @property
+    def waiting(self) -> frozenset[Key]:
+        """The keys of the single records that constraints refuse so far."""
+        return self._writing.waiting
+
     def room(self, limit: int) -> int:
         """Returns how many changes the run may still make: its limit less those made, and less those that wait."""
         return max(0, limit - self._tally.counts.processed - len(self._writing.waiting))

@@ -18,6 +18,7 @@ from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.planned_changes import count_changes
 from backup.mirror.settled import Settled
 from backup.mirror.tally import Tally
+from backup.mirror.waiting import what_waits
 from backup.mirror.walk import Walk
 from backup.mirror.writing import Steps, Try
 from backup.stores import Store
@@ -55,9 +56,10 @@ def sync_stores(
         if run.limit is not None:
             _meet_again(pair, begin.deleting, pending)  # now, so that `pending` has the deletes in the order of keys
         caught_up, whole = _catch_up(settling, run, steps, from_start=begin == Checkpoint())
-        walk = Walk(source, settling, workers, steps, run.service, begin)
+        walk, with_waiting = Walk(source, settling, workers, steps, run.service, begin), [*begin.deleting]
         for settled in [whole] if whole else walk.settled_chunks():
             at = walk.past(settled)
+            with_waiting += [settled.chunk] if settled.waiting else []
             if not run.dry_run:
                 tally.proof = at.proof
                 steps.save(at)
@@ -69,7 +71,11 @@ def sync_stores(
         if at.unread_keys:  # they may be the keys of records that seem to be deleted in the source
             tally.withheld, done = len(pending), True
         else:
-            _check_deletes(source, pending, at, run, tally, guard)
+            try:
+                _check_deletes(source, pending, at, run, tally, guard)
+            except GuardTripped as tripped:
+                waiting = "" if run.dry_run else what_waits(pair, with_waiting, settling.waiting, tally)
+                raise GuardTripped(f"{tripped}{waiting}", hint=tripped.hint) from None
             if run.limit is not None:
                 _part(source, pending, within_limit, settling.room(run.limit), tally)
             to_delete = pending if run.limit is None else within_limit

@@ -200,7 +200,13 @@ def test_a_unique_value_taken_over_from_a_record_that_goes_is_written_after_the_
     source = place.customer.source
     source.run("""UPDATE {table} SET "Version" = 2, "Email" = 'customer100@example.com' WHERE "Id" = 1""")
     source.run('DELETE FROM {table} WHERE "Id" = 100')
-    ended = sync(place, tmp_path, BackupSync__ChunkSize="30")
+    chunks = {"BackupSync__ChunkSize": "30", "BackupSync__BatchSize": "1"}
+    for force in ([], ["--force"]):
+        stopped = command(
+            tmp_path, {**place.customer.settings, **chunks, "BackupSync__MaxDeletes": "0"}, "sync", "customer", *force
+        )
+        assert "Not written: 1 record waiting for the deletes, [1]. " in stopped.out + stopped.err
+    ended = sync(place, tmp_path, **chunks)
     assert ended.code == 0, ended.out
     assert place.customer.is_mirrored()
 
