@@ -5,27 +5,26 @@ It compares fingerprints first, then stamps, then records, and stops at the firs
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from threading import Semaphore
 
 from backup.core.errors import StoreError
-from backup.core.log import event
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key
 from backup.core.run_values import Counts, Proof, Run
 from backup.mirror import proof
-from backup.mirror.compared import Compared, compare_piece
-from backup.mirror.diff import compare, went_back, with_server_equality
+from backup.mirror.compared import compare_piece
+from backup.mirror.diff import compare, with_server_equality
 from backup.mirror.differing_parts import RECORDS_AT_ONCE, DifferingParts, differing_blocks, have_blocks
+from backup.mirror.lower_versions import tell_lower_versions
 from backup.mirror.pair import StorePair
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.proving import check_written, prove_piece
 from backup.mirror.set_aside import Refusal
 from backup.mirror.settled import NONE, Settled, Spread
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps, Try, Writing
+from backup.mirror.writing import Try, Writing
 
-_NAMED_IN_LOG = 10
 _STAMPS_AT_ONCE = 2
 _STAMPS_AT_MOST = 100_000
 _WHOLE_BELOW = 2_000
@@ -54,8 +53,9 @@ class Settling:
         """Makes the backup's part of the chunk equal to the source's, except for deletes, which come last.
 
         Equal fingerprints settle the chunk. If the backup has no record there, the chunk is copied without reading
-        stamps. Otherwise the stamps of both sides say what to write. Fingerprints of buckets first rule out the buckets
-        that are equal, unless the `spread` says that the last chunk had many changes. A dry run only counts and names.
+        stamps; so is any chunk of a forced run, over what the backup has. Otherwise the stamps of both sides say what
+        to write. Fingerprints of buckets first rule out the buckets that are equal, unless the `spread` says that the
+        last chunk had many changes. A dry run only counts and names.
 
         If the changes are spread over all chunks, the fingerprint of a whole chunk is never equal. So after a few such
         chunks in a row the fingerprints of the buckets are read at once, until a chunk is equal again.
@@ -63,31 +63,54 @@ class Settling:
         if self._may_skip and spread.is_all_over:
             return self._settle_pieces(chunk, self._backup.chunks(chunk), narrow=True)
         may_copy = not self._run.dry_run and self._run.limit is None
+        overwrites = may_copy and self._run.forced and self._backup.relational is not None
         # After a chunk that was copied, the backup probably has nothing here either. Then the source need not be asked.
-        of_backup = self._backup.fingerprint(chunk) if spread.copied and may_copy else None
+        of_backup = self._backup.fingerprint(chunk) if overwrites or (spread.copied and may_copy) else None
         of_source = None
-        if of_backup is None or of_backup.records:
+        if of_backup is None or (of_backup.records and not overwrites):
             of_source, of_backup = self._pair.fingerprints(chunk)
         if self._may_skip and of_source is not None and proof.are_equal(of_source, of_backup):
             return self._skip(chunk, proof.of_fingerprint(of_source))
-        copied = Counts()
         if of_backup is not None and of_backup.records == 0 and may_copy:
-            copied = self._writing.copy(chunk).counts
-            equal = self._pair.proven(chunk)
-            if equal is not None:
-                return Settled(chunk, copied, equal.source.records, 0, proof=equal, by="copy")
+            return self._settle_copied(chunk, self._writing.copy(chunk).counts)
+        if overwrites:
+            return self._overwrite(chunk)
         # The source's keys cut the chunk. If the backup has many more records there, its own keys cut the chunk
         # further, so that the stamps of both sides fit into memory.
         pieces = iter([chunk]) if _is_small(of_source, of_backup) else self._backup.chunks(chunk)
-        narrow = self._may_skip and not spread.many and not copied.seen and not _are_few(of_source, of_backup)
-        return self._settle_pieces(chunk, pieces, copied, narrow=narrow)
+        narrow = self._may_skip and not spread.many and not _are_few(of_source, of_backup)
+        return self._settle_pieces(chunk, pieces, narrow=narrow)
 
-    def _settle_pieces(self, chunk: Chunk, pieces: Iterator[Chunk], copied: Counts = NONE, *, narrow: bool) -> Settled:
-        settled = Settled(chunk, copied, 0, 0, proof=None if self._run.dry_run else Proof())
-        counted = copied.inserted
+    def _overwrite(self, chunk: Chunk) -> Settled:
+        """Settles a chunk of a forced run. What the servers cannot write by themselves is read and written here."""
+        written, rest = self._writing.overwrite(chunk)
+        if rest is None:
+            return self._settle_copied(chunk, written, narrow=True)
+        of_rest = self._settle_pieces(rest, self._backup.chunks(rest))
+        if rest == chunk:
+            return of_rest
+        of_others = self._settle_copied(Chunk(chunk.after, rest.after), written, narrow=True)
+        return Settled(chunk, NONE, 0, 0, proof=Proof()).joined(of_others).joined(of_rest)
+
+    def _settle_copied(self, chunk: Chunk, written: Counts, *, narrow: bool = False) -> Settled:
+        """Settles a chunk of which all records were written. What else differs there, stamps say."""
+        equal = self._pair.proven(chunk)
+        if equal is not None:
+            records_before = max(0, equal.backup.records - written.inserted)
+            return Settled(chunk, written, equal.source.records, records_before, proof=equal, by="copy")
+        return self._settle_pieces(chunk, self._backup.chunks(chunk), written, narrow=narrow)
+
+    def _settle_pieces(
+        self, chunk: Chunk, pieces: Iterator[Chunk], written: Counts = NONE, *, narrow: bool = False
+    ) -> Settled:
+        """Settles the pieces of a chunk by their stamps. So many of its records were `written` before."""
+        settled = Settled(chunk, written, 0, 0, proof=None if self._run.dry_run else Proof())
+        # Force applies only to records that were not written before, so that none is written and counted twice.
+        force, counted = self._run.forced and not written.processed, written.processed
         for piece in pieces:
-            settled = settled.joined(self._settle_by_stamps(piece, counted, narrow=narrow))
-            counted = 0  # if there are several pieces, none was copied
+            of_piece = self._settle_by_stamps(piece, counted, force=force, narrow=narrow)
+            settled = settled.joined(of_piece)
+            counted = max(0, counted - (of_piece.source_records - of_piece.counts.inserted))
         return settled
 
     @property
@@ -209,6 +232,7 @@ class Settling:
         counted: int | None,
         which: Try = Try.FIRST,
         *,
+        force: bool = False,
         narrow: bool = False,
         parts: DifferingParts | None = None,
     ) -> Settled:
@@ -217,8 +241,6 @@ class Settling:
         `counted` says how many of its records the tally has counted already. None stands for all of them: the piece is
         settled again, after its deletes were made.
         """
-        # Force applies only to records that were not written before, so that none is written and counted twice.
-        force = self._run.forced and counted == 0
         with self._stamps_at_once:
             compared = compare_piece(self._pair, piece, force=force, narrow=narrow, parts=parts)
             changes, left = compared.changes, frozenset[Key]()
@@ -235,7 +257,7 @@ class Settling:
                 self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
             counts = Counts(skipped=skipped, failed=len(compared.unread), remaining=len(left))
             sizes = compared.source_records, compared.backup_records
-            _name_lower_versions(self._run, compared)
+            tell_lower_versions(self._run, compared)
             if self._run.dry_run:
                 self._tally.name(changes.insert, Action.INSERTED)
                 self._tally.name(changes.update - same, Action.UPDATED)
@@ -264,24 +286,3 @@ def _are_few(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> bo
     return (
         of_source is not None and of_backup is not None and max(of_source.records, of_backup.records) <= _NARROW_ABOVE
     )
-
-
-def _name_lower_versions(run: Run, compared: Compared) -> None:
-    source_stamps, backup_stamps = compared.source_stamps, compared.backup_stamps
-    lower = [
-        key
-        for key in compared.changes.update
-        if key in backup_stamps and went_back(source_stamps[key], backup_stamps[key])
-    ]
-    if lower:
-        event(
-            "sync.version_went_back",
-            level=logging.WARNING,
-            service=run.service,
-            sync_id=run.sync_id,
-            records=len(lower),
-            keys=[
-                f"{'/'.join(map(str, key))}: {backup_stamps[key].value[0]} -> {source_stamps[key].value[0]}"
-                for key in sorted(lower, key=str)[:_NAMED_IN_LOG]
-            ],
-        )

@@ -20,9 +20,9 @@ from backup.mirror.diff import only_touched
 from backup.mirror.pair import StorePair
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.set_aside import Refusal, read_bisecting
+from backup.mirror.steps import forget, no_end
 from backup.mirror.tally import CHANGES_NAMED
 from backup.mirror.walk import chunks_of, in_time
-from backup.mirror.writing import forget, no_end
 from backup.stores import Store, stamps_in
 from backup.stores.values import LeftOut
 

@@ -13,8 +13,8 @@ from backup.core.run_values import Proof, Run
 from backup.mirror.pair import belonging
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.set_aside import bisect
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.stores import Store
 
 _PARTS_REFUSED = 16

@@ -17,10 +17,11 @@ from backup.mirror.pair import StorePair, belonging
 from backup.mirror.pending_deletes import PendingDeletes
 from backup.mirror.planned_changes import count_changes
 from backup.mirror.settled import Settled
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.mirror.waiting import what_waits
 from backup.mirror.walk import Walk
-from backup.mirror.writing import Steps, Try
+from backup.mirror.writing import Try
 from backup.stores import Store
 
 _CATCH_UPS = 3

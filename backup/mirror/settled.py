@@ -23,7 +23,7 @@ class Settled:
     - `waiting`: how many records a constraint refused; they are tried again later.
     - `proof`: None in a dry run, and where deletes or waiting records come first.
     - `unread_keys`: whether the source has keys there that could not be read.
-    - `by`: what settled the chunk: equal fingerprints, equal numbers, a copy of the whole chunk, or stamps.
+    - `by`: what settled the chunk: equal fingerprints, equal numbers, a copy of all its records, or stamps.
     """
 
     chunk: Chunk

@@ -13,7 +13,7 @@ from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settling
 from backup.mirror.settled import Settled, Spread
-from backup.mirror.writing import Steps
+from backup.mirror.steps import Steps
 from backup.stores import Store
 
 _CHUNKS_KEPT_FREE = 1.5

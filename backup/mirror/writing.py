@@ -9,63 +9,21 @@ from threading import Lock, Semaphore
 
 from backup.core import spans
 from backup.core.batched import batched
-from backup.core.errors import BackupError, ConstraintRefused
-from backup.core.model import WHOLE, CheckLock, Chunk, Key, Now, Record
+from backup.core.errors import BackupError
+from backup.core.model import WHOLE, Chunk, Key, Record
 from backup.core.run_values import Counts, Run
-from backup.mirror.checkpoint import Checkpoint
+from backup.mirror import relays
 from backup.mirror.diff import Changes
 from backup.mirror.pair import StorePair
+from backup.mirror.relays import Relays
 from backup.mirror.set_aside import Refusal, bisect
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.stores import ChangesNotRelayed, CopyNote, Keep, NotRelayed
+from backup.stores import CopyNote
 
 _PARTS_WAITING = 16
-_FEWEST_RELAYED = 200  # for fewer, it takes as long to read the records and to send them
 _WAITING_AT_MOST = 10  # times the limit of records set aside: each record that waits costs a transaction or more
-_NOT_RELAYED = "The servers refused to copy parts of the table by themselves, so the app copied them record by record."
 _CHARACTERS_TOGETHER = 8 * 1024 * 1024
-
-
-def no_end() -> float:
-    """Returns infinity: the seconds left of a run without a time limit."""
-    return float("inf")
-
-
-def forget(at: Checkpoint) -> None:
-    """Does not save the checkpoint."""
-
-
-@dataclass(frozen=True)
-class Steps:
-    """What a run needs at every step.
-
-    - `check_lock`: called before every batch; raises LockLost once the run has lost its lock.
-    - `now`: the clock. `keep`: puts images into the recycle bin.
-    - `parallelism`: how many chunks are settled at the same time.
-    - `since`: the watermark. Changes of the source from `overlap_seconds` before it are read first. None: no watermark.
-    - `quiet_records`: how many records the source has, if it probably has not changed since the last run, or not beyond
-      what is read first; else 0.
-    - `quiet_seconds`: how long the last sync took.
-    - `records`: how many records the source had then; 0 if nobody knows.
-    - `counts`: what is read first is copied, and then equal numbers of records settle everything.
-    - `full`: only stamps settle a chunk, never fingerprints.
-    - `seconds_left`: returns how long the run may still work before it has to stop.
-    - `save`: called with every checkpoint.
-    """
-
-    check_lock: CheckLock
-    now: Now
-    keep: Keep
-    parallelism: int = 1
-    since: str | None = None
-    overlap_seconds: float = 0.0
-    quiet_records: int = 0
-    quiet_seconds: float = float("inf")
-    records: int = 0
-    counts: bool = False
-    full: bool = False
-    seconds_left: Callable[[], float] = no_end
-    save: Callable[[Checkpoint], None] = forget
 
 
 class Try(Enum):
@@ -102,6 +60,7 @@ class Writing:
         """`check` is called before every batch, like `steps.check_lock`. It raises to stop the run."""
         self._pair, self._source, self._backup = pair, pair.source, pair.backup
         self._run, self._tally, self._steps, self._check = run, tally, steps, check
+        self._relays = Relays(pair, run, tally, steps, check)
         self._copies_at_once = Semaphore(1 if pair.backup.traits.in_process else steps.parallelism)
         self._waiting: dict[Key, BackupError] = {}
         self._most_waiting = _WAITING_AT_MOST * tally.max_failed
@@ -118,7 +77,8 @@ class Writing:
         The servers do it among themselves where they can.
         """
         with self._copies_at_once:
-            written, chunk_left = self._relay(chunk)
+            counts, chunk_left = self._relays.copy(chunk)
+            written = WriteCounts(counts)
             if chunk_left is None:
                 return written
             for records in self._pair.read(None, chunk_left, self._tally.set_aside):
@@ -126,36 +86,20 @@ class Writing:
                 del records  # else it stays in memory beside the next batch
         return written
 
-    def _relay(self, chunk: Chunk) -> tuple[WriteCounts, Chunk | None]:
-        """Has the servers copy a chunk. Returns what they copied, and the part that this process has to copy."""
-        counts, relational = Counts(), self._backup.relational
-        if relational is None:
-            return WriteCounts(), chunk
-        self._check()
-        self._steps.check_lock()
-        note = CopyNote(self._run.sync_id, self._steps.now())
-        with spans.span("backup.relay", service=self._run.service) as told:
-            try:
-                for relayed in relational.relay(self._source, chunk, note, self._steps.keep):
-                    self._tally.add(inserted=relayed)
-                    counts = counts.plus(inserted=relayed)
-                    self._check()
-                    self._steps.check_lock()
-            except NotRelayed as refused:
-                if refused.error is not None:
-                    self._tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
-                return WriteCounts(counts), refused.rest
-            finally:
-                told.tell(records=counts.inserted)
-        return WriteCounts(counts), None
+    def overwrite(self, chunk: Chunk) -> tuple[Counts, Chunk | None]:
+        """Has the servers write all records of a chunk over the backup's. Returns what they wrote, and the part of the
+        chunk that is left."""
+        with self._copies_at_once:
+            return self._relays.overwrite(chunk)
 
     def write(self, piece: Chunk, changes: Changes, which: Try = Try.FIRST, *, far_apart: bool = False) -> WriteCounts:
         """Writes the records that changed, except those that were set aside already. `far_apart`: the piece has far
         more records than these, so each is looked up."""
         written = WriteCounts()
         keys = changes.write - self._tally.aside
-        if which is Try.FIRST and not changes.touched and len(keys) >= _FEWEST_RELAYED:
-            written, keys = self._relay_changes(keys)
+        if which is Try.FIRST and not changes.touched and len(keys) >= relays.FEWEST:
+            counts, keys = self._relays.write(keys)
+            written = WriteCounts(counts)
         parts = batched([*keys], self._source.traits.batch_size) if far_apart else [keys] if keys else []
         for part in parts:
             batches = self._pair.read(frozenset(part), piece, self._tally.set_aside)
@@ -168,31 +112,6 @@ class Writing:
                 written = self._batch(changed, changes.insert, which, written)
                 del records, changed  # else they stay in memory beside the next batch
         return written
-
-    def _relay_changes(self, keys: frozenset[Key]) -> tuple[WriteCounts, frozenset[Key]]:
-        """Has the servers write the records of these keys. Returns what they wrote, and the keys that this process has
-        to write."""
-        counts, relational = Counts(), self._backup.relational
-        if relational is None:
-            return WriteCounts(), keys
-        self._check()
-        self._steps.check_lock()
-        note, in_order = CopyNote(self._run.sync_id, self._steps.now()), self._backup.keys.in_order(keys)
-        with spans.span("backup.relay", service=self._run.service) as told:
-            try:
-                for written in relational.relay_changes(self._source, in_order, note, self._steps.keep):
-                    changed = {"inserted": len(written.inserted), "updated": len(written.updated)}
-                    self._tally.add(**changed)
-                    counts = counts.plus(**changed)
-                    self._check()
-                    self._steps.check_lock()
-            except ChangesNotRelayed as refused:
-                if refused.error is not None and not isinstance(refused.error, ConstraintRefused):
-                    self._tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
-                return WriteCounts(counts), frozenset(refused.rest)
-            finally:
-                told.tell(records=counts.inserted + counts.updated)
-        return WriteCounts(counts), frozenset()
 
     def write_together(self) -> None:
         """Writes the waiting records of all chunks together, as long as their number falls with each round.

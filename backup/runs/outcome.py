@@ -13,7 +13,7 @@ from backup.core.log import event
 from backup.core.model import Key
 from backup.core.run_values import Counts, Proof, Run
 from backup.mirror.comparison import Report
-from backup.mirror.writing import no_end
+from backup.mirror.steps import no_end
 
 
 @dataclass(frozen=True)

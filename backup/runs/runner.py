@@ -15,8 +15,8 @@ from backup.core.run_values import Run, Status, Verb
 from backup.core.timeline import AHEAD
 from backup.core.unexpected import as_backup_error
 from backup.mirror.checkpoint import Checkpoint
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs import upgrade
 from backup.runs.clock import clock_of

@@ -17,13 +17,13 @@ from backup.stores.keeping import Accept, Keep
 from backup.stores.listing import ForeignKey, Listed, PassedOver
 from backup.stores.sibling import EntriesToMake, Groups, LongText, Shape, Sibling
 from backup.stores.values import (
-    ChangesNotRelayed,
     Drift,
     IndexPlan,
     Limits,
     NotRelayed,
     OnNewColumn,
     RangesNotDeleted,
+    RelayedPart,
     Rules,
     Written,
 )
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Accept",
-    "ChangesNotRelayed",
     "CopyNote",
     "Drift",
     "EntriesToMake",
@@ -55,6 +54,7 @@ __all__ = [
     "OnNewColumn",
     "PassedOver",
     "RangesNotDeleted",
+    "RelayedPart",
     "Rules",
     "Shape",
     "Sibling",

@@ -12,7 +12,7 @@ from backup.stores.abilities import Buckets, Incremental, KeptDeletes, KeyBlocks
 from backup.stores.codecs import Copies, CopyNote, Keys
 from backup.stores.keeping import Accept, Keep
 from backup.stores.sibling import Entry, Groups, Shape, Sibling
-from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, SecondaryIndex, Traits, Written
+from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, RelayedPart, SecondaryIndex, Traits, Written
 
 
 class Fence(Protocol):
@@ -90,9 +90,9 @@ class Catalog(Protocol):
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
-    `insert`, `relay`, `content_fingerprint`, `relay_changes`, `exchange`, `without_column` and `spelled` are for any
-    number of threads; those of them that write raise what `Store.write` raises, and so does `delete_ranges`. The others
-    are for one thread.
+    `insert`, `relay`, `overwrite`, `content_fingerprint`, `relay_changes`, `exchange`, `without_column` and `spelled`
+    are for any number of threads; those of them that write raise what `Store.write` raises, and so does
+    `delete_ranges`. The others are for one thread.
     """
 
     @property
@@ -105,23 +105,27 @@ class Relational(Protocol):
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         """As `Store.write`, for records that are probably new: looks them up only if one turns out to exist."""
 
-    def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[int]:
+    def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[RelayedPart]:
         """Inserts the source's records of a chunk of which this store has none, without reading them into this process.
 
-        Yields the number of records after each transaction, which has a part of the chunk, in order. `keep` gets the
-        keys in the transaction. Raises NotRelayed, with the rest of the chunk, where the servers cannot do it or refuse
-        it; earlier transactions stay. A restore has no `note` and no `keep`: its place gets no mark of a copy.
+        Yields what it wrote after each transaction, which has a part of the chunk, in order. `keep` gets the keys in
+        the transaction. Raises NotRelayed, with the rest of the chunk, where the servers cannot do it or refuse it;
+        earlier transactions stay. A restore has no `note` and no `keep`: its place gets no mark of a copy.
         """
+
+    def overwrite(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
+        """As `relay`, but over whatever copies this store has of these records. The server makes the images of what it
+        replaces. What only this store has in the chunk stays."""
 
     def content_fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """As `Store.fingerprint`, but of all values that this table shares with the one that it was matched with, also
         where records have a version."""
 
-    def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[Written]:
+    def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         """Writes the source's records of these keys, in their order, without reading them into this process. The server
         makes the images of what it replaces.
 
-        Yields what it wrote after each transaction, which has a part of the keys. Raises ChangesNotRelayed, with the
+        Yields what it wrote after each transaction, which has a part of the keys. Raises NotRelayed, with the
         keys that are left, where the servers cannot do it or refuse it, and where a record is gone from the source;
         earlier transactions stay.
         """

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from backup.core.conditions import Condition
 from backup.core.errors import BackupError
 from backup.core.key_ranges import KeyRange
 from backup.core.masks import Masking
-from backup.core.model import Chunk, Key, PartitionPaths, Throughput
+from backup.core.model import Key, PartitionPaths, Throughput
 from backup.core.retry import Retry
 from backup.core.transforms import Stamping, Transform, stamping_of
 
@@ -195,19 +195,25 @@ class Written:
         )
 
 
+@dataclass(frozen=True)
+class RelayedPart:
+    """What servers have written by themselves in one transaction: how many new records, and how many over older copies.
+
+    `lower`: how many of these had a lower version than their copies. `first_lower` has some of them: key, version and
+    the copy's version.
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    lower: int = 0
+    first_lower: Sequence[tuple[Key, Any, Any]] = ()
+
+
 class NotRelayed(Exception):
-    """The servers cannot copy this part of a chunk by themselves. `error`: what they said; None if they were not
-    asked, because values have to be changed on the way."""
+    """The servers cannot pass on the records of this `rest` by themselves: of the chunk that they were asked for, or of
+    the keys. `error`: what they said; None if they were not asked, because values have to be changed on the way."""
 
-    def __init__(self, rest: Chunk, error: BackupError | None = None) -> None:
-        super().__init__()
-        self.rest, self.error = rest, error
-
-
-class ChangesNotRelayed(Exception):
-    """The servers cannot write the records of these keys by themselves. `error` as in `NotRelayed`."""
-
-    def __init__(self, rest: Sequence[Key], error: BackupError | None = None) -> None:
+    def __init__(self, rest: Any, error: BackupError | None = None) -> None:
         super().__init__()
         self.rest, self.error = rest, error
 

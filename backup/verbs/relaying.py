@@ -61,15 +61,16 @@ class Relaying:
         with spans.span("backup.relay", service=session.run.service) as told:
             records = 0
             try:
-                for relayed in relational.relay(self._backup, chunk, None, None):
-                    records += relayed
+                for part in relational.relay(self._backup, chunk, None, None):
+                    records += part.inserted
                     session.steps.check_lock()
             except NotRelayed as refused:
                 if refused.error is None:  # nor will the servers do it with the next chunk
                     self._may_relay = False
                 else:
                     session.tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
-                return refused.rest
+                rest: Chunk = refused.rest
+                return rest
             finally:
                 told.tell(records=records)
         return None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import sqlalchemy as sa
 
+from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
+from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from tests.contract.benches import (
     ROLES,
     SQL_SERVER,
@@ -123,3 +126,31 @@ def accounts(plain_cosmos_server: str, plain_cosmos_server_backup: str) -> Itera
         Partitioned(plain_cosmos_server_backup).running() as backup,
     ):
         yield source, backup
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """What the server has answered to each request for images: how many entries it has added, or None."""
+    answers: list[int | None] = []
+
+    def noted(make_images: Callable[..., int | None]) -> Callable[..., int | None]:
+        def note(self: Dialect, *arguments: Any) -> int | None:
+            answer = None
+            try:
+                answer = make_images(self, *arguments)
+            finally:
+                answers.append(answer)
+            return answer
+
+        return note
+
+    for dialect in (PostgresqlDialect, SqliteDialect):
+        monkeypatch.setattr(dialect, "make_images", noted(dialect.make_images))
+    return answers
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def making_bench(request: pytest.FixtureRequest) -> SqlBench:
+    """Each kind of store whose server makes images."""
+    bench: SqlBench = request.getfixturevalue(f"{request.param}_bench")
+    return bench

@@ -13,8 +13,8 @@ from backup.core.model import WHOLE
 from backup.mirror import chunk
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.stores import Rules
 from backup.stores.sql.blocks import SqlBlocks
 from tests.contract.benches import NOW, RUN, Item, PostgresBench, SqlBench

@@ -21,8 +21,8 @@ from backup.mirror.comparison import Depth, Report, verify
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
 from backup.mirror.proof import DifferenceKind
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History
 from backup.runs.policy import Policy

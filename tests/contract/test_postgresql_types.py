@@ -16,8 +16,8 @@ from backup.core.errors import SchemaMismatch, StoreError
 from backup.core.model import WHOLE, Chunk, unread_in
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History
 from backup.stores import Rules, stamps_in

@@ -19,8 +19,8 @@ from backup.core.run_values import Run
 from backup.core.timeline import Timeline
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.recycle_bin import entry_pages, kept_batches
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept

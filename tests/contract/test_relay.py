@@ -11,8 +11,8 @@ from backup.core.model import WHOLE, Action, Chunk
 from backup.core.run_values import Run
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import NotRelayed, Rules, Store
 from backup.stores.sql.engines.postgresql import relay as postgresql
@@ -112,7 +112,7 @@ def comes_back(bench: SqlBench, source: Store, backup: Store, query: str) -> Non
     before, ends = bench.rows("source", query), [source.relational, backup.relational]
     bench.sql("source", "DELETE FROM {table}")
     assert ends[0] is not None
-    assert sum(ends[0].relay(backup, WHOLE, None, None)) == len(before)
+    assert sum(part.inserted for part in ends[0].relay(backup, WHOLE, None, None)) == len(before)
     assert bench.rows("source", query) == before
     assert len({end and end.content_fingerprint(WHOLE) for end in ends}) == 1
     bench.sql("source", "UPDATE {table} SET version = version + 1 WHERE id = 1")
@@ -224,7 +224,7 @@ def test_a_part_that_is_not_empty_after_all_is_left_as_it_is(sql_bench: SqlBench
 
 def relayed(source: Store, backup: Store, keep: Any, chunk: Chunk = WHOLE) -> list[int]:
     assert backup.relational is not None
-    return [*backup.relational.relay(source, chunk, NOTE, keep)]
+    return [part.inserted for part in backup.relational.relay(source, chunk, NOTE, keep)]
 
 
 class Taken:

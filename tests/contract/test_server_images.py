@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,18 +13,16 @@ from psycopg.errors import LockNotAvailable
 from backup.core.errors import ConstraintRefused, LockLost
 from backup.core.key_ranges import KeyRange, count_keys, keys_of
 from backup.core.masks import Mask, Masking
-from backup.core.model import Action, Chunk, Image, Key
+from backup.core.model import WHOLE, Action, Chunk, Image, Key
 from backup.recycle_bin import entries
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import RECYCLE_BIN, Kept
-from backup.stores import ChangesNotRelayed, RangesNotDeleted, Rules, Store, stamps_in
+from backup.stores import NotRelayed, RangesNotDeleted, Rules, Store, stamps_in
 from backup.stores.exact_json import key_from_text, record_from_text
 from backup.stores.sql import range_deletes
 from backup.stores.sql.batch import SqlBatch
-from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
-from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from tests.contract import test_sqlite_types as sqlite_types
 from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, other_database
 from tests.contract.test_postgresql_types import VALUES
@@ -34,31 +32,6 @@ from tests.contract.test_store import run_sync
 
 KEYS = sorted({0, *(sign * digits * 10**zeros for sign in (1, -1) for digits in (1, 12, 907) for zeros in range(16))})
 ENDS = [-(1 << 63), 1 - (1 << 63), (1 << 63) - 1, 10**18, -(10**18), 9_223_372_036_854_775_800]
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-    """What the server has answered to each request for images: how many entries it has added, or None."""
-    answers: list[int | None] = []
-
-    def noted(make_images: Callable[..., int | None]) -> Callable[..., int | None]:
-        def note(self: Dialect, *arguments: Any) -> int | None:
-            answers.append(None)
-            answers[-1] = make_images(self, *arguments)
-            return answers[-1]
-
-        return note
-
-    for dialect in (PostgresqlDialect, SqliteDialect):
-        monkeypatch.setattr(dialect, "make_images", noted(dialect.make_images))
-    return answers
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def making_bench(request: pytest.FixtureRequest) -> SqlBench:
-    """Each kind of store whose server makes images."""
-    bench: SqlBench = request.getfixturevalue(f"{request.param}_bench")
-    return bench
 
 
 def raw(store: Store, sync_id: str) -> dict[str, dict[str, Any]]:
@@ -407,7 +380,7 @@ def test_images_of_copies_with_masks_or_marks_are_made_by_this_process(
 @pytest.fixture
 def relayed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the servers pass on the changes of few records, too. A read of a record by this process fails."""
-    monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 1)
+    monkeypatch.setattr("backup.mirror.relays.FEWEST", 1)
     reads_nothing(monkeypatch)
 
 
@@ -431,9 +404,9 @@ UPDATED_OR_INSERTED = (Action.UPDATED, Action.INSERTED)
 
 
 @pytest.mark.usefixtures("relayed")
-@pytest.mark.parametrize("form", ["binary", "text"])
+@pytest.mark.parametrize(("form", "forced"), [("binary", False), ("text", False), ("binary", True)])
 def test_changed_values_of_every_type_go_from_server_to_server(
-    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch, form: str
+    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch, form: str, *, forced: bool
 ) -> None:
     bench = postgresql_bench
     if form == "text":
@@ -446,7 +419,7 @@ def test_changed_values_of_every_type_go_from_server_to_server(
         values = [VALUES[name][place] if place < len(VALUES[name]) else "NULL" for name in types]
         bench.sql("source", f"INSERT INTO {{table}} VALUES ({place}, 2, {', '.join(values)})".replace("%", "%%"))
         bench.sql("backup", f"INSERT INTO {{table}} (id, version) VALUES ({place}, 1)")
-    tally = synced(source, backup)
+    tally = synced(source, backup, replace(RUN, forced=forced))
     assert (tally.counts.updated, tally.notes) == (rows, [])
     texts = ", ".join(f"c{n}::text, pg_typeof(c{n})::text" for n in range(len(types)))
     query = f"SELECT id, version, {texts} FROM {{table}} ORDER BY id"
@@ -454,7 +427,10 @@ def test_changed_values_of_every_type_go_from_server_to_server(
 
 
 @pytest.mark.usefixtures("relayed")
-def test_changed_values_of_whatever_sqlite_keeps_go_from_file_to_file(sqlite_bench: SqliteBench) -> None:
+@pytest.mark.parametrize("forced", [False, True])
+def test_changed_values_of_whatever_sqlite_keeps_go_from_file_to_file(
+    sqlite_bench: SqliteBench, *, forced: bool
+) -> None:
     bench = sqlite_bench
     bench.sql("source", "CREATE TABLE {table} (id INTEGER PRIMARY KEY, version INTEGER, a, b TEXT, c NUMERIC, d REAL)")
     values = [*sqlite_types.VALUES[:-1], *EXTREMES, None]
@@ -462,19 +438,20 @@ def test_changed_values_of_whatever_sqlite_keeps_go_from_file_to_file(sqlite_ben
     bench.sql("source", "UPDATE {table} SET a = CAST(x'ff00fe' AS TEXT) WHERE a IS NULL")
     source, backup = bench.pair()
     bench.sql("backup", "INSERT INTO {table} (id, version) VALUES (?, 1)", [(n,) for n in range(len(values))])
-    tally = synced(source, backup)
+    tally = synced(source, backup, replace(RUN, forced=forced))
     assert (tally.counts.updated, tally.notes) == (len(values), [])
     stored = ", ".join(f"typeof({name}), hex({name}), quote({name}) IS NULL" for name in "abcd")
     query = f"SELECT id, version, {stored} FROM {{table}} ORDER BY id"
     assert bench.rows("backup", query) == bench.rows("source", query)
 
 
+@pytest.mark.parametrize("forced", [False, True])
 def test_changes_that_the_servers_refuse_are_written_record_by_record(
-    sides: Recycled, monkeypatch: pytest.MonkeyPatch, making_bench: SqlBench
+    sides: Recycled, monkeypatch: pytest.MonkeyPatch, making_bench: SqlBench, *, forced: bool
 ) -> None:
-    monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 1)
+    monkeypatch.setattr("backup.mirror.relays.FEWEST", 1)
     making_bench.sql("backup", SEVEN_STAYS_OLD[making_bench.kind])
-    tally = synced(sides.source, sides.backup)
+    tally = synced(sides.source, sides.backup, replace(RUN, forced=forced))
     assert (tally.counts.inserted, tally.counts.updated, tally.counts.failed, tally.notes) == (10, 29, 1, [])
     assert tally.aside == {(7,)}
     assert {n for n, item in making_bench.items("backup").items() if item.version == 1} == {7}
@@ -485,14 +462,15 @@ def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(sides: Recycled
     making_bench.remove("source", 20)
     before = making_bench.rows("backup")
     assert sides.backup.relational is not None
-    with pytest.raises(ChangesNotRelayed) as refused:
+    with pytest.raises(NotRelayed) as refused:
         [*sides.backup.relational.relay_changes(sides.source, numbers(*range(1, 41)), NOTE, sides.keep(1))]
     assert (refused.value.rest, refused.value.error) == (numbers(*range(1, 41)), None)
     assert making_bench.rows("backup") == before
     assert sides.of(1) == {}
 
 
-def test_changes_are_relayed_in_parts_behind_the_fence(making_bench: SqlBench, made: list[int | None]) -> None:
+@pytest.mark.parametrize("by", ["keys", "chunk"])
+def test_changes_are_relayed_in_parts_behind_the_fence(making_bench: SqlBench, made: list[int | None], by: str) -> None:
     making_bench.create(Item(n, 2) for n in range(1, 101))
     sides = recycled(making_bench, batch_size=10, chunk_size=50)
     sides.backup.catalog.match(sides.source)
@@ -513,8 +491,11 @@ def test_changes_are_relayed_in_parts_behind_the_fence(making_bench: SqlBench, m
     sides.backup.fence_by(Fence())
     relational = sides.backup.relational
     assert relational is not None
-    parts = relational.relay_changes(sides.source, numbers(*range(1, 101)), NOTE, sides.keep(1))
-    assert [len(next(parts).updated) for _ in range(2)] == [10, 40]
+    if by == "keys":
+        parts = relational.relay_changes(sides.source, numbers(*range(1, 101)), NOTE, sides.keep(1))
+    else:
+        parts = relational.overwrite(sides.source, WHOLE, NOTE, sides.keep(1))
+    assert [next(parts).updated for _ in range(2)] == [10, 40]
     with pytest.raises(LockLost):
         next(parts)
     assert made == [10, 40, 50]

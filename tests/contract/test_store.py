@@ -28,8 +28,8 @@ from backup.core.retry import Retry
 from backup.core.run_values import Run
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores import Shape, Store, stamps_in
 from tests.contract.benches import NOTE, NOW, ROLES, RUN, Bench, Item, Role, SqlBench, SqlServerBench

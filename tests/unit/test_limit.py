@@ -15,8 +15,8 @@ from backup.entry.requests import SyncRequest, parse_body, parse_limit
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps
 from backup.runs.history import is_synced
 from tests.unit.memory_server import Stored
 from tests.unit.memory_store import MemoryStore, record

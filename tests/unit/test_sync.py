@@ -22,11 +22,12 @@ from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
 from backup.mirror.pair import StorePair
 from backup.mirror.settled import Settled, Spread
+from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
-from backup.mirror.writing import Steps, Writing
+from backup.mirror.writing import Writing
 from backup.runs.policy import Policy
 from backup.runs.runner import Session
-from backup.stores import Keep, Store, Written
+from backup.stores import Keep, RelayedPart, Store, Written
 from backup.verbs.sync import sync_with_schema
 from tests.unit.memory_server import Stored
 from tests.unit.memory_store import MemoryStore, fail_at_call, record
@@ -378,13 +379,13 @@ def test_no_batch_is_written_once_the_work_of_another_chunk_has_failed(old: str)
 def test_servers_that_pass_records_on_are_stopped_before_their_next_part(
     monkeypatch: pytest.MonkeyPatch, parts: int, of_lock: bool, of_changes: bool
 ) -> None:
-    monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 1)
+    monkeypatch.setattr("backup.mirror.relays.FEWEST", 1)
     source, backup, made, asked = MemoryStore("source"), MemoryStore("backup"), list[int](), list[None]()
 
     def relay(*_: Any) -> Iterator[Any]:
         for n in range(4):
             made.append(n)
-            yield Written(inserted=frozenset({(n,)})) if of_changes else 1
+            yield RelayedPart(inserted=1)
 
     def check() -> None:
         asked.append(None)
@@ -406,13 +407,13 @@ def test_servers_that_pass_records_on_are_stopped_before_their_next_part(
 def test_many_changed_records_are_passed_on_by_the_servers_and_few_are_not(
     monkeypatch: pytest.MonkeyPatch, changed: int
 ) -> None:
-    monkeypatch.setattr("backup.mirror.writing._FEWEST_RELAYED", 3)
+    monkeypatch.setattr("backup.mirror.relays.FEWEST", 3)
     source, backup, keys = MemoryStore("source"), MemoryStore("backup"), frozenset((n,) for n in range(changed))
     relayed = list[Key]()
 
-    def relay_changes(_source: Store, keys: Sequence[Key], *_: Any) -> list[Written]:
+    def relay_changes(_source: Store, keys: Sequence[Key], *_: Any) -> list[RelayedPart]:
         relayed.extend(keys)
-        return [Written(updated=frozenset(keys))]
+        return [RelayedPart(updated=len(keys))]
 
     monkeypatch.setattr(backup, "relational", SimpleNamespace(relay_changes=relay_changes))
     run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)

@@ -11,7 +11,7 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.engines.base import ServerBlocks
-from backup.stores.sql.key_ranges import ends_query
+from backup.stores.sql.key_ranges import ends_query, is_integer
 from backup.stores.sql.unread import may_be_of_rows
 
 
@@ -26,9 +26,7 @@ class SqlBlocks:
         shape, dialect = self._catalog.shape, self._access.dialect
         if dialect.blocks is None or not dialect.reads_in_parts(shape.stamps(dialect)):
             return False
-        kinds = [getattr(column.type, "kinds", ()) for column in shape.key]
-        is_key = not (shape.nullable_key or shape.key_may_repeat)
-        return kinds == [(int,)] and is_key
+        return is_integer(shape.key) and not (shape.nullable_key or shape.key_may_repeat)
 
     @property
     def _of_server(self) -> ServerBlocks:

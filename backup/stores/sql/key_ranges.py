@@ -21,6 +21,11 @@ def between(key: Sequence[sa.Column[Any]], chunk: Chunk) -> list[sa.ColumnElemen
     return conditions
 
 
+def is_integer(key: Sequence[sa.Column[Any]]) -> bool:
+    """Whether each key of the table is a single integer."""
+    return [getattr(column.type, "kinds", ()) for column in key] == [(int,)]
+
+
 def ends_query(key: sa.Column[Any], conditions: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     """Selects the first and the last key of the rows that fulfil the conditions; NULL for both if there are none.
 

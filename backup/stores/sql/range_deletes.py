@@ -15,6 +15,7 @@ from backup.stores.keeping import Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.foreign_keys import references_to, would_change
+from backup.stores.sql.key_ranges import is_integer
 from backup.stores.sql.server_images import ServerImages
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, RangesNotDeleted
@@ -111,5 +112,4 @@ def _are_in(shape: TableShape, ranges: Sequence[KeyRange]) -> sa.ColumnElement[b
 
 def _has_ranges(shape: TableShape) -> bool:
     """Whether each key of the table is a single integer, and each row belongs to the service."""
-    kinds = [getattr(column.type, "kinds", ()) for column in shape.key]
-    return kinds == [(int,)] and not shape.filters
+    return is_integer(shape.key) and not shape.filters

@@ -30,7 +30,7 @@ from backup.stores.sql.range_deletes import SqlRangeDeletes
 from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
 from backup.stores.sql.writes import SqlWrites
-from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, SecondaryIndex, Written
+from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, RelayedPart, SecondaryIndex, Written
 
 _CHUNKS_OF_A_PART, _STATEMENTS_OF_ALL = 4, 50
 
@@ -61,15 +61,18 @@ class SqlRelational:
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         return self._writes.write(records, keep, absent=True)
 
-    def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[int]:
+    def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[RelayedPart]:
         return self._relay.insert(catalog_of(source), chunk, note, keep)
+
+    def overwrite(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
+        return self._relayed_changes.overwrite(catalog_of(source), chunk, note, keep)
 
     def content_fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         shape, operation = self._catalog.shape, "read the fingerprint of the content"
         by_bucket = self._chunks.fingerprints(operation, shape, chunk, of_content=True)
         return None if by_bucket is None else by_bucket[None]
 
-    def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[Written]:
+    def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         return self._relayed_changes.write(catalog_of(source), keys, note, keep)
 
     def keys_in(self, ranges: Sequence[KeyRange]) -> list[Key] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -21,66 +21,105 @@ from backup.stores.sql.engines.relayed import Relayed, RelayedRows
 from backup.stores.sql.key_ranges import ends_query
 from backup.stores.sql.rows import each_row
 from backup.stores.sql.table import TableShape
-from backup.stores.values import Limits, NotRelayed
+from backup.stores.values import Limits, NotRelayed, RelayedPart
 
 _GROWTH = 4
 _KEYS_AT_ONCE = 10_000
 
 
-class SqlRelay:
-    """The relays into one table, for any number of threads.
+_Rest = TypeVar("_Rest", Chunk, Sequence[Key])
 
-    The first transaction has as many rows as a batch, and each further one up to four times as many: as many as a
-    chunk, or as fit into half of `max_statement_seconds`.
+
+class OthersWrote(StoreError):
+    """Others have written the same records on one of the sides a moment ago. To try it record by record is no news."""
+
+
+class RelayedParts:
+    """The parts that go from server to server in a transaction each, for any number of threads.
+
+    The first has as many rows as a batch, and each further one up to four times as many: as many as a chunk, or as fit
+    into half of `max_statement_seconds`.
     """
 
-    def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits) -> None:
-        self._access, self._catalog, self._limits = access, catalog, limits
-        self._size = ChunkSize(limits.chunk_size, limits.max_statement_seconds)
-        self._rows = min(limits.batch_size, limits.chunk_size)
+    def __init__(self, limits: Limits) -> None:
+        self._chunk_size, self._first = limits.chunk_size, min(limits.batch_size, limits.chunk_size)
+        self.size, self._rows = ChunkSize(limits.chunk_size, limits.max_statement_seconds), self._first
 
-    def insert(self, source: SqlCatalog, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[int]:
-        """As `Relational.relay`."""
-        if not may_relay(source, self._access):
-            raise NotRelayed(chunk)
-        is_last = False
-        while not is_last:
-            bound = None
+    def of(
+        self,
+        rest: _Rest,
+        cut: Callable[[_Rest, int], tuple[_Rest, _Rest | None]],
+        relay: Callable[[_Rest], RelayedPart | None],
+    ) -> Iterator[RelayedPart]:
+        """Has `relay` pass on one part after the other. Yields what it returns. `cut` gives the first so many rows of
+        the rest, and what is left. Raises NotRelayed, with the rest, where `relay` returns None or a server refuses."""
+        left: _Rest | None = rest
+        while left is not None:
             try:
-                if self._rows < self._limits.chunk_size:
-                    bound = self._bound(source, chunk, self._rows)
-                is_last = bound is None or bound == chunk.upto
-                relayed = self._transaction(source, chunk if bound is None else Chunk(chunk.after, bound), note, keep)
+                part, following = cut(left, self._rows)
+                relayed = relay(part)
             except StoreUnavailable:
                 raise
             except (StoreError, NotInitialized) as error:
-                raise NotRelayed(chunk, error) from None
+                raise NotRelayed(left, None if isinstance(error, OthersWrote) else error) from None
             if relayed is None:
-                raise NotRelayed(chunk)
+                self._rows = self._first  # the next try may be as vain
+                raise NotRelayed(left)
             yield relayed
-            self._rows = min(self._size.chunk_size, max(self._rows, relayed) * _GROWTH)
-            chunk = Chunk(bound, chunk.upto)
+            rows = max(self._rows, relayed.inserted + relayed.updated)
+            self._rows, left = min(self.size.chunk_size, rows * _GROWTH), following
 
-    def _bound(self, source: SqlCatalog, rest: Chunk, rows: int) -> Key | None:
-        """The key of the source's row at this place of the chunk; None if the chunk has fewer rows."""
-        shape = source.shape
-        query = sa.select(*shape.exact_key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
-        for attempt in source.access.attempts("find the next part", single=True):
-            with attempt as cx:
-                row = cx.execute(query.offset(rows - 1).limit(1)).first()
-        return None if row is None else tuple(row)
+    def of_chunk(
+        self, source: SqlCatalog, chunk: Chunk, relay: Callable[[Chunk], RelayedPart | None]
+    ) -> Iterator[RelayedPart]:
+        """As `of`, for a chunk, cut by the source's keys."""
 
-    def _transaction(self, source: SqlCatalog, part: Chunk, note: CopyNote | None, keep: Keep | None) -> int | None:
+        def cut(rest: Chunk, rows: int) -> tuple[Chunk, Chunk | None]:
+            bound = _bound(source, rest, rows) if rows < self._chunk_size else None
+            if bound is None or bound == rest.upto:
+                return rest, None
+            return Chunk(rest.after, bound), Chunk(bound, rest.upto)
+
+        return self.of(chunk, cut, relay)
+
+
+class SqlRelay:
+    """The relays into parts of one table that are empty, for any number of threads."""
+
+    def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits) -> None:
+        self._access, self._catalog, self._parts = access, catalog, RelayedParts(limits)
+
+    def insert(
+        self, source: SqlCatalog, chunk: Chunk, note: CopyNote | None, keep: Keep | None
+    ) -> Iterator[RelayedPart]:
+        """As `Relational.relay`."""
+        if not may_relay(source, self._access):
+            raise NotRelayed(chunk)
+        return self._parts.of_chunk(source, chunk, lambda part: self._transaction(source, part, note, keep))
+
+    def _transaction(
+        self, source: SqlCatalog, part: Chunk, note: CopyNote | None, keep: Keep | None
+    ) -> RelayedPart | None:
         shape = self._catalog.shape
         rows = relayed_rows(source, shape, [*source.shape.within(part), *source.shape.filters], note)
         for attempt in self._access.attempts("relay records", writes=True):
-            with attempt as cx, self._size.measuring() as measured:
+            with attempt as cx, self._parts.size.measuring() as measured:
                 relayed = self._access.dialect.relay(cx, rows, source.access.dialect)
                 if relayed is not None and relayed.number:
                     measured.records = relayed.number
                     if keep is not None:
                         _keep_keys(cx, shape, part, relayed, keep)
-        return None if relayed is None else relayed.number
+        return None if relayed is None else RelayedPart(relayed.number)
+
+
+def _bound(source: SqlCatalog, rest: Chunk, rows: int) -> Key | None:
+    """The key of the source's row at this place of the chunk; None if the chunk has fewer rows."""
+    shape = source.shape
+    query = sa.select(*shape.exact_key).where(*shape.within(rest), *shape.filters).order_by(*shape.key)
+    for attempt in source.access.attempts("find the next part", single=True):
+        with attempt as cx:
+            row = cx.execute(query.offset(rows - 1).limit(1)).first()
+    return None if row is None else tuple(row)
 
 
 def may_relay(source: SqlCatalog, access: SqlAccess) -> bool:

@@ -1,110 +1,183 @@
-"""Relays changed records. The server of the copy makes the images of the rows that they replace, gets the records in a
-temporary table, and writes them from there. One transaction has all of it, and the fence."""
+"""Relays records over older copies. The server of the copy gets the records in a temporary table, makes the images of
+the rows that they replace, and writes them from there. One transaction has all of it, and the fence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
-from backup.core.model import Action, Key
-from backup.stores.chunk_size import ChunkSize
+from backup.core.key_ranges import KeyRange
+from backup.core.model import Action, Chunk, Key
 from backup.stores.codecs import CopyNote
+from backup.stores.exact_json import is_one_integer
 from backup.stores.keeping import Keep
 from backup.stores.sql.access import SqlAccess
-from backup.stores.sql.batch import SqlBatch
 from backup.stores.sql.catalog import SqlCatalog
-from backup.stores.sql.engines.relayed import RelayedRows
+from backup.stores.sql.engines.relayed import StagedRows
 from backup.stores.sql.engines.tables import refusing
-from backup.stores.sql.relay import may_relay, relayed_rows
+from backup.stores.sql.key_ranges import is_integer
+from backup.stores.sql.relay import OthersWrote, RelayedParts, may_relay, relayed_rows
 from backup.stores.sql.server_images import ServerImages
 from backup.stores.sql.table import TableShape
-from backup.stores.values import ChangesNotRelayed, Limits, Written
+from backup.stores.values import Limits, NotRelayed, RelayedPart
 
-_GROWTH = 4
+_LOWER_NAMED = 10
 
-
-class _Moved(StoreError):
-    """The source has other records of these keys than it had a moment ago."""
+_Conditions = Sequence[sa.ColumnElement[bool]]
 
 
 class SqlRelayedChanges:
-    """The relays of changes into one table, for any number of threads.
-
-    The first transaction has as many records as a batch, and each further one up to four times as many: as many as a
-    chunk, or as fit into half of `max_statement_seconds`.
-    """
+    """The relays over older copies in one table, for any number of threads: of parts of a chunk, or of single keys."""
 
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits) -> None:
-        self._access, self._catalog = access, catalog
-        self._size = ChunkSize(limits.chunk_size, limits.max_statement_seconds)
-        self._limits, self._rows = limits, min(limits.batch_size, limits.chunk_size)
+        self._access, self._catalog, self._parts = access, catalog, RelayedParts(limits)
         self._may_stage = True
 
-    def write(self, source: SqlCatalog, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[Written]:
-        """As `Relational.relay_changes`."""
-        dialect, shape = self._access.dialect, self._catalog.shape
-        if not (self._may_stage and may_relay(source, self._access)) or shape.identity or shape.marks is not None:
-            raise ChangesNotRelayed(keys)
-        while keys:
-            part = keys[: min(self._rows, dialect.max_parameters - source.shape.filter_parameters)]
-            try:
-                written = self._transaction(source, part, note, keep)
-            except StoreUnavailable:
-                raise
-            except (StoreError, NotInitialized) as error:
-                raise ChangesNotRelayed(keys, None if isinstance(error, _Moved) else error) from None
-            if written is None:
-                raise ChangesNotRelayed(keys)
-            yield written
-            self._rows = min(self._size.chunk_size, max(self._rows, len(part)) * _GROWTH)
-            keys = keys[len(part) :]
+    def overwrite(self, source: SqlCatalog, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
+        """As `Relational.overwrite`."""
+        shape, original = self._catalog.shape, source.shape
+        without_key = original.nullable_key or original.key_may_repeat or shape.nullable_key or shape.key_may_repeat
+        if not (self._may_relay(source) and is_integer(original.key) and is_integer(shape.key)) or without_key:
+            raise NotRelayed(chunk)
 
-    def _transaction(self, source: SqlCatalog, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Written | None:
-        conditions = [source.shape.is_one_of(keys), *source.shape.filters]
-        rows = relayed_rows(source, self._catalog.shape, conditions, note)
+        def relay(part: Chunk) -> RelayedPart | None:
+            conditions = [*original.within(part), *original.filters]
+            return self._transaction(source, conditions, note, keep, among=shape.within(part))
+
+        return self._parts.of_chunk(source, chunk, relay)
+
+    def write(self, source: SqlCatalog, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
+        """As `Relational.relay_changes`."""
+        if not (self._may_relay(source) and all(map(is_one_integer, keys))):
+            raise NotRelayed(keys)
+        original = source.shape
+        at_most = self._access.dialect.max_parameters - original.filter_parameters
+
+        def cut(rest: Sequence[Key], rows: int) -> tuple[Sequence[Key], Sequence[Key] | None]:
+            number = min(rows, at_most)
+            return rest[:number], rest[number:] or None
+
+        def relay(part: Sequence[Key]) -> RelayedPart | None:
+            conditions = [original.is_one_of(part), *original.filters]
+            return self._transaction(source, conditions, note, keep, number=len(part))
+
+        return self._parts.of(keys, cut, relay)
+
+    def _may_relay(self, source: SqlCatalog) -> bool:
+        shape = self._catalog.shape
+        is_plain = not shape.identity and shape.marks is None
+        return self._may_stage and is_plain and may_relay(source, self._access)
+
+    def _transaction(
+        self,
+        source: SqlCatalog,
+        conditions: _Conditions,
+        note: CopyNote,
+        keep: Keep,
+        *,
+        among: _Conditions = (),
+        number: int | None = None,
+    ) -> RelayedPart | None:
+        """Relays the source's rows that fulfil the conditions, which are so many if a `number` is given. Their copies
+        are `among` the rows that fulfil these other conditions. None, and nothing was done, where the servers
+        cannot."""
+        shape, dialect = self._catalog.shape, self._access.dialect
+        rows = relayed_rows(source, shape, conditions, note)
         for attempt in self._access.attempts("relay records", writes=True):
-            with attempt as cx, self._size.measuring(len(keys)):
-                written = self._write(cx, source, rows, keys, keep)
+            with attempt as cx, self._parts.size.measuring() as measured:
+                staged, written = dialect.stage(cx, rows, source.access.dialect), None
+                self._may_stage = staged is not None
+                if staged is not None:
+                    if number not in (None, staged.number):
+                        raise OthersWrote
+                    measured.records = staged.number
+                    staged_rows = _Staged(shape, staged, rows.names, among, compared=number is None)
+                    written = staged_rows.write(cx, ServerImages(dialect), keep)
         return written
 
-    def _write(
-        self, cx: sa.Connection, source: SqlCatalog, rows: RelayedRows, keys: Sequence[Key], keep: Keep
-    ) -> Written | None:
-        """Writes the rows of these keys. None, and nothing was done, where the servers cannot."""
-        shape, dialect = self._catalog.shape, self._access.dialect
-        batch = SqlBatch(cx, shape, dialect, self._limits)
-        existing_keys = ServerImages(dialect).make(cx, shape, keep, keys, Action.UPDATED, batch.matching)
-        if existing_keys is None:
-            return None
-        staged = dialect.stage(cx, rows, source.access.dialect)
-        self._may_stage = staged is not None
-        if staged is None or staged.number != len(keys):
-            raise _Moved  # which takes the images back, too
-        new_keys = [key for key in keys if key not in existing_keys]
-        _update(cx, shape, staged.table, rows.names)
-        if new_keys and _insert(cx, shape, staged.table, rows.names) != len(new_keys):
-            raise _Moved
+
+class _Beside(NamedTuple):
+    """The staged rows, beside the rows of the table: how many have one, and a lower version than that one."""
+
+    existing: int
+    lower: int
+    ends: KeyRange
+
+
+class _Staged:
+    """The staged rows of one transaction, and the table that they are for."""
+
+    def __init__(
+        self, shape: TableShape, staged: StagedRows, names: Sequence[str], among: _Conditions, *, compared: bool
+    ) -> None:
+        """`names` are those of the table's columns, in the order of the staged ones. `compared`: their versions are
+        compared with those of the rows, too."""
+        self._shape, self._staged, self._names, self._among = shape, staged, names, among
+        self._version = [c for c in shape.version[:1] if compared and c.name in names]
+        self._by_name = dict(zip(names, staged.table.columns, strict=True))
+        self._key = [self._by_name[name] for name in shape.key_names]
+        self._values = {shape.table.c[name]: self._by_name[name] for name in names if name not in shape.key_names}
+        self._has_same_key = sa.and_(*(shape.table.c[name] == self._by_name[name] for name in shape.key_names), *among)
+
+    def write(self, cx: sa.Connection, images: ServerImages, keep: Keep) -> RelayedPart | None:
+        """Writes the rows, those that they replace into the bin first. None, and nothing was written, where the server
+        cannot make the images. Raises OthersWrote if others wrote the same rows meanwhile."""
+        if not self._staged.number:
+            return RelayedPart()
+        beside = self._beside(cx)
+        missing = self._staged.number - beside.existing
+        first_lower = self._lower(cx) if beside.lower else ()
+        new_keys = self._new_keys(cx) if missing else ()
+        if beside.existing:
+            [key] = self._shape.key
+            replaced = sa.and_(*self._among, key.in_(sa.select(*self._key)))
+            if not images.make_all(cx, self._shape, keep, Action.UPDATED, replaced, beside.ends, beside.existing):
+                return None
+            if self._values and self._update(cx) != beside.existing:
+                raise OthersWrote
+        if missing and not (len(new_keys) == missing == self._insert(cx)):
+            raise OthersWrote
         keep([], cx, new_keys)
-        return Written(frozenset(new_keys), frozenset(existing_keys))
+        return RelayedPart(len(new_keys), beside.existing, beside.lower, first_lower)
 
+    def _beside(self, cx: sa.Connection) -> _Beside:
+        table = self._shape.table
+        lower = self._is_lower()
+        counts = [sa.func.count(self._shape.key[0]), sa.func.count().filter(lower)]
+        pairs = self._staged.table.outerjoin(table, self._has_same_key)
+        [key] = self._key
+        query = sa.select(*counts, sa.func.min(key), sa.func.max(key)).select_from(pairs)
+        row = cx.execute(query).one()
+        return _Beside(row[0], row[1], (row[2], row[3]))
 
-def _update(cx: sa.Connection, shape: TableShape, staged: sa.Table, names: Sequence[str]) -> None:
-    """Gives the rows of the table the values of the staged rows with the same keys."""
-    places = enumerate(names)
-    values = {shape.table.c[name]: staged.columns[place] for place, name in places if name not in shape.key_names}
-    if values:
-        cx.execute(refusing(shape.table.update()).values(values).where(*_same_key(shape, staged, names)))
+    def _is_lower(self) -> sa.ColumnElement[bool]:
+        """Whether the staged row's version is lower than that of the row with its key."""
+        if not self._version:
+            return sa.false()
+        [version] = self._version
+        of_type: Any = version.type  # a ServerType
+        lower: sa.ColumnElement[bool] = of_type.in_order(self._by_name[version.name]) < of_type.in_order(version)
+        return lower
 
+    def _lower(self, cx: sa.Connection) -> Sequence[tuple[Key, Any, Any]]:
+        [version] = self._version
+        columns = [*self._key, self._by_name[version.name], version]
+        query = sa.select(*columns).where(self._has_same_key, self._is_lower()).order_by(*self._key).limit(_LOWER_NAMED)
+        return [(tuple(row[:-2]), row[-2], row[-1]) for row in cx.execute(query)]
 
-def _insert(cx: sa.Connection, shape: TableShape, staged: sa.Table, names: Sequence[str]) -> int:
-    """Inserts the staged rows whose keys have no row, and returns their number."""
-    is_there = sa.exists().where(*_same_key(shape, staged, names))
-    query = sa.select(*staged.columns).where(~is_there)
-    insert = refusing(shape.table.insert()).from_select([*names], query, include_defaults=False)
-    return cx.execute(insert.execution_options(preserve_rowcount=True)).rowcount
+    def _new_keys(self, cx: sa.Connection) -> Sequence[Key]:
+        query = sa.select(*self._key).where(~sa.exists().where(self._has_same_key)).order_by(*self._key)
+        return [tuple(row) for row in cx.execute(query)]
 
+    def _update(self, cx: sa.Connection) -> int:
+        """Gives the rows of the table the values of the staged rows with the same keys, and returns their number."""
+        update = refusing(self._shape.table.update()).values(self._values).where(self._has_same_key)
+        return cx.execute(update.execution_options(preserve_rowcount=True)).rowcount
 
-def _same_key(shape: TableShape, staged: sa.Table, names: Sequence[str]) -> list[sa.ColumnElement[bool]]:
-    return [shape.table.c[name] == staged.columns[names.index(name)] for name in shape.key_names]
+    def _insert(self, cx: sa.Connection) -> int:
+        """Inserts the staged rows whose keys have no row, and returns their number."""
+        query = sa.select(*self._staged.table.columns).where(~sa.exists().where(self._has_same_key))
+        insert = refusing(self._shape.table.insert()).from_select([*self._names], query, include_defaults=False)
+        return cx.execute(insert.execution_options(preserve_rowcount=True)).rowcount

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -47,8 +47,7 @@ class ServerImages:
             return None if made is None else {*keys}
         existing_keys = matching(keys)
         if made < len(existing_keys):
-            ids = [f"{entries.id_start}{ordered_digits(key[0])}" for key in existing_keys]
-            entries.table.refuse_lost(ids, cx)
+            entries.table.refuse_lost(entries.ids(existing_keys), cx)
         return existing_keys
 
     def make_of(
@@ -65,6 +64,30 @@ class ServerImages:
         them."""
         entries = _entries(shape, keep, None, action, cx)
         return None if entries is None else self._make(cx, shape, entries, condition, ends)
+
+    def make_all(
+        self,
+        cx: sa.Connection,
+        shape: TableShape,
+        keep: Keep,
+        action: Action,
+        condition: sa.ColumnElement[bool],
+        ends: KeyRange,
+        rows: int,
+    ) -> bool:
+        """As `make_of`, for so many rows, and returns whether the bin has an entry of each. Reads their keys only where
+        the run has kept some of them before. Raises StoreError if the bin lacks the entry of one."""
+
+        def keys() -> Sequence[Key]:
+            return [tuple(row) for row in cx.execute(sa.select(*shape.key).where(condition))]
+
+        entries = _entries(shape, keep, None, action, cx) or _entries(shape, keep, keys(), action, cx)
+        made = None if entries is None else self._make(cx, shape, entries, condition, ends)
+        if entries is None or made is None:
+            return False
+        if made < rows:
+            entries.table.refuse_lost(entries.ids(keys()), cx)
+        return True
 
     def _make(
         self, cx: sa.Connection, shape: TableShape, entries: _Entries, condition: sa.ColumnElement[bool], ends: KeyRange
@@ -90,6 +113,10 @@ class _Entries(NamedTuple):
     table: SqlSibling
     id_start: str
     fields: Mapping[str, Any]
+
+    def ids(self, keys: Iterable[Key]) -> list[str]:
+        """The ids of the entries of these keys."""
+        return [f"{self.id_start}{ordered_digits(key[0])}" for key in keys]
 
 
 def _entries(

@@ -50,6 +50,10 @@ class ServerType(UserDefinedType[Any]):
         """How to select a column of this type, so that its values come as they are."""
         return column
 
+    def in_order(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        """What the server can compare by order, as this process compares the column's values."""
+        return column
+
 
 @dataclass(frozen=True)
 class Column:

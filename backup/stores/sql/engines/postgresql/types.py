@@ -45,6 +45,9 @@ class TextType(ServerType):
         # The driver takes a single % in a name as a parameter.
         return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.own.replace("%", "%%")))
 
+    def in_order(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.cast(column, sa.Text).collate("C")  # json, for example, has no order
+
 
 class NativeType(ServerType):
     """A column whose values are exact in Python. `base` is the catalogue's name of its type."""
