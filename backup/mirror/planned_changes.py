@@ -25,8 +25,9 @@ class PlannedChanges:
     backup_records: int = 0
 
 
-def count_changes(source: Store, backup: Store) -> PlannedChanges:
-    """Compares two stores, which `match` or `drift` has matched. Writes nothing.
+def count_changes(source: Store, backup: Store, *, by_fingerprints: bool = True) -> PlannedChanges:
+    """Compares two stores, which `match` or `drift` has matched; chunks whose fingerprints are equal only
+    `by_fingerprints`. Writes nothing.
 
     Cost: as a sync of this moment without its writes. Holds the stamps of a chunk in memory.
     """
@@ -35,7 +36,7 @@ def count_changes(source: Store, backup: Store) -> PlannedChanges:
         pair = StorePair(source, backup, workers)
         for chunk in source.chunks():
             of_source, of_backup = pair.fingerprints(chunk)
-            if of_source is not None and proof.are_equal(of_source, of_backup):
+            if by_fingerprints and of_source is not None and proof.are_equal(of_source, of_backup):
                 source_records += of_source.records
                 backup_records += of_source.records
                 continue

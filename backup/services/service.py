@@ -117,7 +117,7 @@ class SyncService:
         )
         self._runner = Runner(self.name, self.policy, lock, limits, now, self._places.other_tables, watcher)
         self._setup = Setup(self.name, self._places, old_name, old_places, self.policy, lock)
-        self.planning = Planning(old_name, old_places, self.policy.on_new_column)
+        self.planning = Planning(old_name, old_places, self.policy.on_new_column, spec.selection)
         self.past = Past(self.name, self._places, self.policy, lock, now)
 
     def may_share(self, source: Place, backup: Place) -> bool:

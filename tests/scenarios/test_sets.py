@@ -780,7 +780,7 @@ def test_another_filter_finds_as_many_documents_of_the_same_seconds(
 ) -> None:
     database = f"shop{uuid4().hex[:8]}"
 
-    def sync(kind: str) -> Run:
+    def registry_for(kind: str) -> Registry:
         text = f"""
 [set.shop]
 source = '{cosmos_server}'
@@ -789,8 +789,10 @@ database = '{database}'
 containers = "orders"
 where = {{ orders = {{ type = ["{kind}", "Both"] }} }}
 """
-        settings = {"BACKUP_TOML": text, "BackupSync__OverlapSeconds": "0"}
-        [outcome] = Registry(load_settings(settings)).sync("shop", Trigger.CLI)
+        return Registry(load_settings({"BACKUP_TOML": text, "BackupSync__OverlapSeconds": "0"}))
+
+    def sync(kind: str) -> Run:
+        [outcome] = registry_for(kind).sync("shop", Trigger.CLI)
         assert outcome.error is None, outcome.error
         return outcome.run
 
@@ -805,6 +807,8 @@ where = {{ orders = {{ type = ["{kind}", "Both"] }} }}
         while written("3", "Both") == second:  # so that the last sync's watermark lies behind the first two
             pass
     assert sync("Order").counts.inserted == 2
+    [plan] = plan_of(registry_for("Draft"), "shop").services
+    assert plan.changes == PlannedChanges(inserts=1, deletes=1, source_records=2, backup_records=2)
     counts = sync("Draft").counts
     assert (counts.inserted, counts.deleted, counts.skipped) == (1, 1, 1)
     assert sync("Draft").counts.processed == 0
