@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -420,6 +421,14 @@ def test_what_the_sdk_notes_of_an_answer_adds_no_header_to_it(place: tuple[Parti
     proxy.upsert_item(ALIKE[0], response_hook=note)
     assert len(header_names) == 2
     assert all({"x-ms-throttle-retry-count", "x-ms-throttle-retry-wait-time-ms"} <= names for names in header_names)
+
+
+def test_an_emulator_that_nobody_verifies_is_no_warning_at_each_request(
+    place: tuple[Partitioned, CosmosBench],
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert opened(place[1]).count() == 0
 
 
 def test_threads_that_meet_within_the_sdk_are_a_reason_to_try_again(place: tuple[Partitioned, CosmosBench]) -> None:

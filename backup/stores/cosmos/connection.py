@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -88,6 +90,8 @@ class CosmosConnection:
         if self._is_emulated:
             # An emulator advertises its own address, which this process may not reach.
             options["enable_endpoint_discovery"] = False
+            # Said of each request, where nobody is to verify anything.
+            warnings.filterwarnings("ignore", f"Unverified HTTPS request is being made to host '{re.escape(host)}'")
         return CosmosClient(
             where.endpoint,
             credential(where.client_id) if where.key is None else where.key,
