@@ -70,6 +70,7 @@ def test_a_copied_policy_indexes_what_a_run_asks_of_notes_once() -> None:
     assert [path["path"] for path in policy["includedPaths"]] == ["/type/?", "/_backup/ts/?", "/_backup/deletedAt/?"]
     assert {**policy, "includedPaths": POLICY["includedPaths"]} == POLICY
     assert with_note(None) is None
+    assert with_note({"indexingMode": "consistent"}) == {"indexingMode": "consistent"}
 
 
 ACCOUNT = "AccountEndpoint=https://a/;AccountKey=b"

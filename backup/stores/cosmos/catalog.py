@@ -94,8 +94,9 @@ class CosmosCatalog:
         if paths != source_paths:
             raise SchemaMismatch(
                 f"The {self._place.label} is partitioned by {_shown(paths)}, its source by {_shown(source_paths)}.",
-                hint="A partition key cannot be changed: give the backup another ContainerName and run initialize."
-                " Nothing was changed.",
+                hint="A container's partition key cannot be changed: give the backup another ContainerName, or a set "
+                "another backup_database, and run initialize. If the copy is meant to have another one, name both with "
+                "partition_key in backup.toml. Nothing was changed.",
             )
         return Drift()
 
@@ -118,9 +119,9 @@ def _catalog_of(store: Store) -> CosmosCatalog:
 
 
 def with_note(policy: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """The indexing policy, which covers also what a run asks of the copies' notes."""
-    if policy is None:
-        return None
+    """The indexing policy, which covers also what a run asks of the copies' notes. One without paths covers all."""
+    if policy is None or "includedPaths" not in policy:
+        return policy
     included = [path for path in policy.get("includedPaths", ()) if path.get("path") not in _NOTE_PATHS]
     return {**policy, "includedPaths": [*included, *({"path": path} for path in _NOTE_PATHS)]}
 
