@@ -159,7 +159,12 @@ def test_a_container_holds_again_what_it_held(container: ContainerProxy, partiti
         everything = asked(container, "SELECT * FROM c WHERE c.of.key = @k", values={"k": "a"}, **ACROSS)
         counted = asked(container, "SELECT VALUE COUNT(1) FROM c WHERE c.of.key = @k", values={"k": "a"}, **ACROSS)
         written = asked(container, "SELECT VALUE c.id FROM c WHERE c._ts >= @t", values={"t": 0}, **ACROSS)
-        return sorted(everything, key=lambda one: one["id"]), counted, sorted(written), ids(partitioned.documents(path))
+        return (
+            sorted(everything, key=lambda document: document["id"]),
+            counted,
+            sorted(written),
+            ids(partitioned.documents(path)),
+        )
 
     before, kept = held(), partitioned.kept(path)
     for _ in range(2):

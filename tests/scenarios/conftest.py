@@ -8,8 +8,9 @@ import sqlalchemy as sa
 
 from backup.stores import pools
 from tests.contract.benches import ROLES, Role, made_databases
-from tests.emulators.servers import postgres_database
+from tests.emulators.servers import lent_database, postgres_database
 from tests.scenarios import places
+from tests.scenarios.inside import alone, few_orders
 from tests.scenarios.places import Place
 
 
@@ -52,5 +53,43 @@ def cosmos_place(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) 
 @pytest.fixture(params=["sqlite_place", "cosmos_place", "postgres_place"])
 def place(request: pytest.FixtureRequest) -> Place:
     """Each of the places in turn."""
+    chosen: Place = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture
+def customers(tmp_path: Path) -> Place:
+    """Customers alone, on SQLite, not yet mirrored."""
+    return alone(places.on_sqlite(tmp_path).customer)
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Place:
+    """Orders alone, on SQLite, not yet mirrored."""
+    return alone(places.on_sqlite(tmp_path).order)
+
+
+@pytest.fixture
+def cosmos_orders(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> Place:
+    """A dozen orders on Cosmos DB."""
+    return few_orders(places.with_orders_on_cosmos(tmp_path, cosmos_server, cosmos_server_backup).order)
+
+
+@pytest.fixture
+def two_postgres_databases(postgres: str) -> Iterator[tuple[str, str]]:
+    """Two empty databases of one server."""
+    with lent_database(postgres) as source, lent_database(postgres) as backup:
+        yield source, backup
+
+
+@pytest.fixture
+def postgres_orders(two_postgres_databases: tuple[str, str]) -> Place:
+    """A dozen orders on PostgreSQL."""
+    return few_orders(places.on_postgres(*two_postgres_databases).order)
+
+
+@pytest.fixture(params=["postgres_orders", "cosmos_orders"])
+def served(request: pytest.FixtureRequest) -> Place:
+    """A dozen orders on each kind of server in turn."""
     chosen: Place = request.getfixturevalue(request.param)
     return chosen

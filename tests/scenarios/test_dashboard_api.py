@@ -20,8 +20,7 @@ from backup.jobs.key_values import Change
 from backup.jobs.worker import worker_of
 from backup.recycle_bin import bin as recycle_bin
 from backup.services.registry import Registry
-from tests.scenarios import places
-from tests.scenarios.inside import alone, command, done, raised, refused, remove, synced
+from tests.scenarios.inside import command, done, raised, refused, remove, synced
 from tests.scenarios.places import Place, Sql
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -53,11 +52,6 @@ class Page:
 
     def calendar(self, **query: str) -> Any:
         return dashboard_api.get_calendar(self.desk, self.settings, self.registry, query).body
-
-
-@pytest.fixture
-def customers(tmp_path: Path) -> Place:
-    return alone(places.on_sqlite(tmp_path).customer)
 
 
 @pytest.fixture

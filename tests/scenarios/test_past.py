@@ -11,17 +11,11 @@ import pytest
 
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.services.service import Options
-from tests.scenarios import places
-from tests.scenarios.inside import alone, command, done, raised, refused, remove, synced
+from tests.scenarios.inside import command, done, raised, refused, remove, synced
 from tests.scenarios.places import Place
 from tests.scenarios.test_purge import DAY, NOW, ran
 
 NARROW = {"COLUMNS": "80"}
-
-
-@pytest.fixture
-def customers(tmp_path: Path) -> Place:
-    return alone(places.on_sqlite(tmp_path).customer)
 
 
 def a_week(place: Place) -> tuple[Run, Run]:

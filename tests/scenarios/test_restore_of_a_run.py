@@ -20,7 +20,6 @@ from backup.verbs.past_run import PastRun
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
 from tests.scenarios.inside import (
-    alone,
     command,
     counted,
     done,
@@ -50,11 +49,6 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         yield few_orders(places.with_orders_on_cosmos(tmp_path, *accounts).order)
     else:
         yield few_orders(places.on_sqlite(tmp_path).order)
-
-
-@pytest.fixture
-def customers(tmp_path: Path) -> Place:
-    return alone(places.on_sqlite(tmp_path).customer)
 
 
 def a_night(place: Place) -> str:
