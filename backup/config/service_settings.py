@@ -74,9 +74,9 @@ def mask_of(text: str) -> Mask:
     kind, colon, fixed = text.partition(":")
     if kind == "text" and colon:
         return Mask("text", fixed)
-    for known in get_args(MaskKind):
-        if text == known != "text":
-            return Mask(known)
+    for mask_kind in get_args(MaskKind):
+        if text == mask_kind != "text":
+            return Mask(mask_kind)
     raise ValueError("a mask is null, hmac, email, year, or text: and the text")
 
 

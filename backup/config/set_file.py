@@ -56,12 +56,12 @@ def read_sets(source: SetText, environment: Mapping[str, str]) -> Mapping[str, S
     """
     text = source.text.removeprefix("\ufeff")
     mistakes: dict[tuple[tuple[str | int, ...], str], None] = {}
-    known = {name.upper(): value for name, value in environment.items()}
+    values_by_name = {name.upper(): value for name, value in environment.items()}
     with_variables: set[tuple[str | int, ...]] = set()
 
     def value_of_variable(name: str, path: tuple[str | int, ...]) -> str:
         with_variables.add(path)
-        value = known.get(name.upper(), "")
+        value = values_by_name.get(name.upper(), "")
         if not value.strip():
             mistakes[path, f"The environment has no value of {name}.{did_you_mean(name, environment)}"] = None
         return value

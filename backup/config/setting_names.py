@@ -24,20 +24,20 @@ _ALIKE = 0.85
 _HINT = "docs/configuration.md lists every setting; check the spelling."
 
 
-def refuse_if_ours(name: str, known: tuple[str, ...]) -> None:
+def refuse_if_ours(name: str, settings: tuple[str, ...]) -> None:
     """Raises ConfigError for a name that looks like a setting of this app, and says which setting was meant.
 
-    Such a name is one of `known` with other separators, or has the prefix of one of them or nearly so, or is like a
+    Such a name is one of `settings` with other separators, or has the prefix of one of them or nearly so, or is like a
     setting of a service's side. All other names belong to other programs and pass.
     """
-    prefixes = _prefixes(known)
+    prefixes = _prefixes(settings)
     # .NET writes `:` between the parts; a shell takes neither `:` nor a dash.
-    meant = _by_letters(known).get(_letters(name))
+    meant = _by_letters(settings).get(_letters(name))
     prefix = next((text for text in prefixes if re.match(_beginning(text), name, re.I)), None)
     if meant is None and prefix is not None:
-        meant = _own_part(prefix, name[len(prefix.rstrip("_")) :].lstrip("_:.-"), known)
+        meant = _own_part(prefix, name[len(prefix.rstrip("_")) :].lstrip("_:.-"), settings)
     if meant is None and prefix is None:
-        meant = _nearly(name, known)
+        meant = _nearly(name, settings)
     if meant is None and prefix is None:
         _refuse_side(name)
     if meant is not None or prefix is not None:
@@ -46,16 +46,16 @@ def refuse_if_ours(name: str, known: tuple[str, ...]) -> None:
 
 
 @lru_cache(maxsize=8)  # asked for each name of the environment
-def _prefixes(known: tuple[str, ...]) -> tuple[str, ...]:
+def _prefixes(settings: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the prefixes of the app's settings, without the prefix that the Functions host uses too."""
-    prefixes = dict.fromkeys(f"{setting.partition('__')[0]}__" for setting in known if "__" in setting)
+    prefixes = dict.fromkeys(f"{setting.partition('__')[0]}__" for setting in settings if "__" in setting)
     return tuple(prefix for prefix in prefixes if prefix != _OF_THE_HOST)
 
 
 @lru_cache(maxsize=8)
-def _by_letters(known: tuple[str, ...]) -> dict[str, str]:
+def _by_letters(settings: tuple[str, ...]) -> dict[str, str]:
     """Returns the settings with two parts by their letters; of several with the same letters the first."""
-    return {_letters(setting): setting for setting in reversed(known) if "__" in setting}
+    return {_letters(setting): setting for setting in reversed(settings) if "__" in setting}
 
 
 def _beginning(prefix: str) -> str:
@@ -63,9 +63,9 @@ def _beginning(prefix: str) -> str:
     return f"{prefix.rstrip('_')}{'(__|:)' if prefix == _COMMON_WORD else '(?![a-z0-9])'}"
 
 
-def _own_part(prefix: str, own: str, known: tuple[str, ...]) -> str | None:
+def _own_part(prefix: str, own: str, settings: tuple[str, ...]) -> str | None:
     """Returns the setting with this prefix and nearly this part, else one of another prefix with exactly this part."""
-    parts = {setting[len(prefix) :]: setting for setting in known if setting.startswith(prefix)}
+    parts = {setting[len(prefix) :]: setting for setting in settings if setting.startswith(prefix)}
     if side := _SIDE.fullmatch(f"{prefix}x"):  # both sides have some parts; those belong to this side
         other_role: SideName = "backup" if side[1].lower() == "source" else "source"
         only_other = {part for part in PARTS[other_role] if part not in parts}
@@ -75,17 +75,17 @@ def _own_part(prefix: str, own: str, known: tuple[str, ...]) -> str | None:
     if part := meant_by(own, parts):
         return parts[part]
     ending = f"__{own.lower()}"
-    return next((name for name in known if name.lower().endswith(ending) and not _SIDE.fullmatch(name)), None)
+    return next((name for name in settings if name.lower().endswith(ending) and not _SIDE.fullmatch(name)), None)
 
 
-def _nearly(name: str, known: tuple[str, ...]) -> str | None:
+def _nearly(name: str, settings: tuple[str, ...]) -> str | None:
     """Returns the setting whose prefix and own part are both nearly those of the name."""
     separator = next((text for text in (*_CERTAIN, "_", ".", "-") if text in name), "")
     head, _, own = name.partition(separator) if separator else (name, "", "")
-    prefixes = {_letters(prefix): prefix for prefix in _prefixes(known)}
+    prefixes = {_letters(prefix): prefix for prefix in _prefixes(settings)}
     for alike in get_close_matches(_letters(head), prefixes, 3, _ALIKE) if separator else ():
         prefix = prefixes[alike]
-        parts = {setting[len(prefix) :]: setting for setting in known if setting.startswith(prefix)}
+        parts = {setting[len(prefix) :]: setting for setting in settings if setting.startswith(prefix)}
         if (part := meant_by(own.lstrip("_"), parts)) and (separator in _CERTAIN or part.lower() == own.lower()):
             return parts[part]
     return None

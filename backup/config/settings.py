@@ -230,10 +230,14 @@ def given_settings() -> tuple[dict[str, str], SetText | None]:
     """Returns the settings of this process that have a value, as texts, by the names that the documents have; and the
     text of backup.toml, wherever it comes from. Raises ConfigError for a file of sets that cannot be read."""
     variables = own_variables()
-    known = _known_names(variables)
-    given = {known[name.lower()]: value for name, value in variables.items() if name.lower() in known and value.strip()}
+    setting_names = _known_names(variables)
+    given = {
+        setting_names[name.lower()]: value
+        for name, value in variables.items()
+        if name.lower() in setting_names and value.strip()
+    }
     text = _set_text(variables, [Path.cwd(), _HOST_FOLDER])
-    return {name: given[name] for name in known.values() if name in given}, text
+    return {name: given[name] for name in setting_names.values() if name in given}, text
 
 
 def _by_upper_name(variables: Mapping[str, str]) -> dict[str, str]:
@@ -263,11 +267,11 @@ def _read(items: tuple[tuple[str, str], ...], text: SetText | None) -> Settings:
     """Parses the variables and the text of the sets. Raises as `load_settings` does, each time again."""
     variables = dict(items)
     own = {name.lower(): name for name in _own_names()}
-    known = _known_names(variables)
-    every_name = tuple(known.values())
+    setting_names = _known_names(variables)
+    every_name = tuple(setting_names.values())
     for name, value in variables.items():
-        if name.lower() in known:
-            refuse_reference(value, known[name.lower()])
+        if name.lower() in setting_names:
+            refuse_reference(value, setting_names[name.lower()])
         else:
             refuse_if_ours(name, every_name)
     values = {own[name.lower()]: value for name, value in variables.items() if name.lower() in own and value.strip()}

@@ -127,9 +127,9 @@ def released_at_the_end(release: Callable[[], None]) -> Iterator[None]:
         _mark.to_release.remove(release)
 
 
-def wake(what: Callable[[], None]) -> None:
-    """From now on `what` is called when the process must end. For the watch over calls."""
-    _mark.to_wake.append(what)
+def wake(call: Callable[[], None]) -> None:
+    """From now on `call` is called when the process must end. For the watch over calls."""
+    _mark.to_wake.append(call)
 
 
 def request(number: int) -> None:
@@ -137,8 +137,8 @@ def request(number: int) -> None:
     _mark.signal, _mark.since = number, time.monotonic()
     _mark.requested.set()
     event("interrupted", level=logging.WARNING, signal=signal.Signals(number).name)
-    for what in list(_mark.to_wake):
-        what()
+    for call in list(_mark.to_wake):
+        call()
 
 
 def wait_until_idle() -> None:
@@ -157,11 +157,11 @@ def handled(tell: Callable[[], None]) -> Iterator[None]:
 
     If it takes too long, `tell` is called and the process ends. A second signal ends it at once.
     """
-    left = threading.Event()
+    has_left = threading.Event()
 
     def end() -> None:
         wait_until_idle()
-        if not left.wait(GRACE_SECONDS):
+        if not has_left.wait(GRACE_SECONDS):
             tell()
             os._exit(exit_code() or 1)
 
@@ -169,7 +169,7 @@ def handled(tell: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        left.set()
+        has_left.set()
         for number, handler in before.items():
             signal.signal(number, handler)
         stop_listening()

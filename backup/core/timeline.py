@@ -93,9 +93,9 @@ def _in_order(times: Sequence[datetime], now: datetime) -> set[int]:
         lengths[position] = bisect_right(ages, now - times[position]) + 1
         ages[lengths[position] - 1 : lengths[position]] = [now - times[position]]
     chosen: set[int] = set()
-    after, left = None, len(ages)
+    after, length = None, len(ages)
     for position in sorted(lengths):
-        if lengths[position] == left and (after is None or times[position] >= after):
+        if lengths[position] == length and (after is None or times[position] >= after):
             chosen.add(position)
-            after, left = times[position], left - 1
+            after, length = times[position], length - 1
     return chosen

@@ -65,10 +65,12 @@ def examine(
     ]
     findings += findings_of(checks, ends_at)
     servers = [server_check(examiner, side, spec) for side, spec in first.values()]
-    told = findings_of(servers, ends_at)
-    down = {finding.subject for finding in told if finding.check == "connection" and finding.grade is not Grade.OK}
+    of_servers = findings_of(servers, ends_at)
+    down = {
+        finding.subject for finding in of_servers if finding.check == "connection" and finding.grade is not Grade.OK
+    }
     silent = {key for key, (side, _) in first.items() if subject_of(side) in down}
-    findings += [*told, *_others_on(silent, first, readable, examiner)]
+    findings += [*of_servers, *_others_on(silent, first, readable, examiner)]
     findings += findings_of(_checks_of(examiner, specs, [*directory.sets.values()], readable, silent), ends_at)
     subjects = [*dict.fromkeys(finding.subject for finding in findings)]
     return sorted(findings, key=lambda finding: subjects.index(finding.subject))

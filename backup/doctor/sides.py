@@ -91,12 +91,12 @@ def clock_finding(subject: str, theirs: datetime | None, ours: datetime) -> Find
     """Returns what the two clocks tell; None: the database is a library in this process."""
     if theirs is None:
         return fine(subject, "clock", "the database has the clock of this machine")
-    apart = abs(theirs - ours)
-    text = f"the server's clock is {apart.total_seconds():.1f} s {'ahead' if theirs > ours else 'behind'}"
+    difference = abs(theirs - ours)
+    text = f"the server's clock is {difference.total_seconds():.1f} s {'ahead' if theirs > ours else 'behind'}"
     hint = "Set the clock of this machine by NTP. Runs go by the server's clock; schedules and tokens by this one."
-    if apart > CLOCK_FAILS:
+    if difference > CLOCK_FAILS:
         return Finding(Grade.FAILED, subject, "clock", text, hint)
-    if apart > CLOCK_WARNS:
+    if difference > CLOCK_WARNS:
         return Finding(Grade.WARNING, subject, "clock", text, hint)
     return fine(subject, "clock", text)
 

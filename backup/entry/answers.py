@@ -264,5 +264,5 @@ def _error_body(error: errors.BackupError) -> dict[str, Any]:
 def _result(outcome: Outcome) -> dict[str, Any]:
     result = result_of(outcome.run)
     if outcome.changes or outcome.run.dry_run:
-        result["Changes"] = [{"Key": list(key), "Change": what} for key, what in outcome.changes]
+        result["Changes"] = [{"Key": list(key), "Change": change} for key, change in outcome.changes]
     return result

@@ -108,10 +108,10 @@ def _service_row(
 ) -> dict[str, Any]:
     """The row of a service. `lasts`: its own last runs, those with its last success, and those with its trouble."""
     state = WORST_FIRST[view.rank]
-    known, of_success, of_trouble = lasts
+    of_service, of_success, of_trouble = lasts
     success = of_success.get("success")
     return {
-        "service": known.get("service", view.name),
+        "service": of_service.get("service", view.name),
         "services": None if of_set is None else len(of_set),
         "state": state.value,
         "overdue": state is ServiceState.OVERDUE,
@@ -119,9 +119,9 @@ def _service_row(
         "lastSuccessAgeSeconds": _age(success, now),
         "allowedAgeSeconds": round(allowed.total_seconds()) if allowed else None,
         "lastFailure": of_trouble.get("failure"),
-        "records": known.get("success", {}).get("records"),
-        "versionsProven": known.get("versions"),
-        "contentsProven": known.get("contents"),
+        "records": of_service.get("success", {}).get("records"),
+        "versionsProven": of_service.get("versions"),
+        "contentsProven": of_service.get("contents"),
         "lastVerify": of_trouble.get("verify"),
         "lastRestoreDrill": of_trouble.get("drill"),
         "nextOccurrence": time_text(due) if due else None,

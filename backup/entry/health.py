@@ -76,9 +76,9 @@ def _merged(concerns: Sequence[Concern]) -> list[Concern]:
     """The concerns; where both sides of a service, or a side and its last sync, have the same error, one for both."""
     by_text: dict[tuple[str | None, str], Concern] = {}
     for concern in concerns:
-        what = (concern.service, concern.detail or concern.reason)
-        other = by_text.get(what)
-        by_text[what] = concern if other is None or other.side == concern.side else _for_both(other, concern)
+        text = (concern.service, concern.detail or concern.reason)
+        other = by_text.get(text)
+        by_text[text] = concern if other is None or other.side == concern.side else _for_both(other, concern)
     return list(by_text.values())
 
 

@@ -67,8 +67,8 @@ def _delivered(delivery: Delivery, desk: Desk, sink: Sink) -> dict[str, Any]:
 
 
 def _row(sink: Sink, error: BackupError | None) -> dict[str, Any]:
-    told = {"error": safe(str(error)), "hint": safe(error.hint) or None} if error else {"error": None, "hint": None}
-    return {"sink": sink.name, "label": sink.label, "sent": error is None, **told}
+    answer = {"error": safe(str(error)), "hint": safe(error.hint) or None} if error else {"error": None, "hint": None}
+    return {"sink": sink.name, "label": sink.label, "sent": error is None, **answer}
 
 
 def _sinks(settings: Settings) -> Sequence[Sink]:

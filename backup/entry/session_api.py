@@ -43,12 +43,12 @@ def _pool(state: PoolState) -> dict[str, Any]:
 
 
 def _login(login: LoginState, now: datetime) -> dict[str, Any]:
-    left = None if login.expires_at is None else max(0, int((login.expires_at - now).total_seconds()))
+    seconds_left = None if login.expires_at is None else max(0, int((login.expires_at - now).total_seconds()))
     return {
         "currentSessionId": login.session_id and f"…{login.session_id[-_SHOWN_CHARACTERS:]}",
         "createdAt": _time(login.created_at),
         "expiresAt": _time(login.expires_at),
-        "remainingTime": left,
+        "remainingTime": seconds_left,
         "refreshCount": login.refresh_count,
         "lastRefreshAt": _time(login.refreshed_at),
         "isValid": login.is_valid,

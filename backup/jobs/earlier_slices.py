@@ -63,8 +63,8 @@ def _as_left(run: Run, job: Job, records: RunRecords) -> Run:
     """The run with the id that a worker gave it which died in its first slice. That slice may not have begun all of the
     services, so all are synced; but it is one run, and none stays in progress for ever."""
     page = records.page(service=run.service, status=Status.IN_PROGRESS, text=job.job_id)
-    for left in page.runs:
-        return replace(run, sync_id=left["syncId"], started_at=datetime.fromisoformat(left["startedAt"]))
+    for left_run in page.runs:
+        return replace(run, sync_id=left_run["syncId"], started_at=datetime.fromisoformat(left_run["startedAt"]))
     return run
 
 

@@ -190,9 +190,9 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     began = {"first": before.get("first", run.started_at.astimezone(UTC).isoformat()), "service": run.service}
     value = {**before, **began, **dict.fromkeys(kinds, entry)}
     silence = value.pop("overdue", None) if "success" in kinds else None
-    told = outbox.changes(recovered(run, silence)) if silence is not None else []
+    changes = outbox.changes(recovered(run, silence)) if silence is not None else []
     of_service = Change(f"last:{hashed(run.service)}", value, item.etag if item else NEW)
-    return [of_service, glance_change(keys, run.service, value), *told]
+    return [of_service, glance_change(keys, run.service, value), *changes]
 
 
 def _sum_change(keys: KeyValues, run: Run) -> Change:

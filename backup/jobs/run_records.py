@@ -76,8 +76,8 @@ class RunRecords(RunNumbers):
             before = item.value if item else None
             if before is not None and before.get("completedAt"):
                 return
-            known = before or {}
-            after = _summary(run, job_id or known.get("jobId"), hint, requested_by or known.get("requestedBy"))
+            earlier = before or {}
+            after = _summary(run, job_id or earlier.get("jobId"), hint, requested_by or earlier.get("requestedBy"))
             changes = [Change(f"run:{order}", after, item.etag if item else NEW)]
             if pointer is None:
                 changes.append(Change(f"runid:{run.sync_id}", {"order": order}, NEW))
@@ -88,8 +88,8 @@ class RunRecords(RunNumbers):
             changes += [Change(key, facts) for key in new_keys if before is None or facts["status"] != before["status"]]
             if run.completed_at is not None and not run.dry_run:
                 changes += number_changes(self._keys, run, due_at, self._outbox)
-            if (told := event_of(run, after.get("jobId"), hint)) is not None:
-                changes += self._outbox.changes(told)
+            if (raised := event_of(run, after.get("jobId"), hint)) is not None:
+                changes += self._outbox.changes(raised)
             if self._keys.commit(changes):
                 return
         raise StoreUnavailable(

@@ -44,7 +44,7 @@ class Checkpoint:
     unread_keys: bool = False
 
     @property
-    def left(self) -> list[Chunk]:
+    def parts_left(self) -> list[Chunk]:
         """The parts of the key space that the walk has still to pass, in order."""
         if self.complete:
             return []
@@ -62,7 +62,7 @@ class Checkpoint:
         must_return: bool,
         unread_keys: bool = False,
     ) -> Checkpoint:
-        """Returns the checkpoint behind `chunk`, which must be the next part of `left`.
+        """Returns the checkpoint behind `chunk`, which must be the next part of `parts_left`.
 
         The two numbers say how many records each side has in the chunk. `must_return` says that the run has to come
         back to the chunk, for its deletes or for records that wait. A `proof` of None means that it is proven then.
@@ -92,8 +92,8 @@ class Checkpoint:
     def proven(self, part: Chunk, proof: Proof) -> Checkpoint:
         """Returns the checkpoint after the deletes of `part` were made and the part was proven."""
         first = self.deleting_first - (part in self.deleting[: self.deleting_first])
-        left = tuple(chunk for chunk in self.deleting if chunk != part)
-        return replace(self, proof=self.proof + proof, deleting=left, deleting_first=first)
+        deleting = tuple(chunk for chunk in self.deleting if chunk != part)
+        return replace(self, proof=self.proof + proof, deleting=deleting, deleting_first=first)
 
     def begun_anew(self) -> Checkpoint:
         """Returns the checkpoint of a new walk through the whole key space, which begins where this one stands."""

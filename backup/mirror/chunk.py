@@ -160,8 +160,8 @@ class Settling:
         if of_source != of_backup:
             return None
         self._tally.add(skipped=of_source)
-        known = proof.of_number(of_source)
-        return Settled(WHOLE, Counts(skipped=of_source), of_source, of_backup, proof=known, by="numbers")
+        counts_proof = proof.of_number(of_source)
+        return Settled(WHOLE, Counts(skipped=of_source), of_source, of_backup, proof=counts_proof, by="numbers")
 
     def catch_up(self, since: str) -> int:
         """Writes the records that were written in the source since the watermark `since`. Returns how many it wrote.
@@ -169,20 +169,20 @@ class Settling:
         Not for a dry run, which finds these records in the chunks. Raises what the stores raise; batches written before
         stay.
         """
-        written, left, incremental = Counts(), 0, self._source.incremental
+        written, waiting, incremental = Counts(), 0, self._source.incremental
         for rows in incremental.recent(since, self._steps.overlap_seconds) if incremental is not None else ():
             backup_rows = self._backup.stamp_rows_of(list(self._source.keys.stamps(rows)))
             changes = compare(*proof.split(self._source, rows, self._backup, backup_rows), force=False)
             if changes.insert and changes.delete:
                 changes = with_server_equality(changes, self._backup.matching(list(changes.insert)))
             of_part = self._writing.write(WHOLE, changes)
-            written, left = written + of_part.counts, left + of_part.left  # the chunks write what is left
+            written, waiting = written + of_part.counts, waiting + of_part.waiting  # the chunks write these
         self._tally.add(skipped=-written.skipped)  # the chunks count them: they are equal there
-        if left and not self.fingerprint_is_enough:
+        if waiting and not self.fingerprint_is_enough:
             # What waits for the place of a record that the source has deleted may be of the same second. Then both
             # sides have equal numbers and sums.
             self._may_skip = False
-        self._has_caught_up = incremental is not None and incremental.named_all and not (left or written.failed)
+        self._has_caught_up = incremental is not None and incremental.named_all and not (waiting or written.failed)
         return written.processed
 
     def settle_again(self, chunk: Chunk, which: Try = Try.AGAIN) -> Proof | None:
@@ -243,19 +243,20 @@ class Settling:
         """
         with self._stamps_at_once:
             compared = compare_piece(self._pair, piece, force=force, narrow=narrow, parts=parts)
-            changes, left = compared.changes, frozenset[Key]()
+            changes, not_fitting = compared.changes, frozenset[Key]()
             measured = self._run.dry_run or self._run.limit is not None
             same = self._pair.same_content(changes.touched, piece) if measured else set[Key]()
             if self._run.limit is not None:
                 room = self.room(self._run.limit) - (len(self._pending) if counted is not None else 0)
-                changes, left = changes.within(max(0, room), self._writing.waiting | same, self._backup.keys.in_order)
+                free, in_order = self._writing.waiting | same, self._backup.keys.in_order
+                changes, not_fitting = changes.within(max(0, room), free, in_order)
             if counted is not None:
                 self._pending.add(self._backup.keys.in_order(changes.delete))
             skipped = 0 if counted is None else max(0, changes.skipped - counted)
-            self._tally.add(skipped=skipped, remaining=len(left))
+            self._tally.add(skipped=skipped, remaining=len(not_fitting))
             for key, unread in sorted(compared.unread.items(), key=str):
                 self._tally.set_aside(Refusal([key], StoreError(unread.reason)))
-            counts = Counts(skipped=skipped, failed=len(compared.unread), remaining=len(left))
+            counts = Counts(skipped=skipped, failed=len(compared.unread), remaining=len(not_fitting))
             sizes = compared.source_records, compared.backup_records
             tell_lower_versions(self._run, compared)
             if self._run.dry_run:
@@ -268,14 +269,16 @@ class Settling:
                 return Settled(piece, counts, *sizes, len(changes.delete), unread_keys=compared.has_unread_keys)
             far_apart = parts is not None and parts.block_width is not None
             written = self._writing.write(piece, changes, which, far_apart=far_apart)
-            must_wait = written.left or (changes.delete and counted is not None)
-            if left:
+            must_wait = written.waiting or (changes.delete and counted is not None)
+            if not_fitting:
                 check_written(self._pair, changes.write - self._tally.aside - self._writing.waiting, compared)
                 proven: Proof | None = Proof()
             else:
                 proven = None if must_wait else prove_piece(self._pair, piece, compared)
             counts += written.counts
-            return Settled(piece, counts, *sizes, len(changes.delete), written.left, proven, compared.has_unread_keys)
+            return Settled(
+                piece, counts, *sizes, len(changes.delete), written.waiting, proven, compared.has_unread_keys
+            )
 
 
 def _is_small(of_source: Fingerprint | None, of_backup: Fingerprint | None) -> bool:

@@ -32,15 +32,15 @@ class Changes:
         """Returns the changes without these keys."""
         if not keys:
             return self
-        left = {name: getattr(self, name).difference(keys) for name in ("insert", "update", "delete", "touched")}
-        return replace(self, **left)
+        key_sets = {name: getattr(self, name).difference(keys) for name in ("insert", "update", "delete", "touched")}
+        return replace(self, **key_sets)
 
     def without_source(self, keys: Collection[Key]) -> Changes:
         """Returns the changes if the source did not have the records of these keys, which are all to be written."""
         if not keys:
             return self
-        left = self.without(keys)
-        return replace(left, delete=left.delete.union(self.update.intersection(keys)))
+        others = self.without(keys)
+        return replace(others, delete=others.delete.union(self.update.intersection(keys)))
 
     def within(
         self, room: int, free: Collection[Key], in_order: Callable[[Collection[Key]], Sequence[Key]]
@@ -51,8 +51,8 @@ class Changes:
         takes room like a write, and stays among the changes even if it does not fit: a run makes its deletes last.
         """
         fits = frozenset(in_order((self.write | self.delete).difference(free))[:room]).union(free)
-        left = self.write - fits
-        return self.without(left), left
+        not_fitting = self.write - fits
+        return self.without(not_fitting), not_fitting
 
 
 def compare(source: Stamps, backup: Stamps, force: bool) -> Changes:

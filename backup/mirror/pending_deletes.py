@@ -36,12 +36,12 @@ class PendingDeletes:
         """Yields all keys in batches of `size`; the last batch may have fewer."""
         self._file.seek(0)
         keys: list[Key] = []
-        left = self._count
-        while left:
+        keys_left = self._count
+        while keys_left:
             added: list[Key] = pickle.load(self._file)  # noqa: S301 - this run's own file, which has no name
-            left -= len(added)
+            keys_left -= len(added)
             keys += added
-            while len(keys) >= size or (keys and not left):
+            while len(keys) >= size or (keys and not keys_left):
                 yield keys[:size]
                 keys = keys[size:]
 

@@ -62,7 +62,7 @@ class Relays:
         self._check()
         self._steps.check_lock()
         note = CopyNote(self._run.sync_id, self._steps.now())
-        with spans.span("backup.relay", service=self._run.service) as told:
+        with spans.span("backup.relay", service=self._run.service) as span:
             try:
                 for part in relay(self._source, rest, note, self._steps.keep):
                     tell_number_of_lower(self._run, part.lower, part.first_lower)
@@ -76,5 +76,5 @@ class Relays:
                     self._tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
                 return counts, refused.rest
             finally:
-                told.tell(records=counts.inserted + counts.updated)
+                span.tell(records=counts.inserted + counts.updated)
         return counts, None

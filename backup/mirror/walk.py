@@ -89,10 +89,10 @@ class Walk:
 
     def _rest(self) -> Rest | None:
         """What the walk has still to pass, if one statement may be about all of it."""
-        if len(self.at.left) != 1 or self._steps.seconds_left() <= _SECONDS_FOR_THE_REST:
+        if len(self.at.parts_left) != 1 or self._steps.seconds_left() <= _SECONDS_FOR_THE_REST:
             return None
         records = (self._steps.records or self._steps.quiet_records) - self.at.source_records
-        return Rest(self.at.left[0], records) if self._settling.may_look_at_once(records) else None
+        return Rest(self.at.parts_left[0], records) if self._settling.may_look_at_once(records) else None
 
 
 class Rest(NamedTuple):
@@ -117,7 +117,7 @@ def in_time(
     longest so far.
     """
     longest, started, first = 0.0, time.perf_counter(), True
-    for part in at.left:
+    for part in at.parts_left:
         for chunk in chunks(part):
             if not first and seconds_left() <= longest * _CHUNKS_KEPT_FREE:
                 return

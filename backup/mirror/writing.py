@@ -47,10 +47,11 @@ class Try(Enum):
 
 @dataclass(frozen=True)
 class WriteCounts:
-    """How many records were written or set aside (`counts`), and how many a constraint leaves for a later try."""
+    """How many records were written or set aside (`counts`), and how many wait for a later try, because a constraint
+    refused them (`waiting`)."""
 
     counts: Counts = field(default_factory=Counts)
-    left: int = 0
+    waiting: int = 0
 
 
 class Writing:
@@ -155,7 +156,7 @@ class Writing:
         for refusal in bisect(unchanged, self._source.keys.of, write, count):
             self._tally.set_aside(refusal)
             counts = counts.plus(failed=len(refusal.keys))
-        return WriteCounts(counts, before.left)
+        return WriteCounts(counts, before.waiting)
 
     def _copies(self, records: Sequence[Record]) -> Sequence[Record]:
         return self._backup.copies.of(records, CopyNote(self._run.sync_id, self._steps.now()))
@@ -168,7 +169,7 @@ class Writing:
         `inserts` are the keys that the backup lacks; None stands for all keys of the batch. Returns `before` with the
         counts of this batch added.
         """
-        counts, left = before.counts, before.left
+        counts, waiting = before.counts, before.waiting
 
         def write(part: Sequence[Record]) -> None:
             self._check()
@@ -194,14 +195,14 @@ class Writing:
         smallest_part = max(1, len(records) // _PARTS_WAITING) if which is Try.FIRST else 1
         for refusal in bisect(records, self._source.keys.of, write, count, smallest_part):
             if refusal.may_pass and which is not Try.LAST and len(self._waiting) < self._most_waiting:
-                left += len(refusal.keys)
+                waiting += len(refusal.keys)
                 if which is not Try.FIRST:
                     with self._lock:
                         self._waiting |= dict.fromkeys(refusal.keys, refusal.error)
                 continue
             self._tally.set_aside(refusal)
             counts = counts.plus(failed=len(refusal.keys))
-        return WriteCounts(counts, left)
+        return WriteCounts(counts, waiting)
 
 
 def _joined(batches: Iterable[Sequence[Record]]) -> Iterator[Sequence[Record]]:

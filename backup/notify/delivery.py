@@ -206,8 +206,8 @@ def ended_in_time(name: str, call: Callable[[], Any]) -> Any:
 
     Its thread is then left behind. Until it ends, no other call with this name is made.
     """
-    left = _left_behind.get(name)
-    if left is not None and not left.done():
+    earlier = _left_behind.get(name)
+    if earlier is not None and not earlier.done():
         raise NotDelivered(f"It has not answered an earlier event for more than {SEND_SECONDS:g} seconds.")
     future: Future[Any] = Future()
 

@@ -33,8 +33,8 @@ class People(NamedSink):
         service = apprise.Apprise(asset=apprise.AppriseAsset(app_id="backup", app_desc="backup-services"))
         if not service.add(self.address):
             scheme = self.address.partition("://")[0]
-            known = {str(name) for plugin in apprise.Apprise().details()["schemas"] for name in _schemes(plugin)}
-            meant = "" if scheme.lower() in known else did_you_mean(scheme, known)
+            schemes = {str(name) for plugin in apprise.Apprise().details()["schemas"] for name in _schemes(plugin)}
+            meant = "" if scheme.lower() in schemes else did_you_mean(scheme, schemes)
             raise NotDelivered(
                 f"Apprise does not know an address like {scheme}://…, or a part of it is missing.{meant}",
                 hint="Apprise's documentation has the form of the address for each service.",

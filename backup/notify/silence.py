@@ -131,10 +131,10 @@ def _raise_overdue(settings: Settings, desk: Desk, service: str, now: datetime) 
     silence = _silence(settings, service, item.value, now) if item else None
     if item is None or silence is None or "overdue" in silence.last:
         return
-    told = overdue(service, silence.since, now, silence.limit, silence.last)
+    raised = overdue(service, silence.since, now, silence.limit, silence.last)
     mark = {"at": moment_text(now), "since": moment_text(silence.since)}
     # The etag: if a sync succeeds at this moment, nothing is told.
-    changes = [Change(_key(service), {**silence.last, "overdue": mark}, item.etag), *desk.outbox.changes(told)]
+    changes = [Change(_key(service), {**silence.last, "overdue": mark}, item.etag), *desk.outbox.changes(raised)]
     if desk.keys.commit(changes):
         event("service.overdue", service=service, age_hours=hours(now - silence.since), since=silence.since)
 
@@ -185,12 +185,12 @@ def _raise_digest(settings: Settings, desk: Desk, silences: Sequence[Silence], n
     _raise_once(desk, "digest", due, now, Event(DIGEST, moment_text(due), now, None, data))
 
 
-def _raise_once(desk: Desk, key: str, due: datetime, now: datetime, told: Event) -> None:
+def _raise_once(desk: Desk, key: str, due: datetime, now: datetime, raised: Event) -> None:
     """Puts the event into the outbox unless it was there for this time already."""
     item = desk.keys.get(key)
     if item is None or not _is_raised(item, due, now):
         mark = Change(key, {"due": due.isoformat()}, item.etag if item else NEW)
-        desk.keys.commit([mark, *desk.outbox.changes(told)])
+        desk.keys.commit([mark, *desk.outbox.changes(raised)])
 
 
 def _is_raised(item: Item, due: datetime, now: datetime) -> bool:

@@ -17,12 +17,12 @@ def span_of(run: Run) -> AbstractContextManager[spans.Span]:
     return spans.span("backup.run", **about, forced=run.forced, dry_run=run.dry_run)
 
 
-def tell_span(told: spans.Span, outcome: Outcome) -> None:
+def tell_span(span: spans.Span, outcome: Outcome) -> None:
     """Says in the run's span how it ended."""
     run = outcome.run
-    told.tell(status=run.status, verified=run.verified, request_charge=run.request_charge, **vars(run.counts))
+    span.tell(status=run.status, verified=run.verified, request_charge=run.request_charge, **vars(run.counts))
     if outcome.error is not None:
-        told.failed(outcome.error)
+        span.failed(outcome.error)
 
 
 def count_run(outcome: Outcome) -> None:

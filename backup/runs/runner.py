@@ -94,17 +94,17 @@ class Runner:
                 claimed = self._claim(request, source, backup, tally, seconds_left, stack)
                 if isinstance(claimed, Session):
                     session = claimed
-                    with span_of(session.run) as told:
+                    with span_of(session.run) as span:
                         error = self._work(session, request, are_apart=are_apart)
                         with interrupts.last_words():
                             ended = self._end(session, error)
-                        tell_span(told, ended)
+                        tell_span(span, ended)
                     outcome: Outcome | None = ended
                 else:
                     outcome = claimed
                     if outcome is not None and outcome.error is None:  # it has ended already
-                        with span_of(outcome.run) as told:
-                            tell_span(told, outcome)
+                        with span_of(outcome.run) as span:
+                            tell_span(span, outcome)
         except Exception as error:
             outcome = self._ended(request.run if session is None else session.run, tally, as_backup_error(error))
         if outcome is not None and (session is not None or not (request.only_resumes or request.in_parts)):

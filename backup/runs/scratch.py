@@ -22,13 +22,13 @@ def drop_left(backup: Store, run: Run) -> bool:
     """
     if run.scratch is None:
         return True
-    left = backup.catalog.beside(name_of(run.sync_id))
+    scratch = backup.catalog.beside(name_of(run.sync_id))
     try:
-        left.catalog.drop()
+        scratch.catalog.drop()
     except BackupError as error:
         event("drill.not_dropped", level=logging.WARNING, service=run.service, sync_id=run.sync_id, error=error)
         return False
     finally:
-        left.close()
+        scratch.close()
     event("drill.dropped", service=run.service, sync_id=run.sync_id)
     return True

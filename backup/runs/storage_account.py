@@ -88,15 +88,15 @@ def _options(kind: Kind, server: str, *ways: str | None, login: Login | None = N
     return {**_OPTIONS, "transport": pool.transport(**_OPTIONS)}
 
 
-def storage_error(error: Exception, what: str, kind: Kind = "blob") -> StoreUnavailable:
-    """The app's error for an error of the SDK. `what` says what the app keeps in the account."""
+def storage_error(error: Exception, content: str, kind: Kind = "blob") -> StoreUnavailable:
+    """The app's error for an error of the SDK. `content` says what the app keeps in the account."""
     status = getattr(error, "status_code", None)
     reason = redact(str(getattr(error, "message", None) or error).strip().split("\n")[0].strip(" ."))
     if reason.startswith("<"):  # the page of a proxy
         reason = str(getattr(error, "reason", None) or "an answer that is not the account's")
     unanswered = status is None and "Failed to establish a new connection" in reason
     message = (
-        f"The storage account of {_SETTING}, which holds {what}, cannot be used "
+        f"The storage account of {_SETTING}, which holds {content}, cannot be used "
         f"({f'HTTP {status}: {reason}' if status else 'nothing answers there' if unanswered else reason}). "
         "Nothing was changed."
     )

@@ -42,12 +42,12 @@ def openings(backup: ManyTables, places: Mapping[str, str]) -> dict[str, Opening
     opening_of: dict[str, Opening] = {}
     unusable = set()
     for group in backup.newest(HISTORY, _RUNS, list(places)):
-        if group.by not in places or group.apart not in (None, places[group.by]):
+        if group.by not in places or group.then_by not in (None, places[group.by]):
             continue  # of another place
         number, at, version = (group.highest[name] for name in ("RunNumber", "SyncedAt", "SchemaVersion"))
         run = None if group.entry is None else run_of(group.entry)
         is_known = isinstance(number, int) and isinstance(at, datetime) and version == VERSION
-        is_alone = group.apart is not None and group.by not in opening_of and not group.counted
+        is_alone = group.then_by is not None and group.by not in opening_of and not group.counted
         if not (is_known and is_alone and group.highest["Scratch"] is None and run is not None and may_build_on(run)):
             unusable.add(group.by)
             continue

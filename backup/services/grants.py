@@ -127,8 +127,8 @@ def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, 
     if service_set is not None and not names:
         asked = side if role == "source" else service_set.specs.side("source")
         seen, errors = service_set.tables_in(asked)
-        known = [*seen, *(service_set.patterns_with_schema if errors else ())]
-        schemas = {schema for schema, _ in tables_of(side, limits, known)}
+        table_names = [*seen, *(service_set.patterns_with_schema if errors else ())]
+        schemas = {schema for schema, _ in tables_of(side, limits, table_names)}
     if service_set is not None and role == "backup":
         schemas.add(default_schema_of(side, limits))  # SyncHistory and the bin of a set lie there
         tables = ()

@@ -108,13 +108,13 @@ class GroupSync:
 
 def _call_after(end: Callable[[], None], futures: Sequence[Future[None]]) -> None:
     """Calls `end` once all these have ended, in the thread of the last one."""
-    lock, left = Lock(), len(futures)
+    lock, running = Lock(), len(futures)
 
     def count_down(_: Future[None]) -> None:
-        nonlocal left
+        nonlocal running
         with lock:
-            left -= 1
-            is_last = left == 0
+            running -= 1
+            is_last = running == 0
         if is_last:
             end()
 

@@ -226,9 +226,9 @@ class Registry:
                 except BackupError as error:
                     return self.failed(service, Verb.SYNC, trigger, options, error)
 
-            left = self.directory.open_services(run.service)
-            progress.expects(len(left))
-            outcomes = side_by_side(go_on, left)
+            services = self.directory.open_services(run.service)
+            progress.expects(len(services))
+            outcomes = side_by_side(go_on, services)
         else:
             self._watcher.started(run)
             outcomes = self.sync(run.service, trigger, options, progress, tells_sets=False)

@@ -83,12 +83,12 @@ def _plan_of(registry: Registry, name: str) -> Plan:
         sets[named.name] = named
 
     def plan(service: str) -> ServicePlan:
-        known = ServicePlan(service)
+        begun = ServicePlan(service)
         try:
-            known = _rules_of(registry, service)
-            return _with_changes(registry, known)
+            begun = _rules_of(registry, service)
+            return _with_changes(registry, begun)
         except Exception as error:
-            return _with(known, error=as_backup_error(error))
+            return _with(begun, error=as_backup_error(error))
 
     notes = [note for own_set in sets.values() for note in notes_of_set(own_set)]
     errors = [error for own_set in sets.values() for error in own_set.members.errors]

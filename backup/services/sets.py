@@ -88,13 +88,13 @@ class ServiceSet:
         members = self.members
         if spec := members.specs.get(same_name(table, members.specs)):
             return spec
-        known = [*members.gone, *members.ignored]
-        if name := same_name(table, known):
+        former = [*members.gone, *members.ignored]
+        if name := same_name(table, former):
             return self.specs.spec(name, None)
         if any(isinstance(error, StoreError) for error in members.errors):
             return self.specs.spec(table, None)
         raise UnknownService(
-            f"The set {self.name} has no service for {quoted(table)}.{did_you_mean(table, [*members.specs, *known])}",
+            f"The set {self.name} has no service for {quoted(table)}.{did_you_mean(table, [*members.specs, *former])}",
             hint=f"`python -m backup plan {self.name}` lists its services.",
         )
 

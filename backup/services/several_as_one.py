@@ -131,8 +131,8 @@ def as_one(
             run, notes=(*run.notes, f"Its tables were read as of one moment: {run.read_as_of:%Y-%m-%d %H:%M:%S} UTC.")
         )
     elif consistent:
-        apart = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of is None]
-        but = f": not {first_of(apart)}" if len(apart) < len(outcomes) else ""
+        others = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of is None]
+        but = f": not {first_of(others)}" if len(others) < len(outcomes) else ""
         run = replace(run, notes=(*run.notes, f"Its tables were not all read as of one moment{but}."))
     return Outcome(run.ended(status, utc_now(), counts, redact(str(error)) if error else None), error)
 

@@ -130,17 +130,17 @@ class SetLook:
             lambda: sides.source.describe([each.pair.source_name for each in locked]),
             lambda: sides.backup.describe([each.pair.backup_name for each in locked]),
         )
-        known = [
+        in_both = [
             (each, Both(source, backup))
             for each, source, backup in zip(locked, in_source, in_backup, strict=True)
             if source is not None and backup is not None
         ]
-        places = {each.service.name: described.backup.table.spelled for each, described in known}
+        places = {each.service.name: described.backup.table.spelled for each, described in in_both}
         openings = unchanged_runs.openings(sides.backup, places) if places else {}
         # The clock of the backup's server, as SyncHistory's answer had it.
         clock = next((opening.server_time.clock for opening in openings.values() if opening.server_time), self._now)
         begun = []
-        for each, described in known:
+        for each, described in in_both:
             name, policy, spec = each.service.name, each.service.policy, each.service.spec
             opening = openings.get(name)
             if opening is None or not _may_build_on(opening, policy.selection):

@@ -76,7 +76,7 @@ class Seen(NamedTuple):
 
 
 class Groups(NamedTuple):
-    """How entries form groups: by the fields `by` and `apart`.
+    """How entries form groups: by the fields `by` and `then_by`.
 
     The newest entry of a group has the highest `order` of those whose field `but[0]` is not `but[1]`. `highest`: the
     fields whose highest value among the group's recent entries is wanted, also of those that `but` leaves out; recent
@@ -85,7 +85,7 @@ class Groups(NamedTuple):
     """
 
     by: str
-    apart: str
+    then_by: str
     order: str
     but: tuple[str, str]
     highest: tuple[str, ...]
@@ -100,7 +100,7 @@ class Group(NamedTuple):
     """
 
     by: str
-    apart: str | None
+    then_by: str | None
     highest: Mapping[str, Any]
     counted: int
     entry: Mapping[str, Any] | None

@@ -177,13 +177,13 @@ class Limits:
 
 @dataclass(frozen=True)
 class Written:
-    """What happened to the records of a batch, by the keys of the call. `left`: records that exist and were left alone,
-    because `Accept` refused them."""
+    """What happened to the records of a batch, by the keys of the call. `not_accepted`: records that exist, which
+    `Accept` refused, so that they were left alone."""
 
     inserted: frozenset[Key] = frozenset()
     updated: frozenset[Key] = frozenset()
     deleted: frozenset[Key] = frozenset()
-    left: frozenset[Key] = frozenset()
+    not_accepted: frozenset[Key] = frozenset()
 
     def __add__(self, other: Written) -> Written:
         """The keys of both."""
@@ -191,7 +191,7 @@ class Written:
             self.inserted | other.inserted,
             self.updated | other.updated,
             self.deleted | other.deleted,
-            self.left | other.left,
+            self.not_accepted | other.not_accepted,
         )
 
 

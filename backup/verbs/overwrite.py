@@ -96,13 +96,13 @@ class Overwriting:
             self.write(accepted, place_stamps, backup_stamps)
             raise
         # These are equal already: since they were read, or because an earlier try of this batch wrote them.
-        same = written.left & batch.same
+        same = written.not_accepted & batch.same
         skipped = same & batch.untouched
         before, written_earlier = place_stamps.keys() | batch.before.keys(), same - skipped
         tried = Written(written.inserted | (written_earlier - before), written.updated | (written_earlier & before))
         without_effect = self._look_up(wanted, tried, batch)
         inserted, updated = tried.inserted - without_effect, tried.updated - without_effect
-        self._leave(written.left - same)
+        self._leave(written.not_accepted - same)
         self._session.tally.add(inserted=len(inserted), updated=len(updated), skipped=len(skipped))
 
     def look_at(self, records: Sequence[Record]) -> int:
@@ -128,7 +128,7 @@ class Overwriting:
             accepted = [key for key in stamps if key not in error.refused]
             self._session.tally.add(deleted=len(accepted) - len(self._effects.existing(accepted)))
             raise
-        self._leave(written.left)
+        self._leave(written.not_accepted)
         self._session.tally.add(deleted=len(written.deleted) - len(self._effects.look_for_deleted(written.deleted)))
 
     def finish(self) -> None:

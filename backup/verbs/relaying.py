@@ -58,7 +58,7 @@ class Relaying:
         session, relational = self._session, self._into.relational
         assert relational is not None  # noqa: S101 - for mypy; `rest_of` has asked
         session.steps.check_lock()
-        with spans.span("backup.relay", service=session.run.service) as told:
+        with spans.span("backup.relay", service=session.run.service) as span:
             records = 0
             try:
                 for part in relational.relay(self._backup, chunk, None, None):
@@ -72,5 +72,5 @@ class Relaying:
                 rest: Chunk = refused.rest
                 return rest
             finally:
-                told.tell(records=records)
+                span.tell(records=records)
         return None

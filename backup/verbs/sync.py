@@ -33,8 +33,8 @@ def sync_with_schema(session: Session) -> None:
     """
     refuse_expiring(session.backup, session.policy)
     start = follow_schema(session)
-    left = _sync(session, start)
-    if left is not None:
+    stopped_at = _sync(session, start)
+    if stopped_at is not None:
         session.unfinished = True
         return
     _refuse_unproven(session)
@@ -131,16 +131,16 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
         deleted_lately=lambda: deleted_lately(session.history, run.service, session.steps.now(), run.sync_id),
     )
     try:
-        left = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
+        stopped_at = sync_stores(session.source, session.backup, run, tally, guard, steps, start)
     except RecordsSetAside:
         steps.check_lock()
         session.recycled.take_back(run.sync_id, tally.aside)
         raise
     steps.check_lock()  # a run that has lost its lock must not write its entry
     session.recycled.take_back(run.sync_id, tally.aside)
-    if left is not None:
-        saver.save(left, always=True)
-        return left
+    if stopped_at is not None:
+        saver.save(stopped_at, always=True)
+        return stopped_at
     if session.resumed and not run.dry_run:
         # This call has seen, or changed, records again that an earlier call had changed. The bin has each record once.
         seen = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)

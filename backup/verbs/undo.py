@@ -136,8 +136,8 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
     undone = {run.sync_id for run in runs}
     # An earlier undo of the same runs, which may have failed half-way, is not a conflict: it wrote what this one does.
     undos = {run.sync_id for run in session.history.later(runs[-1]) if undone & {*run.undone}}
-    known = {later for run in runs for later in session.recycled.later_runs(run.sync_id)}
-    others = known - undone - undos - {session.run.sync_id}
+    later_runs = {later for run in runs for later in session.recycled.later_runs(run.sync_id)}
+    others = later_runs - undone - undos - {session.run.sync_id}
     # A few questions instead of one for every hundred records: most undos are of the last run.
     if len(others) <= _ASKED_AT_MOST and not any(map(session.recycled.has_any_of, others)):
         return

@@ -95,14 +95,14 @@ def verify_on(session: Session, depth: Depth) -> None:
             saved_at = time.monotonic()
 
     try:
-        left = verify(
+        stopped_at = verify(
             *(session.source, session.backup, depth, session.report, session.start, session.steps.seconds_left, save),
             refuse=tally.set_aside,
         )
     finally:
         session.tally.proof = session.report.proof
-    if left is not None:
-        _save(session, left)
+    if stopped_at is not None:
+        _save(session, stopped_at)
         session.unfinished = True
 
 

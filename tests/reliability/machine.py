@@ -244,7 +244,7 @@ class Machine(RuleBasedStateMachine):
             at = at.begun_anew()
         force = bool(open_entry["Forced"] or to_fill or ran.columns)
         plan = plain.resume(
-            *(self.source, self.backup, self._keys_in(at.left), self._keys_in(at.deleting)),
+            *(self.source, self.backup, self._keys_in(at.parts_left), self._keys_in(at.deleting)),
             (at.source_records, at.backup_records),
             *(columns, copied, [*self.keys.columns]),
             *(force, dry_run, allowed),

@@ -277,7 +277,7 @@ def test_a_filter_that_changes_between_two_slices_of_a_sync_begins_it_anew(
         assert registry.get("shop/Customer").sync(Trigger.CLI, turn=Turn(0)).in_progress  # it has passed one record
         registry = sqlite_shop.registry(*section, f"where = {{ Id = {after} }}")
         [plan] = plan_of(registry, "shop/Customer").services
-        assert any("begins anew" in note for note in plan.notes)
+        assert any("begins from the start" in note for note in plan.notes)
         service = registry.get("shop/Customer")
         with monkeypatch.context() as patch:  # right after it has written that it begins anew
             patch.setattr(schema, "refuse_early", killed)

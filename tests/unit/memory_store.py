@@ -155,7 +155,7 @@ class MemoryStore:
                     self.put(dict(record))
             if keep is not None:
                 keep([], transaction, new)
-        return Written(frozenset(new), frozenset(existing), left=frozenset(left))
+        return Written(frozenset(new), frozenset(existing), not_accepted=frozenset(left))
 
     def delete(self, keys: Sequence[Key], keep: Keep | None = None, *, accept: Accept | None = None) -> Written:
         self.called("delete", list(keys))
@@ -164,7 +164,7 @@ class MemoryStore:
             gone = [key for key in keys if key not in left]
             for key in gone:
                 self.records.pop(self.fold(key[0]), None)
-        return Written(deleted=frozenset(gone), left=frozenset(left))
+        return Written(deleted=frozenset(gone), not_accepted=frozenset(left))
 
     def fence_by(self, fence: Fence) -> None:
         self._fence = fence

@@ -26,14 +26,14 @@ def walked(at: Checkpoint, *chunks: Chunk, deletes: bool = False) -> Checkpoint:
 
 
 def test_a_new_walk_has_the_whole_key_space_before_it() -> None:
-    assert Checkpoint().left == [WHOLE]
+    assert Checkpoint().parts_left == [WHOLE]
 
 
 def test_a_walk_from_the_start_is_complete_at_the_end_of_the_key_space() -> None:
     half = walked(Checkpoint(), Chunk(None, (5,)))
     whole = walked(half, Chunk((5,), None))
-    assert (half.left, half.complete) == ([Chunk((5,), None)], False)
-    assert (whole.left, whole.complete) == ([], True)
+    assert (half.parts_left, half.complete) == ([Chunk((5,), None)], False)
+    assert (whole.parts_left, whole.complete) == ([], True)
 
 
 def test_a_walk_that_began_in_the_middle_ends_where_it_began() -> None:
@@ -41,9 +41,9 @@ def test_a_walk_that_began_in_the_middle_ends_where_it_began() -> None:
     at_the_end = walked(new_walk, Chunk((5,), (9,)), Chunk((9,), None))
     past_the_start = walked(at_the_end, Chunk(None, (2,)))
     whole = walked(past_the_start, Chunk((2,), (5,)))
-    assert new_walk.left == [Chunk((5,), None), Chunk(None, (5,))]
-    assert at_the_end.left == [Chunk(None, (5,))]
-    assert past_the_start.left == [Chunk((2,), (5,))]
+    assert new_walk.parts_left == [Chunk((5,), None), Chunk(None, (5,))]
+    assert at_the_end.parts_left == [Chunk(None, (5,))]
+    assert past_the_start.parts_left == [Chunk((2,), (5,))]
     assert [at.complete for at in (new_walk, at_the_end, past_the_start, whole)] == [False, False, False, True]
 
 

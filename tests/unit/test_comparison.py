@@ -16,7 +16,7 @@ def test_a_verify_returns_to_no_chunk_and_goes_on_where_its_time_was_up() -> Non
     saved, report = list[Checkpoint](), Report()
     left = verify(source, backup, Depth(), report, seconds_left=lambda: 0, save=saved.append)
     assert left is not None
-    assert left.left == [Chunk((2,))]
+    assert left.parts_left == [Chunk((2,))]
     assert verify(source, backup, Depth(), report, left, save=saved.append) is None
     assert saved[-1].complete
     assert {at.deleting for at in saved} == {()}

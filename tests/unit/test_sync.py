@@ -166,8 +166,8 @@ def test_a_quiet_source_is_compared_at_once_only_where_both_sides_may_be_asked_a
         return True
 
     if may is not None:
-        monkeypatch.setattr(source, "relational", SimpleNamespace(may_look_at_once=may_source))
-        monkeypatch.setattr(backup, "relational", SimpleNamespace(may_look_at_once=lambda *_: may.pop(0)))
+        monkeypatch.setattr(source, "relational", SimpleNamespace(may_look_at_once=may_source, blocks=None))
+        monkeypatch.setattr(backup, "relational", SimpleNamespace(may_look_at_once=lambda *_: may.pop(0), blocks=None))
     source.on["fingerprint"] = lambda: compared.append(None)
     run, tally = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None)
     quiet = replace(steps(), quiet_records=6, seconds_left=lambda: seconds_left)

@@ -92,8 +92,8 @@ def grant_command(
 
 
 def _tell_unseen(made: DatabaseGrant, error: BackupError) -> None:
-    known = ", ".join(filter(None, made.needed.schemas)) or "none"
-    text = f"Not all tables of the set were seen, so schemas may be missing. Known are: {known}. {error}"
+    schemas = ", ".join(filter(None, made.needed.schemas)) or "none"
+    text = f"Not all tables of the set were seen, so schemas may be missing. Known are: {schemas}. {error}"
     again = (
         "Then run it again, as somebody who sees all tables. What backup.toml spells, as in sales.*, is known anyway."
     )

@@ -58,7 +58,7 @@ def show_command(
 
 
 def history_command(
-    what: Annotated[
+    subject: Annotated[
         str, typer.Argument(metavar="SERVICE|RUN", help="A service, a set, a pattern of names, all, or the id of a run")
     ] = "all",
     limit: Annotated[
@@ -83,13 +83,14 @@ def history_command(
     """Show the latest runs, newest first; or one run, with its notes and the keys that it changed."""
     with errors_shown(as_json):
         registry, now = open_registry(config), utc_now()
-        if what.lower() not in (*map(str.lower, registry.directory.entries), "all") and _MAY_BE_A_RUN.fullmatch(what):
+        names = (*map(str.lower, registry.directory.entries), "all")
+        if subject.lower() not in names and _MAY_BE_A_RUN.fullmatch(subject):
             if since is not None or failed or every:
                 raise BadRequest(
                     "--since, --failed and --all choose among runs, but the command names one run.",
                     hint="Leave them out, or name a service instead of the run.",
                 )
-            service, run_id = registry.run_named(what)
+            service, run_id = registry.run_named(subject)
             if key is not None:
                 record = {"service": service.name, **shape_changed(service.past.changed_record(run_id, key))}
                 print_answer(http.Answer(200, record), as_json, lambda: show_changed_record(record))
@@ -104,7 +105,7 @@ def history_command(
         begun_since = None if since is None else since_of(since, now)
         runs = [
             run
-            for name in registry.directory.services(what)
+            for name in registry.directory.services(subject)
             for run in registry.get(name).past.history(limit or 10, since=begun_since, failed=failed, every=every)
         ]
         runs.sort(key=lambda run: run.started_at, reverse=True)

@@ -115,9 +115,9 @@ def _show_all_details(outcomes: Sequence[Outcome], show_more: Callable[[Outcome]
 def _show_details(outcome: Outcome, told_together: Collection[str]) -> None:
     run = outcome.run
     if outcome.changes:
-        changes = [(list(key), what) for key, what in outcome.changes]
+        changes = [(list(key), change) for key, change in outcome.changes]
         changes.sort(key=lambda change: (change[1], natural_order(change[0])))
-        rows = [GridRow([plain(what), key_text(key)]) for key, what in changes]
+        rows = [GridRow([plain(change), key_text(key)]) for key, change in changes]
         number = "the first " if len(rows) >= CHANGES_NAMED else ""
         show_grid(
             f"{run.service}: {number}{quantity(len(rows), 'change')}",
@@ -216,10 +216,10 @@ def show_health(state: http.HealthState) -> None:
         subject = " ".join(filter(None, (concern.service, concern.side))) or "settings"
         since = "" if concern.since is None else f" Since {concern.since:%Y-%m-%d %H:%M:%S %Z}."
         error = ": ".join(filter(None, (concern.error, concern.detail)))
-        what = " ".join(filter(None, (concern.sync_id, concern.reason + since, error)))
+        detail = " ".join(filter(None, (concern.sync_id, concern.reason + since, error)))
         if others:
             subject += f", and {others} more"
-        show_trouble(subject, what, concern.detail_hint or hint_of(concern.error))
+        show_trouble(subject, detail, concern.detail_hint or hint_of(concern.error))
 
 
 def _alike(concerns: Sequence[Concern]) -> list[list[Concern]]:

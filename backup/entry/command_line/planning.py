@@ -72,8 +72,8 @@ def init_command(
         except OSError as error:
             raise ConfigError(f"{file} cannot be written: {error.strerror}.") from None
         unset = [named for named in dict.fromkeys(_VARIABLE.findall(text)) if not variable_named(named)]
-        what = "a connection string" if len(unset) == 1 else "connection strings"
-        todo = f" Set {' and '.join(unset)} to {what}." if unset else ""
+        noun = "a connection string" if len(unset) == 1 else "connection strings"
+        todo = f" Set {' and '.join(unset)} to {noun}." if unset else ""
         if file.name != FILE_NAME:
             todo += f" Set BACKUP_CONFIG to {file}: without it {FILE_NAME} is read."
         say(f"{file} is written.{todo} See what a sync would do, table by table:")

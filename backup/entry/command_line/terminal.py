@@ -56,8 +56,8 @@ def errors_shown(as_json: bool) -> Iterator[None]:
         if as_json:
             _print_json(http.error_answer(error))
         else:
-            what = "" if isinstance(error, Interrupted) else type(error).__name__
-            show_trouble(what, str(error), error.hint)
+            subject = "" if isinstance(error, Interrupted) else type(error).__name__
+            show_trouble(subject, str(error), error.hint)
         raise typer.Exit(1) from None
 
 
@@ -110,16 +110,16 @@ def show_grid(title: str | None, columns: Sequence[GridColumn], rows: Sequence[G
         _out().print(Text(line, style), soft_wrap=True)
 
 
-def show_trouble(what: str, message: str, hint: str) -> None:
-    """Prints to standard error what went wrong and, on a line of its own, what to do. `what` is in red. Lines after the
-    first are indented, so that several troubles can be told apart."""
+def show_trouble(subject: str, message: str, hint: str) -> None:
+    """Prints to standard error what went wrong and, on a line of its own, what to do. `subject` is in red. Lines after
+    the first are indented, so that it is seen where a trouble begins."""
     width = _width_of(_err())
     message, hint = as_called(message), as_called(hint)
-    sentence = f"{what}: {message}" if what and message else f"{what}{message}"
+    sentence = f"{subject}: {message}" if subject and message else f"{subject}{message}"
     for number, line in enumerate(lines_of(plain(sentence), width, "  ") if sentence else ()):
         text = Text(line)
-        if number == 0 and what:
-            text.stylize("bold red", 0, len(plain(what)))
+        if number == 0 and subject:
+            text.stylize("bold red", 0, len(plain(subject)))
         _err().print(text, soft_wrap=True)
     margin = "  " if sentence else ""
     for line in lines_of(margin + plain(hint), width, margin) if hint else ():

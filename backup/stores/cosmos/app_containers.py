@@ -143,8 +143,8 @@ class CosmosSibling:
         with_parts = bool(self._shape.parts_with) and (not fields or not set(fields) <= self._short)
         columns = [self._documents.column(name) for name in fields]
         columns += [f"c.id, {path_of([PARTS_FIELD])} AS {PARTS_FIELD}"] if fields and with_parts else []
-        what = ", ".join(columns) or "*"
-        query = f"{select(what, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
+        selected = ", ".join(columns) or "*"
+        query = f"{select(selected, *conditions)} ORDER BY {by}{' DESC' if descending else ''}"
         for attempt in self._access.attempts(f"read {self._shape.container}"):
             with attempt:
                 items = self._container.query_items(

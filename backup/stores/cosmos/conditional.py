@@ -31,14 +31,14 @@ MakeImage = Callable[[Record], Image]
 class Conditional(NamedTuple):
     """The new `document` of a key, None to delete it; and the `etag` that it must have now, None for no document.
 
-    `address`: where it will lie, or lies. `left`: where it lies now, if that is another address.
+    `address`: where it will lie, or lies. `moves_from`: where it lies now, if that is another address.
     """
 
     key: Key
     document: Record | None
     etag: str | None
     address: Address
-    left: Address | None = None
+    moves_from: Address | None = None
 
 
 class ConditionalWrites:
@@ -100,9 +100,9 @@ class ConditionalWrites:
                 inserted, done = frozenset(new) - not_done, frozenset(etags) - not_done
                 if keep is not None:
                     keep((), None, [*inserted])
-                changed = Written(inserted, updated=done, left=frozenset(not_accepted))
+                changed = Written(inserted, updated=done, not_accepted=frozenset(not_accepted))
                 if deletes:
-                    changed = Written(deleted=done, left=frozenset(not_accepted))
+                    changed = Written(deleted=done, not_accepted=frozenset(not_accepted))
                 written, pending = written + changed, [*overtaken]
                 if not pending:
                     break
@@ -148,9 +148,9 @@ class ConditionalWrites:
 
     def _carry_out(self, write: Conditional) -> str | None:
         """Why the write was not done: "" if somebody changed the document meanwhile. None if it was done."""
-        if write.left is not None:  # it moves: the old one goes first, so that there are never two
-            reason = self._carry_out(Conditional(write.key, None, write.etag, write.left))
-            return self._carry_out(write._replace(etag=None, left=None)) if reason is None else reason
+        if write.moves_from is not None:  # it moves: the old one goes first, so that there are never two
+            reason = self._carry_out(Conditional(write.key, None, write.etag, write.moves_from))
+            return self._carry_out(write._replace(etag=None, moves_from=None)) if reason is None else reason
         has_address = is_nameable(write.key[-1])
         try:
             if has_address and is_read_alike(write.address):

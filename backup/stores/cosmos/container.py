@@ -179,9 +179,9 @@ class CosmosContainer:
 
         return self._access.side_by_side("count", queries, number)
 
-    def by_ids(self, operation: str, keys: Sequence[Key], what: str) -> list[Any]:
-        """`what` of the service's documents with the ids of these keys, in any partition."""
-        queries = [self._queries.by_ids(part, what, of_service=True) for part in batched(keys, _IDS_AT_ONCE)]
+    def by_ids(self, operation: str, keys: Sequence[Key], selected: str) -> list[Any]:
+        """`selected` of the service's documents with the ids of these keys, in any partition."""
+        queries = [self._queries.by_ids(part, selected, of_service=True) for part in batched(keys, _IDS_AT_ONCE)]
         parts = self._access.side_by_side(operation, queries, lambda query: list(self.items(query)))
         return [item for part in parts for item in part]
 

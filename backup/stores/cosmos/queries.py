@@ -32,9 +32,9 @@ class Query(NamedTuple):
         return [{"name": f"@{name}", "value": value} for name, value in self.values.items()]
 
 
-def select(what: str, *conditions: str) -> str:
+def select(selected: str, *conditions: str) -> str:
     """The text of a query. `path_of` quotes the names in it, and values are parameters."""
-    return f"SELECT {what} FROM c WHERE {' AND '.join(conditions) or 'true'}"  # noqa: S608 - as said above
+    return f"SELECT {selected} FROM c WHERE {' AND '.join(conditions) or 'true'}"  # noqa: S608 - as said above
 
 
 def path_of(names: Sequence[str]) -> str:
@@ -79,8 +79,8 @@ class Queries:
             return f"{path} IN ({', '.join(map(parameter, condition))})"
         return f"{path} = {parameter(condition)}"
 
-    def within(self, chunk: Chunk, what: str) -> Query:
-        """`what` of the service's documents in the chunk."""
+    def within(self, chunk: Chunk, selected: str) -> Query:
+        """`selected` of the service's documents in the chunk."""
         conditions, values = [*self._where], {**self._where_values}
         if chunk.after is not None:
             conditions.append("c.id > @after")
@@ -88,7 +88,7 @@ class Queries:
         if chunk.upto is not None:
             conditions.append("c.id <= @upto")
             values["upto"] = chunk.upto[0]
-        return Query(select(what, *conditions), values)
+        return Query(select(selected, *conditions), values)
 
     def count(self, chunk: Chunk) -> Query:
         """The number of the service's documents in the chunk."""
@@ -119,17 +119,17 @@ class Queries:
 
     def since(self, seconds: int, paths: Sequence[Sequence[str]]) -> Query:
         """Stamps and `ts` of the service's documents written at or after this second, in the order of their writes."""
-        what = f"{self.stamp(paths)}, {self._ts} AS ts"
-        text = f"{select(what, *self._where, f'{self._ts} >= @since')} ORDER BY {self._ts}"
+        selected = f"{self.stamp(paths)}, {self._ts} AS ts"
+        text = f"{select(selected, *self._where, f'{self._ts} >= @since')} ORDER BY {self._ts}"
         return Query(text, {**self._where_values, "since": seconds})
 
-    def by_ids(self, keys: Iterable[Key], what: str, *, of_service: bool) -> Query:
-        """`what` of the documents with the ids of these keys, in any partition. Only the service's, if `of_service`."""
+    def by_ids(self, keys: Iterable[Key], selected: str, *, of_service: bool) -> Query:
+        """`selected` of the documents with the ids of these keys, in any partition; with `of_service` its own alone."""
         values = {f"k{i}": name for i, name in enumerate(sorted({key[-1] for key in keys}))}
         condition = f"c.id IN ({', '.join(f'@{name}' for name in values)})"
         if not of_service:
-            return Query(select(what, condition), values)
-        return Query(select(what, *self._where, condition), {**self._where_values, **values})
+            return Query(select(selected, condition), values)
+        return Query(select(selected, *self._where, condition), {**self._where_values, **values})
 
     def key(self, paths: Sequence[Sequence[str]]) -> str:
         """The columns to select for `key_in`; `paths` are the paths of the partition key."""

@@ -102,7 +102,7 @@ def next_query(table: sa.Table, groups: Groups, *, casts: bool) -> sa.Insert:
     values = {column.name: sa.bindparam(f"{_NEW}{column.name}", type_=column.type) for column in table.columns}
     field, counted = groups.counted
     taken = sa.exists().where(
-        *(other.c[name] == values[name] for name in (groups.by, groups.apart)),
+        *(other.c[name] == values[name] for name in (groups.by, groups.then_by)),
         sa.or_(other.c[groups.order] >= values[groups.order], other.c[field] == counted),
     )
     selected = [sa.cast(value, table.c[name].type) if casts else value for name, value in values.items()]

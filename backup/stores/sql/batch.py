@@ -135,9 +135,9 @@ class SqlBatch:
         rows = values_of(records, [names[name] for name in columns])
         keys = values_at([columns.index(name) for name in shape.key_names], rows)
         looked_up = _LookedUp() if absent else self._look_up(keys, keep, accept)
-        if looked_up.left:
-            rows = [row for row, key in zip(rows, keys, strict=True) if key not in looked_up.left]
-            keys = [key for key in keys if key not in looked_up.left]
+        if looked_up.not_accepted:
+            rows = [row for row, key in zip(rows, keys, strict=True) if key not in looked_up.not_accepted]
+            keys = [key for key in keys if key not in looked_up.not_accepted]
         old, new, new_keys = _split(rows, keys, looked_up.existing)
         if old and replace is Replacing.EMPTIED:
             self._empty(columns, [*looked_up.existing])
@@ -153,7 +153,9 @@ class SqlBatch:
             self._dialect.insert_rows(self._cx, insert, new, identity=not shape.identity.isdisjoint(columns))
         if keep is not None:
             keep(looked_up.waiting, self._cx, new_keys)
-        return Written(frozenset(new_keys), frozenset(looked_up.existing), left=frozenset(looked_up.left))
+        return Written(
+            frozenset(new_keys), frozenset(looked_up.existing), not_accepted=frozenset(looked_up.not_accepted)
+        )
 
     def _empty(self, columns: Collection[str], keys: Sequence[Key]) -> None:
         """Sets the unique columns among these to NULL where they may be, so that other rows can take the values. It
@@ -175,11 +177,11 @@ class SqlBatch:
         before: dict[Key, Record] = {}
         for part in key_batches(keys, shape, self._dialect, self._limits):
             refuse_to_touch_others(self._cx, shape, self._dialect, part, stays=True)
-            left = list(part)
-            while left:
-                images, _ = whole_batch.images(left, Action.UPDATED)
+            keys_left = list(part)
+            while keys_left:
+                images, _ = whole_batch.images(keys_left, Action.UPDATED)
                 before |= {image.key: image.record for image in images if image.record is not None}
-                left = keys_without_image(left, images)
+                keys_left = keys_without_image(keys_left, images)
         places = {name: columns.index(name) for name in columns}
         key_places = [places[name] for name in shape.key_names]
         whole_rows = []
@@ -212,13 +214,13 @@ class SqlBatch:
             if made is not None:
                 looked_up.existing |= made
                 continue
-            left = list(part)
-            while left:
-                images, size = self.images(left, action, locked=True, to_decide=accept is not None)
-                left = keys_without_image(left, images)
+            keys_left = list(part)
+            while keys_left:
+                images, size = self.images(keys_left, action, locked=True, to_decide=accept is not None)
+                keys_left = keys_without_image(keys_left, images)
                 if accept is not None:
                     refused = {image.key for image in images if not accept(image)}
-                    looked_up.left |= refused
+                    looked_up.not_accepted |= refused
                     images = [image for image in images if image.key not in refused]
                 looked_up.existing.update(image.key for image in images)
                 if keep is None:
@@ -244,7 +246,7 @@ class SqlBatch:
         for part in key_batches([*looked_up.existing], self._shape, self._dialect, self._limits):
             refuse_to_touch_others(self._cx, self._shape, self._dialect, part)
             self._cx.execute(self._shape.table.delete().where(self._shape.is_one_of(part)))
-        return Written(deleted=frozenset(looked_up.existing), left=frozenset(looked_up.left))
+        return Written(deleted=frozenset(looked_up.existing), not_accepted=frozenset(looked_up.not_accepted))
 
     def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: str) -> None:
         """Marks the rows of these keys as deleted at this time, and keeps an image of each, as of a delete."""
@@ -262,7 +264,7 @@ class _LookedUp:
     """The keys of a batch whose rows it changes, the keys whose rows are `left` alone, and images still to keep."""
 
     existing: set[Key] = field(default_factory=set)
-    left: set[Key] = field(default_factory=set)
+    not_accepted: set[Key] = field(default_factory=set)
     waiting: list[Image] = field(default_factory=list)
     waiting_bytes: int = 0
 
@@ -295,10 +297,10 @@ def _split(rows: Sequence[Row], keys: Sequence[Key], existing: set[Key]) -> tupl
 
 @lru_cache(maxsize=64)
 def _prepared(
-    shape: TableShape, what: Literal["insert", "update"], names: tuple[str, ...], dialect: sa.Dialect
+    shape: TableShape, statement: Literal["insert", "update"], names: tuple[str, ...], dialect: sa.Dialect
 ) -> Prepared:
     places = {f"v{i}": i for i in range(len(names))}
-    if what == "insert":
+    if statement == "insert":
         return Prepared.of(shape.insert(names), names, places, dialect)
     places |= {f"k{i}": names.index(name) for i, name in enumerate(shape.key_names)}
     return Prepared.of(shape.update(names), names, places, dialect)

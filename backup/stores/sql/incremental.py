@@ -26,7 +26,7 @@ _NAME_AT_MOST = 60  # a watermark has to fit into SyncHistory
 _NUMBER = re.compile(r"-?\d{1,20}", re.ASCII)
 _TIME = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)"
-    r"(?:(?P<apart>[ T])(?P<clock>\d\d:\d\d:\d\d)(?:\.\d{1,9})?(?P<zone> ?(?:Z|[+-]\d\d(?::?\d\d)?))?)?",
+    r"(?:(?P<separator>[ T])(?P<clock>\d\d:\d\d:\d\d)(?:\.\d{1,9})?(?P<zone> ?(?:Z|[+-]\d\d(?::?\d\d)?))?)?",
     re.ASCII,
 )
 _UNREADABLE = (StoreError, UnicodeDecodeError)
@@ -67,8 +67,8 @@ class SqlIncremental:
         """As `Incremental.obstacle`. Of a column that nobody has named it says nothing."""
         if not self._named or (reason := self._reason or self._trouble) is None:
             return None
-        told = f"ModifiedBy names {self._name}, which is of no use: {reason.rstrip('.')}."
-        return f"{told} All records are compared as without it."
+        sentence = f"ModifiedBy names {self._name}, which is of no use: {reason.rstrip('.')}."
+        return f"{sentence} All records are compared as without it."
 
     def watermark(self) -> str | None:
         """The greatest value of the column that is not in the future, with the column's name; None if there is none.
@@ -96,15 +96,15 @@ class SqlIncremental:
         self.named_all = False
         lowest = self._value_in(since, overlap_seconds) if self._reason is None else None
         highest: Any = None
-        left = self._limits.chunk_size
-        while lowest is not None and left > 0:
-            size = min(_ROWS_AT_ONCE, left)
+        rows_left = self._limits.chunk_size
+        while lowest is not None and rows_left > 0:
+            size = min(_ROWS_AT_ONCE, rows_left)
             try:
                 rows = self._page(lowest, highest, size)
             except _UNREADABLE:
                 return  # the comparison of chunks says what is wrong
             yield {row[:-1] for row in rows}
-            left -= len(rows)
+            rows_left -= len(rows)
             self.named_all = len(rows) < size
             if self.named_all or rows[0][-1] == rows[-1][-1]:
                 return  # the page after one that has a single value would be the same
@@ -227,7 +227,7 @@ def _latest_for(newest: Any, now: datetime) -> Any:
     match = _TIME.fullmatch(newest)
     if match is None and newest != "infinity":
         return None
-    apart, zone = (match["apart"], match["zone"]) if match is not None else (" ", None)
+    separator, zone = (match["separator"], match["zone"]) if match is not None else (" ", None)
     limit = now if zone else now + _WIDEST_ZONE
     if match is not None:
         try:
@@ -236,10 +236,10 @@ def _latest_for(newest: Any, now: datetime) -> Any:
                 return None
         except (ValueError, OverflowError):
             pass  # such as a 31st of February in a text
-    if apart is None:
+    if separator is None:
         return limit.date().isoformat()
     end = "" if not zone else " +00:00" if zone.startswith(" ") else "Z" if zone == "Z" else "+00:00"
-    return f"{limit:%Y-%m-%d}{apart}{limit:%H:%M:%S}{end}"
+    return f"{limit:%Y-%m-%d}{separator}{limit:%H:%M:%S}{end}"
 
 
 def _earlier(text: str, seconds: float) -> str:
@@ -250,6 +250,6 @@ def _earlier(text: str, seconds: float) -> str:
     if not seconds:
         return text
     moment = datetime.fromisoformat(f"{match['day']}T{match['clock'] or '00:00:00'}") - timedelta(seconds=ceil(seconds))
-    if match["apart"] is None:
+    if match["separator"] is None:
         return moment.date().isoformat()
-    return f"{moment.date().isoformat()}{match['apart']}{moment:%H:%M:%S}{match['zone'] or ''}"
+    return f"{moment.date().isoformat()}{match['separator']}{moment:%H:%M:%S}{match['zone'] or ''}"

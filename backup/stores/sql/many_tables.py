@@ -193,7 +193,7 @@ class ManyTables:
                 fitting = [
                     entry
                     for entry in entries
-                    if (head := heads.get((entry[groups.by], entry[groups.apart]))) is not None
+                    if (head := heads.get((entry[groups.by], entry[groups.then_by]))) is not None
                     and head == (entry[groups.order] - 1, 0)
                 ]
                 if fitting:

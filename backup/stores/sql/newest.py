@@ -28,9 +28,9 @@ class Head(NamedTuple):
 
 
 def heads_of(cx: sa.Connection, table: sa.Table, groups: Groups, values: list[Any]) -> Mapping[tuple[Any, Any], Head]:
-    """The heads of the groups whose field `by` has one of these values, by `by` and `apart`."""
+    """The heads of the groups whose field `by` has one of these values, by `by` and `then_by`."""
     rows = cx.execute(_heads_query(table, groups), {_VALUES: values}).all()
-    return {(by, apart): Head(last, counted) for by, apart, last, counted in rows}
+    return {(by, then_by): Head(last, counted) for by, then_by, last, counted in rows}
 
 
 def groups_of(cx: sa.Connection, table: sa.Table, groups: Groups, values: list[Any], clock: Any) -> list[Group]:
@@ -38,9 +38,9 @@ def groups_of(cx: sa.Connection, table: sa.Table, groups: Groups, values: list[A
     names = table.columns.keys()
     newest_groups, width = [], len(names)
     for row in cx.execute(_query(table, groups, clock), {_VALUES: values}).all():
-        is_there, by, apart, counted, at, *highest = row[width:]
+        is_there, by, then_by, counted, at, *highest = row[width:]
         entry = dict(zip(names, row, strict=False)) if is_there is not None else None
-        newest_groups.append(Group(by, apart, dict(zip(groups.highest, highest, strict=True)), counted, entry, at))
+        newest_groups.append(Group(by, then_by, dict(zip(groups.highest, highest, strict=True)), counted, entry, at))
     return newest_groups
 
 
@@ -50,12 +50,12 @@ def _heads(table: sa.Table, groups: Groups) -> sa.Select[Any]:
     return (
         sa.select(
             c[groups.by].label("by"),
-            c[groups.apart].label("apart"),
+            c[groups.then_by].label("apart"),
             sa.func.max(c[groups.order]).label("last"),
             sa.func.sum(sa.case((c[field] == counted, 1), else_=0)).label("counted"),
         )
         .where(c[groups.by].in_(sa.bindparam(_VALUES, expanding=True, type_=c[groups.by].type)))
-        .group_by(c[groups.by], c[groups.apart])
+        .group_by(c[groups.by], c[groups.then_by])
     )
 
 
@@ -68,7 +68,7 @@ def _heads_query(table: sa.Table, groups: Groups) -> sa.Select[Any]:
 def _query(table: sa.Table, groups: Groups, clock: Any) -> sa.Select[Any]:
     heads, recent = _heads(table, groups).subquery("heads"), table.alias("recent")
     field, left_out = groups.but
-    of_head = (recent.c[groups.by] == heads.c.by, recent.c[groups.apart] == heads.c.apart)
+    of_head = (recent.c[groups.by] == heads.c.by, recent.c[groups.then_by] == heads.c.then_by)
     is_recent = recent.c[groups.order] > heads.c.last - RECENT
     facts = (
         sa.select(
@@ -81,12 +81,12 @@ def _query(table: sa.Table, groups: Groups, clock: Any) -> sa.Select[Any]:
         .subquery("facts")
     )
     c, is_newest = table.c, table.c[groups.order] == facts.c.newest
-    of_facts = sa.and_(c[groups.by] == facts.c.by, c[groups.apart] == facts.c.apart, is_newest)
+    of_facts = sa.and_(c[groups.by] == facts.c.by, c[groups.then_by] == facts.c.then_by, is_newest)
     return sa.select(
         *c,
         c[groups.by],
         facts.c.by,
-        facts.c.apart,
+        facts.c.then_by,
         facts.c.counted,
         sa.null() if clock is None else clock,
         *(facts.c[f"highest_{name}"] for name in groups.highest),

@@ -55,9 +55,9 @@ class SqlReads:
             yield from self._read_range(shape, keys, chunk)
             return
         for part in key_batches(list(keys), shape, self._access.dialect, self._limits):
-            left = list(part)
-            while left:
-                records, complete = self._batch(shape, [shape.is_one_of(left), *shape.filters])
+            keys_left = list(part)
+            while keys_left:
+                records, complete = self._batch(shape, [shape.is_one_of(keys_left), *shape.filters])
                 row_keys = values_of(records, shape.key_names)
                 rows = [row for key, row in zip(row_keys, records.values, strict=True) if key in keys]
                 records = Rows(records.names, rows, large=records.large)
@@ -65,8 +65,8 @@ class SqlReads:
                 yield records
                 del records  # else memory would hold it beside the next batch
                 read_keys = set(row_keys)
-                is_done = complete or read_keys.isdisjoint(left)
-                left = [] if is_done else [key for key in left if key not in read_keys]
+                is_done = complete or read_keys.isdisjoint(keys_left)
+                keys_left = [] if is_done else [key for key in keys_left if key not in read_keys]
 
     def _read_range(self, shape: TableShape, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Rows]:
         complete = False
@@ -120,12 +120,12 @@ class SqlReads:
     def images(self, shape: TableShape, keys: Sequence[Key], action: Action) -> Iterator[list[Image]]:
         """The records that the server finds under these keys, as images before `action`, a batch at a time."""
         for part in key_batches(keys, shape, self._access.dialect, self._limits):
-            left = list(part)
-            while left:
+            keys_left = list(part)
+            while keys_left:
                 for attempt in self._access.attempts("read records"):
                     with attempt as cx:
-                        images, _ = self._batch_on(cx, shape).images(left, action)
-                left = keys_without_image(left, images)
+                        images, _ = self._batch_on(cx, shape).images(keys_left, action)
+                keys_left = keys_without_image(keys_left, images)
                 if images:
                     yield images
                 del images  # else memory would hold them beside the next ones

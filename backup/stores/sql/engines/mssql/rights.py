@@ -165,9 +165,9 @@ def _refusal(grantee: Grantee) -> list[Statement]:
     if grantee.has_password or grantee.client_id is None:
         return []
     is_other = f"name = {_literal(grantee.name)} AND sid <> {_sid(grantee)}"
-    told = _literal(f"{_name(grantee.name)} is the user of another identity. DROP USER it first.".replace("%", "%%"))
+    message = _literal(f"{_name(grantee.name)} is the user of another identity. DROP USER it first.".replace("%", "%%"))
     exists = f"EXISTS (SELECT 1 FROM sys.database_principals WHERE {is_other})"  # noqa: S608 - a literal
-    return [Statement(f"IF {exists} RAISERROR({told}, 16, 1)")]
+    return [Statement(f"IF {exists} RAISERROR({message}, 16, 1)")]
 
 
 def _sid(grantee: Grantee) -> str:

@@ -48,7 +48,7 @@ _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
 _UTC_TIME = UtcTime(with_zone=True)
 _CLOCK = sa.func.clock_timestamp(type_=_UTC_TIME)
-_NAME, _APART, _PAIRS_KEPT = "name of the connection", "connections to other databases", 20
+_NAME, _DIFFERENT, _PAIRS_KEPT = "name of the connection", "connections to other databases", 20
 _SMALL = 16 * 1024
 # Values too large for a row's page lie in a TOAST table; each partition has its own.
 _HAS_LARGE = sa.text(
@@ -122,13 +122,13 @@ class PostgresqlDialect(DialectDefaults):
         """Takes a lock on one connection. If the other one cannot take it, both are in the same database. Two
         connections that were told apart stay apart: it asks once for each pair."""
         other = there.info.setdefault(_NAME, object())
-        apart = here.info.setdefault(_APART, [])
-        if any(other is known for known in apart):
+        different = here.info.setdefault(_DIFFERENT, [])
+        if any(other is connection for connection in different):
             return False
         number = {"number": randbits(63)}
         is_same = bool(here.scalar(_LOCK, number)) and not there.scalar(_LOCK, number)
         if not is_same:
-            apart[:] = [*apart[-_PAIRS_KEPT:], other]
+            different[:] = [*different[-_PAIRS_KEPT:], other]
         return is_same
 
     @property

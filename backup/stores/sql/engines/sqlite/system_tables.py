@@ -18,7 +18,7 @@ from backup.stores.sql.engines.sqlite.text import UTF_16
 from backup.stores.sql.engines.sqlite.types import ROW_NUMBER, holds_numbers, type_of
 from backup.stores.sql.engines.tables import TableName
 
-Said = TypeVar("Said")
+Facts = TypeVar("Facts")
 _PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
 _COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # every program has them
 _ENCODING = sa.text("SELECT encoding FROM pragma_encoding")
@@ -122,8 +122,8 @@ def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | N
     """What `find` and `columns` say of the table. The statements that made the table and its indexes say all of it, so
     a second call that sees the same statements asks for nothing else. Of a view, only its name."""
     made_by = _made_by(cx, table)
-    if (schema is None or schema.lower() == "main") and (known := _described.get((table, made_by))) is not None:
-        return known
+    if (schema is None or schema.lower() == "main") and (kept := _described.get((table, made_by))) is not None:
+        return kept
     name = find(cx, schema, table)
     if name is None:
         return None
@@ -149,10 +149,10 @@ def _made_by(cx: sa.Connection, table: str) -> tuple[Any, ...]:
     return tuple(map(tuple, cx.execute(_OF_TABLE, {"table": table}).all()))
 
 
-def _keep(known: dict[Any, Said], key: Any, said: Said, at_most: int) -> None:
-    for oldest in [*known][: max(0, len(known) + 1 - at_most)]:
-        known.pop(oldest, None)
-    known[key] = said
+def _keep(kept: dict[Any, Facts], key: Any, facts: Facts, at_most: int) -> None:
+    for oldest in [*kept][: max(0, len(kept) + 1 - at_most)]:
+        kept.pop(oldest, None)
+    kept[key] = facts
 
 
 # Of tables alone: a view may name what was dropped, and a virtual table may need a module that this process lacks.
@@ -199,17 +199,17 @@ def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
     return described
 
 
-def remembered(cx: sa.Connection, read: Callable[[sa.Connection], Said]) -> Said:
+def remembered(cx: sa.Connection, read: Callable[[sa.Connection], Facts]) -> Facts:
     """What `read` reads of the catalogue. The statements that made the file's tables and its encoding say all of it, so
     a second call that sees the same ones reads nothing else."""
     key = read, _master(cx)
-    said: Said | None = _remembered.get(key)
-    if said is not None:
-        return said
-    said = read(cx)
+    facts: Facts | None = _remembered.get(key)
+    if facts is not None:
+        return facts
+    facts = read(cx)
     if _master(cx) == key[1]:  # else somebody has changed a table meanwhile
-        _keep(_remembered, key, said, _REMEMBERED_AT_MOST)
-    return said
+        _keep(_remembered, key, facts, _REMEMBERED_AT_MOST)
+    return facts
 
 
 _REMEMBERED_AT_MOST = 8
