@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from backup.core.errors import BadRequest, Conflict, UnknownRun
 from backup.core.run_values import Run, Status
 from backup.runs.history import History
+from backup.stores import Sibling
 
 _PAGE = 100
 _FEW = 20
@@ -51,17 +54,25 @@ def named(history: History, service: str, text: str, limit: int) -> list[str]:
     where = {"ServiceName": service, "Place": [history.place, None]}
     if history.entries.find({**where, "SyncId": text}, order_by="SyncId", limit=1, fields=("SyncId",)):
         return [text]
-    if not _BEGINNING.fullmatch(text):
-        return []
+    ids = ids_of(history.entries, where, text) if is_beginning(text) else ()
+    return [sync_id for sync_id, _ in islice(ids, limit)]
+
+
+def is_beginning(text: str) -> bool:
+    """Whether an id may begin with the text."""
+    return _BEGINNING.fullmatch(text) is not None
+
+
+def ids_of(entries: Sibling, where: Mapping[str, Any], text: str) -> Iterator[tuple[str, str]]:
+    """Yields the ids that begin with the text, each with its service, in their order. Costs a query a hundred."""
     # A server may ignore dashes when it sorts texts. The first part of an id has no dash.
-    above, below, ids = text[:_FIRST_PART], f"{text[:_FIRST_PART]}g", list[str]()
-    while len(ids) < limit:
-        page = history.entries.find(where, order_by="SyncId", above=above, below=below, limit=_PAGE, fields=("SyncId",))
-        ids += [entry["SyncId"] for entry in page if entry["SyncId"].startswith(text)]
+    above, below, fields = text[:_FIRST_PART], f"{text[:_FIRST_PART]}g", ("SyncId", "ServiceName")
+    while True:
+        page = entries.find(where, order_by="SyncId", above=above, below=below, limit=_PAGE, fields=fields)
+        yield from ((entry["SyncId"], str(entry["ServiceName"])) for entry in page if entry["SyncId"].startswith(text))
         if len(page) < _PAGE:
-            break
+            return
         above = page[-1]["SyncId"]
-    return ids[:limit]
 
 
 def _is_refused(run: Run) -> bool:

@@ -6,17 +6,34 @@ from datetime import datetime
 
 from backup.core.run_values import Status, Verb
 from backup.runs.history_entries import asked_for
+from backup.runs.listing import ids_of, is_beginning
 from backup.stores import Sibling
 
 _LOOKED_BACK = 1_000
+_ENOUGH = 20
 
 
 def services_at_work(entries: Sibling) -> list[str]:
-    """Returns the services that have an InProgress run; the first thousand."""
+    """Returns the services that have an InProgress run, in the order of their names; of the first thousand runs. On SQL
+    it costs a look at the index of the services' runs, and none at the table."""
     syncs = entries.find(
-        {"Status": Status.IN_PROGRESS.value}, order_by="StartedAt", limit=_LOOKED_BACK, fields=("ServiceName",)
+        {"Status": Status.IN_PROGRESS.value}, order_by="ServiceName", limit=_LOOKED_BACK, fields=("ServiceName",)
     )
     return list(dict.fromkeys(str(entry["ServiceName"]) for entry in syncs))
+
+
+def services_with_run(entries: Sibling, text: str) -> set[str]:
+    """Returns the services that have the run whose id is the text, or else those with runs whose ids begin so: all, or
+    at least twenty. Costs a query or two, and more where a hundred ids begin so."""
+    text = text.lower()
+    if same := entries.find({"SyncId": text}, order_by="SyncId", limit=1, fields=("ServiceName",)):
+        return {str(same[0]["ServiceName"])}
+    services = set[str]()
+    for _, service in ids_of(entries, {}, text) if is_beginning(text) else ():
+        services.add(service)
+        if len(services) >= _ENOUGH:
+            break
+    return services
 
 
 def newest_starts(entries: Sibling) -> list[tuple[str, datetime]]:

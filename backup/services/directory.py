@@ -167,6 +167,18 @@ class Directory:
             for service in _of_pattern(name, service_set.open_services() or [])
         ]
 
+    def with_run(self, text: str, services: Sequence[str]) -> list[str]:
+        """Those of the services that may have a run whose id is the text, or begins with it: it leaves out services of
+        a set whose SyncHistory has none. Costs a query or two a set."""
+        set_of = {service: self.set_with(service) for service in services}
+        found = {each.name: each.with_run(text) for each in self.sets.values() if each in set_of.values()}
+
+        def may_have(service: str, service_set: ServiceSet | None) -> bool:
+            of_set = None if service_set is None else found[service_set.name]
+            return of_set is None or service.lower() in of_set
+
+        return [service for service, service_set in set_of.items() if may_have(service, service_set)]
+
     def to_look_after(self, but: Collection[str] = ()) -> ToLookAfter:
         """What every minute may have something to do for. Leaves out the services and sets in `but`. Costs one query a
         set."""

@@ -122,7 +122,7 @@ class Registry:
             except BackupError as error:
                 return error
 
-        answers = side_by_side(look, names if may_be_an_id else ())
+        answers = side_by_side(look, self.directory.with_run(text, names) if may_be_an_id else ())
         runs = [run for answer in answers if not isinstance(answer, BackupError) for run in answer]
         for run in runs:
             if run[1] == text.lower():

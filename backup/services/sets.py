@@ -15,7 +15,7 @@ from backup.core.log import event
 from backup.core.patterns import is_pattern
 from backup.core.suggestions import did_you_mean, quoted
 from backup.runs.history import History
-from backup.runs.of_all_services import newest_starts, services_at_work
+from backup.runs.of_all_services import newest_starts, services_at_work, services_with_run
 from backup.services.set_foreign_keys import SetForeignKeys
 from backup.services.set_members import Members, chosen_tables, members_of, same_name
 from backup.services.set_snapshot import SetSnapshot
@@ -143,6 +143,15 @@ class ServiceSet:
             return []
         except StoreError as error:
             event("sync.not_looked_for", level=logging.WARNING, service=self.name, error=error)
+            return None
+
+    def with_run(self, text: str) -> list[str] | None:
+        """The names in small letters of services that may have a run whose id is the text, or begins with it, by
+        SyncHistory beside the backup; None if that cannot be read now. Costs a query or two."""
+        try:
+            with self._history() as history:
+                return [service.lower() for service in services_with_run(history.entries, text)]
+        except BackupError:  # each service says what is wrong
             return None
 
     def last_begun(self) -> datetime | None:

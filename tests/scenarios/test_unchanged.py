@@ -286,6 +286,12 @@ def cost_of_twenty(shop: Shop) -> None:
     assert len(statements) <= 2 + 12
     assert len(opened) <= 2
     assert sum("INSERT" in statement for statement in statements) == 1
+    newest = outcomes["t7"].run.sync_id
+    for text in (newest, newest[:-1]):
+        with counted() as statements:
+            service, run_id = shop.registry(version).run_named(text)
+        assert (service.name, run_id) == (shop.name("t7"), newest)
+        assert sum("SyncHistory" in statement for statement in statements) <= 5  # two of the set, then of one service
 
 
 def test_what_is_asked_of_history_costs_no_look_at_all_of_it(shop: Shop, own_runs: list[str]) -> None:
@@ -299,8 +305,15 @@ def test_what_is_asked_of_history_costs_no_look_at_all_of_it(shop: Shop, own_run
     assert len(asked) >= 6
     with closing(sqlite3.connect(shop.backup.removeprefix("sqlite:///"))) as file:
         for statement in asked:
-            plan = file.execute(f"EXPLAIN QUERY PLAN {statement}", [None] * statement.count("?")).fetchall()
-            assert not re.search(r"SCAN (SyncHistory|recent)", str(plan)), statement
+            assert not re.search(r"SCAN (SyncHistory|recent)", plan_of(file, statement)), statement
+        with counted() as statements:
+            assert shop.registry(VERSION).directory.sets["shop"].open_services() == []
+        [of_open_runs] = [statement for statement in statements if "SyncHistory" in statement]
+        assert "USING COVERING INDEX" in plan_of(file, of_open_runs)
+
+
+def plan_of(file: sqlite3.Connection, statement: str) -> str:
+    return str(file.execute(f"EXPLAIN QUERY PLAN {statement}", [None] * statement.count("?")).fetchall())
 
 
 @pytest.mark.parametrize("engine", ["sqlite_shop", "postgres_shop"])
