@@ -31,7 +31,7 @@ from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores.cosmos.store import CosmosStore
-from backup.stores.sql.store import SqlStore
+from backup.stores.sql.relational import SqlRelational
 from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.reliability import damage
@@ -447,17 +447,22 @@ def test_a_drill_that_fails_half_way_leaves_nothing_behind(
     before = beside(mirrored)
     writes = 0
 
-    def failing(write: Callable[..., Any]) -> Callable[..., None]:
-        def write_once(*arguments: Any, **options: Any) -> None:
-            nonlocal writes
-            writes += 1
-            write(*arguments, **options)
-            raise StoreUnavailable
+    relay, write = SqlRelational.relay, CosmosStore.write
 
-        return write_once
+    def relay_once(*arguments: Any) -> Iterator[Any]:
+        nonlocal writes
+        writes += 1
+        yield next(iter(relay(*arguments)))
+        raise StoreUnavailable
 
-    for store in (SqlStore, CosmosStore):
-        monkeypatch.setattr(store, "write", failing(store.write))
+    def write_once(*arguments: Any, **options: Any) -> None:
+        nonlocal writes
+        writes += 1
+        write(*arguments, **options)
+        raise StoreUnavailable
+
+    monkeypatch.setattr(SqlRelational, "relay", relay_once)
+    monkeypatch.setattr(CosmosStore, "write", write_once)
     outcome = mirrored.verify(drilled=True)
     assert (writes, type(outcome.error)) == (1, StoreUnavailable)
     assert beside(mirrored) == before
