@@ -207,6 +207,11 @@ def is_one_integer(key: Key) -> bool:
     return len(key) == 1 and type(key[0]) is int and -_BEYOND_64_BITS <= key[0] < _BEYOND_64_BITS
 
 
+def has_integers_only(key: Key) -> bool:
+    """Whether each part of the key is an integer of 64 bits."""
+    return all(type(part) is int and -_BEYOND_64_BITS <= part < _BEYOND_64_BITS for part in key)
+
+
 def ordered_digits(number: int) -> str:
     """The sixteen hexadecimal digits of an integer of 64 bits. Their order is that of the numbers."""
     return f"{number + _BEYOND_64_BITS:016x}"

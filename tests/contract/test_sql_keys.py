@@ -39,6 +39,20 @@ def test_composite_keys_are_chunked_read_and_written(sql_bench: SqlBench) -> Non
     assert sorted(bench.rows("source", columns)) == sorted(bench.rows("backup", columns))
 
 
+@pytest.mark.parametrize("odd", [False, True])
+def test_many_keys_of_several_integers_are_looked_up_at_once(sql_bench: SqlBench, *, odd: bool) -> None:
+    """Up to the ends of 64 bits; on SQLite also beside a key that is no integer, which any column may hold."""
+    bench, ends = sql_bench, (-(1 << 63), (1 << 63) - 1, 0)
+    bench.sql("source", "CREATE TABLE {table} (a bigint, b bigint, version integer, PRIMARY KEY (a, b))")
+    odd_keys: list[Any] = [(1, 1.5), ("x", 1)] if odd and bench.kind == "sqlite" else []
+    keys = [*((a, b) for a in ends for b in ends), *((n // 7, 9 - n % 7) for n in range(500)), *odd_keys]
+    insert = f"INSERT INTO {{table}} VALUES ({bench.mark}, {bench.mark}, 1)"
+    there = {*keys[::2], *odd_keys}
+    bench.sql("source", insert, [*there])
+    source, _ = bench.pair()
+    assert source.matching(keys) == {row[:2] for row in source.stamp_rows_of(keys)} == there
+
+
 @pytest.mark.parametrize(
     ("types", "keys"),
     [

@@ -273,7 +273,7 @@ def key_batches(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits
     """The keys in parts. A part has no more keys than one statement can name beside the values of the filter."""
     width = len(shape.key)
     step = min(limits.batch_size, max(1, (dialect.max_parameters - shape.filter_parameters) // width))
-    step = min(step, _COMPOSITE_KEYS_AT_ONCE) if width > 1 else step
+    step = min(step, _COMPOSITE_KEYS_AT_ONCE) if width > 1 and not shape.lists(keys) else step
     return batched(keys, step)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.sql.elements import quoted_name
 
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.core.transforms import Stamping
+from backup.stores.exact_json import has_integers_only
 from backup.stores.sql.declared import DELETED_AT, declare, own_column, time_type
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
@@ -293,8 +294,15 @@ class TableShape:
         if len(key_columns) == 1:
             type_ = self._exact[self.key_names[0]].type
             return type_.has_one_of(key_columns[0], [key[0] for key in keys])
+        if keys and self.lists(keys):
+            return sa.tuple_(*key_columns).in_(self._exact[self.key_names[0]].type.listed(keys))
         conditions = ([column == part for column, part in zip(key_columns, key, strict=True)] for key in keys)
         return sa.or_(*(sa.and_(*conditions_of_key) for conditions_of_key in conditions))
+
+    def lists(self, keys: Sequence[Key]) -> bool:
+        """Whether `is_one_of` names these keys of several columns shortly, however many they are."""
+        types = (self._exact[name].type for name in self.key_names)
+        return all(type_.lists_keys for type_ in types) and all(map(has_integers_only, keys))
 
     def within(self, chunk: Chunk) -> list[sa.ColumnElement[bool]]:
         """The chunk's conditions: lexicographic over the key columns. Each begins with a condition on the first key

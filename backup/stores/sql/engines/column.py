@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 from sqlalchemy.types import UserDefinedType
 
+from backup.core.model import Key
+
 Relation = Literal["same", "wider", "other"]
 
 
@@ -45,6 +47,14 @@ class ServerType(UserDefinedType[Any]):
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         """The condition that a column of this type has one of the values."""
         return has_one_of(column, values)
+
+    lists_keys = False
+    """Whether `listed` names many keys of several columns of such types shortly."""
+
+    def listed(self, keys: Sequence[Key]) -> sa.TextClause:
+        """A subquery that selects these keys, whose parts are integers of 64 bits, with few parameters. Only where this
+        type `lists_keys`."""
+        raise NotImplementedError
 
     def read_exactly(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         """How to select a column of this type, so that its values come as they are."""

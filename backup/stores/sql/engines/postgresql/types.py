@@ -10,6 +10,7 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
+from backup.core.model import Key
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
@@ -65,6 +66,15 @@ class IntegerType(ServerType):
 
     cache_ok = True
     kinds = (int,)
+
+    lists_keys = True
+
+    def listed(self, keys: Sequence[Key]) -> sa.TextClause:
+        parts = {
+            f"part_{place}": f"{{{','.join(map(str, part))}}}" for place, part in enumerate(zip(*keys, strict=True))
+        }
+        arrays = ", ".join(f"CAST(:{name} AS bigint[])" for name in parts)
+        return sa.text(f"SELECT * FROM unnest({arrays})").bindparams(**parts)  # noqa: S608 - no value
 
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         if any(type(value) is not int for value in values):

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from backup.core.model import Key
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
 from backup.stores.sql.engines.sqlite.text import RAW, UTF_16
@@ -42,6 +43,14 @@ class SqliteType(ServerType):
         if isinstance(value, str) and holds_numbers(self.declared):
             return not _is_number(value)
         return affinity != "TEXT" or not isinstance(value, int | float)
+
+    @property
+    def lists_keys(self) -> bool:  # type: ignore[override] # by the declared type
+        return _affinity(self.declared) in INTEGERS
+
+    def listed(self, keys: Sequence[Key]) -> sa.TextClause:
+        parts = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(keys[0])))
+        return sa.text(f"SELECT {parts} FROM json_each(:sought)").bindparams(sought=json.dumps(keys))  # noqa: S608 - no value
 
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         if len(values) < _MANY or _affinity(self.declared) not in INTEGERS or {*map(type, values)} != {int}:
