@@ -25,10 +25,12 @@ from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Try, Writing
 
-_STAMPS_AT_ONCE = 2
-_STAMPS_AT_MOST = 100_000
-_WHOLE_BELOW = 2_000
-_NARROW_ABOVE = 2_000
+_STAMPS_AT_ONCE = 2  # chunks: their stamps take the most memory of all
+_STAMPS_AT_MOST = 100_000  # of blocks, a side: docs/decisions/buckets.md
+_WHOLE_BELOW = 2_000  # records of the backup: the stamps of so few fit into memory, whatever the source has there
+_NARROW_ABOVE = (
+    2_000  # records: a smaller chunk is read as fast as its buckets are asked for, docs/decisions/buckets.md
+)
 
 
 class Settling:

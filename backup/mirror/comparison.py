@@ -29,7 +29,7 @@ from backup.stores.values import LeftOut
 COMPARED_WHOLE = "Every record was compared whole."
 """The note of a verify that compared all contents."""
 
-_RECORDS_AT_ONCE = 500
+_RECORDS_AT_ONCE = 500  # whole, of both sides, in memory
 
 
 @dataclass(frozen=True)

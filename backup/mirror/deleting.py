@@ -12,13 +12,10 @@ from backup.core.model import Action, Key
 from backup.core.run_values import Proof, Run
 from backup.mirror.pair import belonging
 from backup.mirror.pending_deletes import PendingDeletes
-from backup.mirror.set_aside import bisect
+from backup.mirror.set_aside import RECORDS_WAITING_AT_MOST, bisect, smallest_part_at_first
 from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.stores import Store
-
-_PARTS_REFUSED = 16
-_WAITING_AT_MOST = 10  # times the limit of records set aside: each record that waits costs a transaction or more
 
 
 class Deleting:
@@ -54,7 +51,7 @@ class Deleting:
 
     @property
     def _most_waiting(self) -> int:
-        return _WAITING_AT_MOST * self._tally.max_failed
+        return RECORDS_WAITING_AT_MOST * self._tally.max_failed
 
     def _delete(self, keys: list[Key], *, first: bool, may_wait: bool) -> list[Key]:
         """Deletes these keys that the source still lacks. Returns the keys that wait for the next round.
@@ -80,7 +77,7 @@ class Deleting:
             deleted.extend(part)
             self._tally.add(deleted=len(part))
 
-        smallest_part = max(1, len(gone) // _PARTS_REFUSED) if first and may_wait else 1
+        smallest_part = smallest_part_at_first(gone) if first and may_wait else 1
         aside = 0
         for refusal in bisect(gone, lambda key: key, delete, count, smallest_part):
             if refusal.may_pass and may_wait:

@@ -24,7 +24,7 @@ from backup.mirror.walk import Walk
 from backup.mirror.writing import Try
 from backup.stores import Store
 
-_CATCH_UPS = 3
+_CATCH_UPS = 3  # while others write to the source; each costs less than a walk
 
 
 def sync_stores(

@@ -15,7 +15,7 @@ from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.stores import CopyNote, Keep, NotRelayed, RelayedPart, Store
 
-FEWEST = 200  # for fewer, it takes as long to read the records and to send them
+FEWEST = 200  # changed records of a chunk: for fewer, to read and to send them costs as much, docs/decisions/relay.md
 _NOT_RELAYED = "The servers refused to copy parts of the table by themselves, so the app copied them record by record."
 
 _Rest = TypeVar("_Rest", Chunk, Sequence[Key])

@@ -16,9 +16,9 @@ from backup.mirror.settled import Settled, Spread
 from backup.mirror.steps import Steps
 from backup.stores import Store
 
-_CHUNKS_KEPT_FREE = 1.5
+_CHUNKS_KEPT_FREE = 1.5  # so much time of the longest chunk so far must be left for one more
 _AS_DEAR_AS = 2  # fingerprints of blocks, as one of all
-_SECONDS_FOR_THE_REST = 60.0
+_SECONDS_FOR_THE_REST = 60.0  # docs/decisions/whole-table.md
 
 
 class Walk:

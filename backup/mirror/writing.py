@@ -16,13 +16,11 @@ from backup.mirror import relays
 from backup.mirror.diff import Changes
 from backup.mirror.pair import StorePair
 from backup.mirror.relays import Relays
-from backup.mirror.set_aside import Refusal, bisect
+from backup.mirror.set_aside import RECORDS_WAITING_AT_MOST, Refusal, bisect, smallest_part_at_first
 from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.stores import CopyNote
 
-_PARTS_WAITING = 16
-_WAITING_AT_MOST = 10  # times the limit of records set aside: each record that waits costs a transaction or more
 _CHARACTERS_TOGETHER = 8 * 1024 * 1024
 
 
@@ -64,7 +62,7 @@ class Writing:
         self._relays = Relays(pair, run, tally, steps, check)
         self._copies_at_once = Semaphore(1 if pair.backup.traits.in_process else steps.parallelism)
         self._waiting: dict[Key, BackupError] = {}
-        self._most_waiting = _WAITING_AT_MOST * tally.max_failed
+        self._most_waiting = RECORDS_WAITING_AT_MOST * tally.max_failed
         self._lock = Lock()
 
     @property
@@ -192,7 +190,7 @@ class Writing:
 
         if which is Try.FIRST and (self._run.forced or self._run.limit is not None):
             which = Try.AGAIN
-        smallest_part = max(1, len(records) // _PARTS_WAITING) if which is Try.FIRST else 1
+        smallest_part = smallest_part_at_first(records) if which is Try.FIRST else 1
         for refusal in bisect(records, self._source.keys.of, write, count, smallest_part):
             if refusal.may_pass and which is not Try.LAST and len(self._waiting) < self._most_waiting:
                 waiting += len(refusal.keys)

@@ -26,9 +26,9 @@ from backup.recycle_bin.spellings import first_by_spelling
 from backup.stores import Keep, Sibling, SideName, Store
 from backup.stores.exact_json import key_hash
 
-_KEYS_AT_ONCE = 50_000
+_KEYS_AT_ONCE = 50_000  # as many as are taken back at once
 _NEVER = datetime.max.replace(tzinfo=UTC)
-_RUNS_AT_FIRST, _RUNS_AT_ONCE = 16, 256
+_RUNS_AT_FIRST, _RUNS_AT_ONCE = 16, 256  # few at first: the next image of a key is mostly in one of the next runs
 
 
 def as_stamped() -> Timeline:

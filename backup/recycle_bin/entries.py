@@ -52,8 +52,8 @@ RECYCLE_BIN = Shape(
         "RecycledAt",
     ),  # a purge also finds parts, even if their entry was never written
 )
-_BLOCK_BITS = 16
-_FEWEST_TOGETHER = 8
+_BLOCK_BITS = 16  # docs/decisions/keys-together.md
+_FEWEST_TOGETHER = 8  # keys: fewer have an entry each, which is found by one hash
 _TOGETHER = "g"  # sorts after all hexadecimal digits
 _OF_BACKUP, _OF_SOURCE = "b", "a"
 

@@ -14,9 +14,9 @@ PAGE = 500
 WITHOUT_RECORD = tuple(name for name in RECYCLE_BIN.fields if name != "Record")
 """The fields of an entry but for its record, which may be large."""
 
-_FIRST_PAGE = 16
+_FIRST_PAGE = 16  # entries: nobody knows yet how large they are
 _PAGE_CHARACTERS = 8 * 1024 * 1024
-_HASHES_AT_ONCE = 100
+_HASHES_AT_ONCE = 100  # values of a parameter
 
 
 def pages_of(

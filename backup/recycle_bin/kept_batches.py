@@ -9,7 +9,7 @@ from backup.recycle_bin import entries
 from backup.recycle_bin.entries import Kept
 
 _AT_ONCE = 500
-_BYTES_AT_ONCE = 8 * 1024 * 1024
+_BYTES_AT_ONCE = 8 * 1024 * 1024  # as a page of entries
 
 
 def batches(page: list[dict[str, Any]], keys_at_once: int) -> Iterator[list[Kept]]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
-_AT_LEAST = 1_000
+_AT_LEAST = 1_000  # records: of fewer, what a statement costs by itself would be taken for their time
 _FORGETTING = 0.8  # each statement lets the longest time count for less, so that one slow moment is forgotten
 
 

@@ -22,7 +22,7 @@ IDLE_SECONDS = 30.0
 """After how many seconds without use a connection is closed."""
 
 _LOOK_SECONDS = 10.0
-_UNUSED_AT_MOST = 50
+_UNUSED_AT_MOST = 50  # empty pools that are remembered
 _SECRET = secrets.token_bytes(32)
 
 

@@ -19,7 +19,7 @@ Content = Mapping[str, str]
 """A record's values as texts that can be compared; a hash instead of each long one."""
 
 _NAMED_AT_MOST = 10
-_LONG = 1_000
+_LONG = 1_000  # characters: of a longer value memory holds a hash
 
 
 class Effects:

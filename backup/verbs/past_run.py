@@ -14,7 +14,7 @@ from backup.recycle_bin.entries import Kept
 from backup.recycle_bin.run_pages import Position, page_of_run
 from backup.stores import Store
 
-_LOOKED_AT_MOST = 1_000
+_LOOKED_AT_MOST = 1_000  # entries for a page of changes
 
 
 class NetChange(NamedTuple):

@@ -15,7 +15,7 @@ from backup.runs.session import Session
 from backup.stores import Store, stamps_in
 from backup.verbs.past_run import PastRun
 
-_KEYS_AT_ONCE = 100
+_KEYS_AT_ONCE = 100  # whole records, in memory
 
 
 class Piece(NamedTuple):

@@ -16,7 +16,7 @@ from backup.stores import RangesNotDeleted
 from backup.verbs.effects import Effects
 
 _WAITING_AT_MOST = 1_000  # records, which are held in memory
-_BATCH, _KEYS_AT_ONCE = 500, 50_000
+_BATCH, _KEYS_AT_ONCE = 500, 50_000  # records of a transaction; keys that the server may delete alone
 _NOT_BY_SERVER = "The backup's server refused to take back many records at once, so the app did it batch by batch."
 _OPPOSITES = {
     Action.INSERTED: (Action.DELETED, "deleted"),

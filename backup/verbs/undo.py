@@ -16,7 +16,7 @@ from backup.runs.runner import Session
 from backup.verbs.taking_back import TakingBack
 
 _NAMED_AT_MOST = 10
-_ASKED_AT_MOST = 50
+_ASKED_AT_MOST = 50  # runs, a question each
 
 
 def undo(session: Session, sync_id: str, *, through: bool) -> None:

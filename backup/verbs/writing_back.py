@@ -8,14 +8,13 @@ from itertools import combinations
 
 from backup.core.errors import BackupError
 from backup.core.model import Key, Record, Stamps, Version
-from backup.mirror.set_aside import Refusal, bisect
+from backup.mirror.set_aside import Refusal, bisect, smallest_part_at_first
 from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.overwrite import Overwriting
 
 _REFUSED_AT_MOST = 100_000  # keys, which are held in memory
-_PARTS_WAITING = 16
-_PAIRED_AT_MOST = 50
+_PAIRED_AT_MOST = 50  # records: 1,225 pairs, a transaction each
 _TOGETHER = 2_000  # keys, at least
 
 
@@ -117,7 +116,7 @@ class WritingBack:
 
     def _fewest(self, items: Sequence[object]) -> int:
         """How small a refused part of these may be before it waits undivided."""
-        return self._smallest_part or max(1, len(items) // _PARTS_WAITING)
+        return self._smallest_part or smallest_part_at_first(items)
 
 
 def _is_counted(part: Sequence[object]) -> None:

@@ -34,8 +34,8 @@ class Lying(NamedTuple):
     is_deleted: bool
 
 
-_IDS_AT_ONCE = 100
-_STAMPS_AT_ONCE = 5_000
+_IDS_AT_ONCE = 100  # parameters of a query
+_STAMPS_AT_ONCE = 5_000  # in memory
 
 
 class CosmosContainer:

@@ -17,8 +17,8 @@ from backup.stores.sql.table import TableShape
 from backup.stores.sql.unread import ReadApart, may_be_of_rows, readable_and_broken_keys, rows_without_keys
 from backup.stores.values import Limits
 
-_MANY_RECORDS, _MANY_CHUNKS = 200_000, 4
-_KEYS_LOOKED_AT = 1_000
+_MANY_RECORDS, _MANY_CHUNKS = 200_000, 4  # of a part of a fingerprint: a list of them is in memory
+_KEYS_LOOKED_AT = 1_000  # for one that can be read and be the bound of a chunk
 
 
 class SqlChunks:

@@ -19,7 +19,7 @@ from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.engines.column import Column, ServerType
 from backup.stores.values import Limits
 
-_ROWS_AT_ONCE = 5_000
+_ROWS_AT_ONCE = 5_000  # stamps: one statement reads them, and memory holds them
 _SECONDS = 30.0  # a seek takes milliseconds; what is locked for longer is better compared
 _WIDEST_ZONE = timedelta(hours=14)
 _NAME_AT_MOST = 60  # a watermark has to fit into SyncHistory

@@ -32,7 +32,7 @@ from backup.stores.sql.relayed_changes import SqlRelayedChanges
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, RelayedPart, SecondaryIndex, Written
 
-_CHUNKS_OF_A_PART, _STATEMENTS_OF_ALL = 4, 50
+_CHUNKS_OF_A_PART, _STATEMENTS_OF_ALL = 4, 50  # of a fingerprint in parts: docs/decisions/whole-table.md
 
 
 class SqlRelational:

@@ -14,8 +14,8 @@ from typing import Any
 from backup.stores.sql.engines.mssql.types import MssqlType, has_half_a_pair, room
 from backup.stores.sql.pool import noted_on
 
-_MAX_ARRAY_BYTES = 32 * 1024 * 1024
-_CELL_BYTES = 32
+_MAX_ARRAY_BYTES = 32 * 1024 * 1024  # the driver allocates the largest value's size for each cell
+_CELL_BYTES = 32  # besides its value, about
 
 
 _WRITTEN = "written"

@@ -19,7 +19,9 @@ from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES, Prepared, Row
 SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # other styles double each % in a name
 _ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
 _STAGED = "backup_changes"
-_FEW = 20  # for so few rows a temporary table does not pay
+# For fewer rows a temporary table does not pay. A sync that updates rows of ten columns takes, row by row and through
+# the table, in milliseconds of the processor: of 10 rows 79 and 83, of 20 rows 82 and 83, of 40 rows 89 and 85.
+_FEW = 20
 _MAY_STAGE = sa.text("SELECT has_database_privilege(current_database(), 'TEMPORARY')")
 
 
