@@ -50,7 +50,7 @@ def _heads(table: sa.Table, groups: Groups) -> sa.Select[Any]:
     return (
         sa.select(
             c[groups.by].label("by"),
-            c[groups.then_by].label("apart"),
+            c[groups.then_by].label("then_by"),
             sa.func.max(c[groups.order]).label("last"),
             sa.func.sum(sa.case((c[field] == counted, 1), else_=0)).label("counted"),
         )
