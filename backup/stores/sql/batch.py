@@ -24,9 +24,7 @@ from backup.stores.sql.server_images import ServerImages
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, Written
 
-_COMPOSITE_KEYS_AT_ONCE = (
-    200  # SQLite refuses a condition of a thousand parts; from 50 to 400 keys a look takes as long
-)
+_COMPOSITE_KEYS_AT_ONCE = 200  # SQLite refuses a condition of a thousand parts; 50 to 400 at once take as long
 _NOT_WHOLE = (
     "Its masked or transformed columns cannot be restored, so no record can be inserted. Nothing of the batch was "
     "written."
