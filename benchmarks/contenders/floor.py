@@ -139,10 +139,9 @@ def _insert(job: Job) -> OwnMeasures:
 def _by_server(job: Job) -> Work:
     """Fills a table, untimed, and returns the work: its images go into a bin, then all its rows are changed."""
     engine, place = job.place.engine, inserted(job.place)
-    table, beside, bin_name = (
-        drivers.quoted(engine, f"{place.backup_table.rpartition('.')[0]}.{name}".lstrip("."))
-        for name in ("Inserted", "Beside", "Bin")
-    )
+    schema = place.backup_table.rpartition(".")[0]
+    names_beside = (f"{schema}.{name}".lstrip(".") for name in ("Beside", "Bin"))
+    table, beside, bin_name = (drivers.quoted(engine, name) for name in (place.backup_table, *names_beside))
     _insert(job)
     change = f"DELETE FROM {table}"
     with closing(drivers.connect(engine, place.backup)) as connection:
