@@ -21,8 +21,10 @@ from backup.stores import NotRelayed, RangesNotDeleted, Rules, Store, stamps_in
 from backup.stores.exact_json import key_from_text, record_from_text
 from backup.stores.sql import range_deletes
 from backup.stores.sql.batch import SqlBatch
+from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
+from backup.stores.sql.engines.sqlite import images as sqlite_images
 from tests.contract import test_sqlite_types as sqlite_types
 from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, other_database
 from tests.contract.test_postgresql_types import VALUES
@@ -100,6 +102,47 @@ def test_images_of_whatever_sqlite_keeps_are_those_of_this_process(
     bench.sql("backup", insert, rows)
     deleted(backup, [(n,) for n in range(len(rows))])
     assert made == [len(rows)]
+
+
+PLAIN: list[Any] = [
+    None,
+    0,
+    2**63 - 1,
+    -(2**63),
+    "",
+    "12",
+    'é\x00\x01"\\/\x7f\u2028\U0001f600',
+    '{"$decimal":"1"}',
+    "null",
+]
+OTHERS = [(0, b"x"), (1, 0.1 + 0.2), (1, 1e22), (1, -0.0), (1, 9e999), (2, 1 / 3), (3, 1 / 3), (4, 1 / 3), (5, b"")]
+
+
+@pytest.mark.parametrize("others", [[], OTHERS], ids=["plain", "others"])
+def test_images_of_plain_values_are_spelled_by_sqlite_alone(
+    sqlite_bench: SqliteBench,
+    made: list[int | None],
+    monkeypatch: pytest.MonkeyPatch,
+    others: Sequence[tuple[int, Any]],
+) -> None:
+    declared = ("TEXT", "REAL", "DECIMAL(9,2)", "INTEGER", "DATETIME", "")
+    columns = ", ".join(f'"c{n} ä\'""\\{{:%?\n" {name}' for n, name in enumerate(declared))
+    sqlite_bench.sql("source", f"CREATE TABLE {{table}} (id INTEGER PRIMARY KEY, {columns}, version INTEGER)")
+    source, backup = sqlite_bench.pair()
+    backup.catalog.match(source)
+    rows = [[value, None, *[value] * 4] for value in PLAIN] + [
+        ["x", value, value, 1, "y", None] for value in (1.5, 19.99)
+    ]
+    insert = f"INSERT INTO {{table}} VALUES (?, {', '.join('?' * len(declared))}, ?, NULL)"
+    if not others:
+        monkeypatch.setattr(sqlite_images, "_exact_entries", None)  # not called
+    for place, value in others or [(0, None)]:
+        last = [value if place == number else None for number in range(len(declared))]
+        sqlite_bench.sql("backup", insert, [(n, *row, n) for n, row in enumerate([*rows, last])])
+        catalog_of(backup).shape.table.info.clear()  # what it has learned from the value before
+        deleted(backup, [(n,) for n in range(len(rows) + 1)])
+        sqlite_bench.sql("backup", "DELETE FROM RecycleBin")
+    assert {*made} == {len(rows) + 1}
 
 
 EXTREMES: list[Any] = [

@@ -94,7 +94,8 @@ class ServerImages:
     ) -> int | None:
         bin_table, (key,) = entries.table.table, shape.key
         columns = [*shape.table.columns]
-        images = ImagesToMake(bin_table, entries.id_start, entries.fields, key, shape.version, columns, ends)
+        computed = any(column.computed for column in shape.columns)
+        images = ImagesToMake(bin_table, entries.id_start, entries.fields, key, shape.version, columns, ends, computed)
         try:
             return self._dialect.make_images(cx, images, condition)
         except sa.exc.DBAPIError:

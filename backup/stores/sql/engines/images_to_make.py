@@ -26,7 +26,8 @@ class ImagesToMake(NamedTuple):
     - `fields`: values that all of them share.
 
     `bin` is the table of the entries. `key` is the only key column. No row has a key below the first of the `ends` or
-    above the second. No row may be so large that its image would be in parts: see `LARGEST_BYTES`.
+    above the second. `computed`: the table has columns whose values it computes. No row may be so large
+    that its image would be in parts: see `LARGEST_BYTES`.
     """
 
     bin: sa.Table
@@ -36,6 +37,7 @@ class ImagesToMake(NamedTuple):
     version: Sequence[sa.Column[Any]]
     columns: Sequence[sa.Column[Any]]
     ends: KeyRange
+    computed: bool = False
 
     def entries(self, made: Mapping[str, sa.ColumnElement[Any]], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
         """The entries of the rows that fulfil the condition: the expressions `made`, then the shared values."""

@@ -6,20 +6,28 @@ What SQLite's own JSON does not say exactly, and the hash of each key, come from
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from backup.stores.exact_json import is_one_integer, key_hash, key_to_text
+from backup.stores.exact_json import hash_of_integer, key_to_text
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
+from backup.stores.sql.engines.sqlite.quick_images import (
+    HASH_OF_PLAIN,
+    hash_of_plain,
+    may_be_quick,
+    quick_entries,
+)
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
 _EXACT_VALUE, _HASH_OF_KEY, _CHECKED_IMAGE = "exact_value", "hash_of_key", "checked_image"
 _MAKES_IMAGES = "makes images"
+_ARE_OTHERS = "has rows whose images are not quick"
+_OF_VALUES = ("user-defined function raised", "JSON cannot hold BLOB values")
 _GREATEST = (1 << 63) - 1
 _BLOB = sa.LargeBinary()
 _Text = sa.ColumnElement[Any]
@@ -32,26 +40,58 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     """
     if affinity_of(images.key) not in INTEGERS:
         return None
+    _learn(cx)
+    of_table = images.key.table.info
+    if may_be_quick(images) and not of_table.get(_ARE_OTHERS):
+        added = _add(cx, images, *quick_entries(images, condition, _of_key(images)))
+        if added is not None:
+            return added
+        of_table[_ARE_OTHERS] = True
+    return _add(cx, images, _exact_entries(images), condition)
+
+
+def _learn(cx: sa.Connection) -> None:
+    """Lets the connection call the functions of this process."""
     if not cx.info.get(_MAKES_IMAGES):
         driver: Any = cx.connection.driver_connection
         for name, function in _FUNCTIONS.items():
             driver.create_function(name, 1, function, deterministic=True)
+        driver.create_function(HASH_OF_PLAIN, -1, hash_of_plain, deterministic=True)
         cx.info[_MAKES_IMAGES] = True
-    made = {
-        "EntryId": _joined([_plain(images.id_start), _digits_of(images.key)]),
-        "KeyHash": _called(_HASH_OF_KEY, images.key),
-        "RecordKey": _joined([_plain("["), images.key, _plain("]")]),
-        "Version": _separated("[", [("", _json(column)) for column in images.version], "]"),
-        "Record": _called(_CHECKED_IMAGE, sa.case((_is_small(images.columns), _record(images.columns)))),
-    }
+
+
+def _add(
+    cx: sa.Connection, images: ImagesToMake, made: Mapping[str, _Text], condition: sa.ColumnElement[bool]
+) -> int | None:
+    """Adds the entries. None, and nothing was done, where a value of a row is none that they spell exactly."""
     entries = images.entries(made, condition)
     add = sqlite_insert(images.bin).from_select([*made, *images.fields], entries, include_defaults=False)
     try:
         return cx.execute(add.on_conflict_do_nothing().execution_options(preserve_rowcount=True)).rowcount
     except sa.exc.DBAPIError as error:
-        if "user-defined function raised" not in str(error.orig):
+        if not any(cause in str(error.orig) for cause in _OF_VALUES):
             raise
         return None  # only the statement was undone, not the transaction
+
+
+def _exact_entries(images: ImagesToMake) -> dict[str, _Text]:
+    """The fields that make the entries of whatever a row has."""
+    entry_id, record_key = _of_key(images)(images.key)
+    return {
+        "EntryId": entry_id,
+        "KeyHash": _called(_HASH_OF_KEY, images.key),
+        "RecordKey": record_key,
+        "Version": _separated("[", [("", _json(column)) for column in images.version], "]"),
+        "Record": _called(_CHECKED_IMAGE, sa.case((_is_small(images.columns), _record(images.columns)))),
+    }
+
+
+def _of_key(images: ImagesToMake) -> Callable[[_Text], tuple[_Text, _Text]]:
+    """What spells the EntryId and the RecordKey of a key."""
+    return lambda key: (
+        _joined([_plain(images.id_start), _digits_of(key)]),
+        _joined([_plain("["), key, _plain("]")]),
+    )
 
 
 def _exact_value(value: Any) -> str:
@@ -60,9 +100,9 @@ def _exact_value(value: Any) -> str:
 
 
 def _hash_of_key(key: Any) -> str:
-    if not is_one_integer((key,)):
+    if type(key) is not int:
         raise ValueError
-    return key_hash((key,))
+    return hash_of_integer(key)
 
 
 def _checked_image(image: Any) -> str:
@@ -79,7 +119,7 @@ _FUNCTIONS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _digits_of(key: sa.Column[Any]) -> _Text:
+def _digits_of(key: _Text) -> _Text:
     """The sixteen hexadecimal digits of the key plus 2^63, none of whose steps is beyond 64 bits."""
     number, greatest, one = (sa.type_coerce(value, sa.BigInteger) for value in (key, _number(_GREATEST), _number(1)))
     beyond = sa.case((number < _number(0), number + greatest + one), else_=number - greatest - one)
