@@ -22,7 +22,7 @@ from backup.stores import Keep
 from backup.stores.exact_json import key_from_text, record_from_text
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
-from tests.contract.benches import Item, SqlBench
+from tests.contract.benches import Item, Role, SqlBench, SqliteBench
 from tests.contract.test_recycle import Recycled, recycled, run_at
 from tests.contract.test_relay import reads_nothing
 from tests.contract.test_server_images import OBSTACLES, numbers, raw
@@ -185,3 +185,22 @@ def test_what_the_source_changes_meanwhile_is_written_as_well(
     assert (tally.counts.inserted, tally.counts.updated, tally.counts.skipped) == (1, 51, 0)
     assert making_bench.items("backup") == making_bench.items("source")
     assert sides.of(1)[(7,)].version == (1,)
+
+
+def test_keys_of_sqlite_that_are_no_integers_are_written_by_this_process(
+    sqlite_bench: SqliteBench, made: list[int | None]
+) -> None:
+    bench, rows = sqlite_bench, [(1, 2, "a"), (1.5, 2, "b"), (2, 2, "c"), ("x", 2, "d")]
+    bench.sql("source", "CREATE TABLE {table} (id INT NOT NULL PRIMARY KEY, version INTEGER, name TEXT)")
+    sides = recycled(bench, chunk_size=3, batch_size=3)
+    sides.backup.catalog.match(sides.source)
+    versions: dict[Role, int] = {"source": 2, "backup": 1}
+    for side, version in versions.items():
+        bench.sql(
+            side, "INSERT INTO {table} (id, version, name) VALUES (?, ?, ?)", [(r[0], version, r[2]) for r in rows]
+        )
+    tally = forced(sides, 1, parallelism=1)
+    assert (tally.counts.updated, tally.notes) == (4, [])
+    assert bench.rows("backup", "SELECT id, version, name FROM {table} ORDER BY 1") == rows
+    assert {key: kept.version for key, kept in sides.of(1).items()} == {(row[0],): (1,) for row in rows}
+    assert made[0] is None

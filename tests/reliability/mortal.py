@@ -36,6 +36,7 @@ from backup.recycle_bin.bin import RecycleBin
 from backup.runs import lock
 from backup.runs.history import History
 from backup.services.registry import Registry
+from backup.services.service import Options
 from backup.stores.cosmos import throttle
 from backup.stores.cosmos.catalog import CosmosCatalog
 from backup.stores.cosmos.store import CosmosStore
@@ -199,6 +200,7 @@ class _Steps:
                 keep(*images, **options)
                 self.reach("after bin")
 
+            stepped.entries_to_make = keep.entries_to_make  # type: ignore[attr-defined] # else no server makes images
             return stepped
 
         setattr(RecycleBin, "recorder", recorder)  # noqa: B010 - mypy would refuse the assignment
@@ -248,7 +250,7 @@ def _do(order: dict[str, Any]) -> dict[str, Any]:
     service = Registry(load_settings(order["settings"])).get(order["service"])
     match order["do"]:
         case "sync":
-            outcome = service.sync(Trigger.CLI)
+            outcome = service.sync(Trigger.CLI, Options(force=order.get("force", False)))
         case "resume":
             outcome = service.resume(Trigger.TIMER) or service.sync(Trigger.CLI)
         case "undo":

@@ -255,6 +255,34 @@ def test_an_undo_by_ranges_of_keys_that_was_killed_is_done_by_the_next_one(
     assert "after backup.images" not in trace, "not by ranges"
 
 
+STEPS_OF_FORCE = (
+    "INSERT backup_changes sent",
+    "COPY backup_changes sent",
+    "INSERT RecycleBin sent",
+    "UPDATE Customers sent",
+    "before commit of Customers, RecycleBin, backup_changes",
+    "after commit of Customers, RecycleBin, backup_changes",
+)
+
+
+def test_a_forced_run_that_was_killed_is_done_by_the_next_one(
+    three_ranges: Scene, mortal: Mortal, subtests: pytest.Subtests
+) -> None:
+    scene = three_ranges
+    before = look(scene.service.backup)
+    scene.change()
+    after = scene.service.source.contents()
+
+    def check() -> None:
+        end = look(scene.service.backup).since(before)
+        assert end.contents == after
+        for run, contents in zip(end.runs, (before.contents, after), strict=False):
+            check_bin([entry for entry in end.bin if entry.sync_id == run["SyncId"]], contents, after)
+
+    trace = check_killed_and_repeated(scene, mortal, scene.order("sync", force=True), check, subtests, STEPS_OF_FORCE)
+    assert "after source.read" not in trace, "not by the servers"
+
+
 @pytest.mark.parametrize("as_of", ["now", "now, into an empty source", "before the change"])
 def test_a_restore_that_was_killed_is_done_by_the_next_one(
     sqlite: Scene, mortal: Mortal, subtests: pytest.Subtests, as_of: str

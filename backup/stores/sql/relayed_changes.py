@@ -17,9 +17,8 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.engines.relayed import StagedRows
 from backup.stores.sql.engines.tables import refusing
-from backup.stores.sql.key_ranges import is_integer
 from backup.stores.sql.relay import OthersWrote, RelayedParts, may_relay, relayed_rows
-from backup.stores.sql.server_images import ServerImages
+from backup.stores.sql.server_images import ServerImages, may_make
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, NotRelayed, RelayedPart
 
@@ -39,7 +38,7 @@ class SqlRelayedChanges:
         """As `Relational.overwrite`."""
         shape, original = self._catalog.shape, source.shape
         without_key = original.nullable_key or original.key_may_repeat or shape.nullable_key or shape.key_may_repeat
-        if not (self._may_relay(source) and is_integer(original.key) and is_integer(shape.key)) or without_key:
+        if without_key or not self._may_relay(source, keep):
             raise NotRelayed(chunk)
 
         def relay(part: Chunk) -> RelayedPart | None:
@@ -50,7 +49,7 @@ class SqlRelayedChanges:
 
     def write(self, source: SqlCatalog, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         """As `Relational.relay_changes`."""
-        if not (self._may_relay(source) and all(map(is_one_integer, keys))):
+        if not (self._may_relay(source, keep) and all(map(is_one_integer, keys))):
             raise NotRelayed(keys)
         original = source.shape
         at_most = self._access.dialect.max_parameters - original.filter_parameters
@@ -65,10 +64,10 @@ class SqlRelayedChanges:
 
         return self._parts.of(keys, cut, relay)
 
-    def _may_relay(self, source: SqlCatalog) -> bool:
+    def _may_relay(self, source: SqlCatalog, keep: Keep) -> bool:
         shape = self._catalog.shape
-        is_plain = not shape.identity and shape.marks is None
-        return self._may_stage and is_plain and may_relay(source, self._access)
+        may_write = self._may_stage and not shape.identity and may_make(shape, keep)
+        return may_write and may_relay(source, self._access)
 
     def _transaction(
         self,

@@ -103,6 +103,12 @@ class ServerImages:
             raise
 
 
+def may_make(shape: TableShape, keep: Keep) -> bool:
+    """Whether a server may make images of the table at all: see `ServerImages.make`."""
+    has_integer_key = [column.type.is_for_integers for column in shape.key] == [True]  # type: ignore[attr-defined]
+    return has_integer_key and shape.masked is None and shape.marks is None and isinstance(keep, KeepByServer)
+
+
 def _ends(keys: Sequence[Key]) -> KeyRange:
     numbers = [key[0] for key in keys]
     return min(numbers), max(numbers)
@@ -124,9 +130,7 @@ def _entries(
     shape: TableShape, keep: Keep, keys: Sequence[Key] | None, action: Action, cx: sa.Connection
 ) -> _Entries | None:
     """How the entries look; None where this process has to make the images."""
-    if not isinstance(keep, KeepByServer) or len(shape.key) > 1:
-        return None
-    if shape.masked is not None or shape.marks is not None:
+    if not (isinstance(keep, KeepByServer) and may_make(shape, keep)):
         return None
     entries = keep.entries_to_make(keys, action, cx)
     if entries is None or not isinstance(entries.table, SqlSibling):

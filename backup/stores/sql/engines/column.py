@@ -40,6 +40,11 @@ class ServerType(UserDefinedType[Any]):
     is_row_number = False
     """Whether the column is the number of its row, by which the server keeps all rows in order."""
 
+    @property
+    def is_for_integers(self) -> bool:
+        """Whether the values are integers, or meant to be."""
+        return self.kinds == (int,)
+
     def may_hold(self, value: Any) -> bool:
         """Whether a column of this type may hold such a value. Looks at its kind, not at its size."""
         return isinstance(value, self.kinds)

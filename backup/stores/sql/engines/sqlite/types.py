@@ -38,6 +38,10 @@ class SqliteType(ServerType):
 
     cache_ok = True
 
+    @property
+    def is_for_integers(self) -> bool:
+        return _affinity(self.declared) in INTEGERS
+
     def may_hold(self, value: Any) -> bool:
         affinity = _affinity(self.declared)
         if isinstance(value, str) and holds_numbers(self.declared):
