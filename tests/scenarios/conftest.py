@@ -12,6 +12,7 @@ from tests.emulators.servers import lent_database, postgres_database
 from tests.scenarios import places
 from tests.scenarios.inside import alone, few_orders
 from tests.scenarios.places import Place
+from tests.scenarios.shops import SHOP, Shop, empty
 
 
 @pytest.fixture
@@ -93,3 +94,33 @@ def served(request: pytest.FixtureRequest) -> Place:
     """A dozen orders on each kind of server in turn."""
     chosen: Place = request.getfixturevalue(request.param)
     return chosen
+
+
+@pytest.fixture
+def sqlite_shop(tmp_path: Path) -> Shop:
+    """The shop in SQLite files."""
+    return Shop(f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/backup.db", "")
+
+
+@pytest.fixture
+def postgres_shop(postgres: str) -> Iterator[Shop]:
+    """The shop in two PostgreSQL databases."""
+    with lent_database(postgres) as source, lent_database(postgres) as backup:
+        yield Shop(source, backup, "public.")
+
+
+@pytest.fixture
+def mssql_shop(sqlserver_databases: Mapping[Role, str]) -> Iterator[Shop]:
+    """The shop in two databases of SQL Server, which are emptied afterwards."""
+    source, backup = sqlserver_databases["source"], sqlserver_databases["backup"]
+    yield Shop(source, backup, "dbo.")
+    for url in (source, backup):
+        empty(places.engine(url))
+
+
+@pytest.fixture(params=["sqlite_shop", "postgres_shop"])
+def shop(request: pytest.FixtureRequest) -> Shop:
+    """Each shop in turn, filled."""
+    shop: Shop = request.getfixturevalue(request.param)
+    shop.run(SHOP)
+    return shop

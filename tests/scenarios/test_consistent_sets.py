@@ -33,9 +33,7 @@ from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.many_tables import ManyTables
 from tests.scenarios import places
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop, work_on_set
-
-__all__ = ["postgres_shop", "sqlite_shop"]
+from tests.scenarios.shops import Shop, work_on_set
 
 CONSISTENT = "consistent = true"
 TABLES = """

@@ -20,7 +20,7 @@ from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
 from backup.verbs.wish import Wish
 from tests.emulators.clients import cosmos_client
-from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.shops import SHOPS, Shop
 
 ROWS = """
 CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
@@ -38,7 +38,7 @@ def shop(request: pytest.FixtureRequest) -> Shop:
 
 
 @pytest.fixture
-def file_shop(sqlite_shop: Shop) -> Shop:  # noqa: F811 - the fixture
+def file_shop(sqlite_shop: Shop) -> Shop:
     """The same in files alone."""
     return synced(sqlite_shop)
 
@@ -190,7 +190,7 @@ def test_a_source_with_a_column_of_that_name_is_refused(file_shop: Shop) -> None
 
 
 def test_a_set_can_begin_to_keep_later_and_a_record_that_leaves_the_filter_is_kept(
-    sqlite_shop: Shop,  # noqa: F811 - the fixture
+    sqlite_shop: Shop,
 ) -> None:
     sqlite_shop.run(ROWS)
     sync(sqlite_shop, *MIRROR)

@@ -18,10 +18,8 @@ from backup.services.service_plans import plan_of
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.relational import SqlRelational
 from tests.scenarios import places
+from tests.scenarios.shops import Shop
 from tests.scenarios.test_cost import counting
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop
-
-__all__ = ["postgres_shop", "sqlite_shop"]
 
 ROWS = 40
 TABLE = """

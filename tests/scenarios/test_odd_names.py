@@ -10,7 +10,7 @@ import pytest
 from backup.entry import http
 from backup.jobs.job import State
 from tests.scenarios.inside import command, done
-from tests.scenarios.test_sets import Shop, sqlite_shop, work_on_set  # noqa: F401 - fixtures
+from tests.scenarios.shops import Shop, work_on_set
 
 NAMES = ["2*3", "2x3", "why?", "whyx", "a[b", "a]b", "[c]", "*"]
 BRACKETED = ["[2*3]", "[why?]", "[a[b]", "[a]]b]", "[[c]]]", "[*]"]
@@ -21,7 +21,7 @@ def fill(shop: Shop) -> None:
     shop.run(";".join(f'INSERT INTO "{name}" VALUES (1, 2)' for name in NAMES))
 
 
-def test_a_table_is_named_alone_in_the_file(sqlite_shop: Shop) -> None:  # noqa: F811 - the fixture
+def test_a_table_is_named_alone_in_the_file(sqlite_shop: Shop) -> None:
     fill(sqlite_shop)
     assert sqlite_shop.sync().keys() == {*BRACKETED, "2x3", "whyx"}
     for name in BRACKETED:
@@ -35,7 +35,7 @@ def test_a_table_is_named_alone_in_the_file(sqlite_shop: Shop) -> None:  # noqa:
         assert [table for table, spec in specs.items() if spec.rules.exclude] == [name]
 
 
-def test_a_table_is_named_alone_by_every_way_in(sqlite_shop: Shop, tmp_path: Path) -> None:  # noqa: F811 - the fixture
+def test_a_table_is_named_alone_by_every_way_in(sqlite_shop: Shop, tmp_path: Path) -> None:
     fill(sqlite_shop)
     settings = {"BACKUP_TOML": sqlite_shop.text()}
     for name in BRACKETED[:3]:
@@ -57,7 +57,7 @@ def test_a_table_is_named_alone_by_every_way_in(sqlite_shop: Shop, tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["a\tb", "a\n", " [x\t]", "x" * 300])
 def test_the_error_of_a_name_that_nobody_can_type_has_the_pattern_that_leaves_it_out(
-    sqlite_shop: Shop,  # noqa: F811 - the fixture
+    sqlite_shop: Shop,
     name: str,
 ) -> None:
     sqlite_shop.run(f'CREATE TABLE "{name}" ("Id" INTEGER PRIMARY KEY); CREATE TABLE good ("Id" INTEGER PRIMARY KEY)')

@@ -15,7 +15,7 @@ from backup.services.service_plans import plan_of
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.tables import TableName
 from backup.verbs.wish import Wish
-from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.shops import SHOPS, Shop
 
 ROWS = """
 CREATE TABLE "Old: one" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
@@ -64,7 +64,7 @@ def test_a_renamed_table_keeps_its_copy_its_history_and_its_bin(shop: Shop) -> N
     assert (again.counts.updated, again.number) == (1, (third.number or 0) + 3)
 
 
-def test_nothing_is_renamed_while_a_run_of_the_old_name_is_at_work(sqlite_shop: Shop) -> None:  # noqa: F811 - the fixture
+def test_nothing_is_renamed_while_a_run_of_the_old_name_is_at_work(sqlite_shop: Shop) -> None:
     sqlite_shop.run(ROWS)
     sqlite_shop.sync()
     settings = load_settings({"BACKUP_TOML": sqlite_shop.text()})
@@ -76,7 +76,7 @@ def test_nothing_is_renamed_while_a_run_of_the_old_name_is_at_work(sqlite_shop: 
     assert "Old: one" in sqlite_shop.tables("backup")
 
 
-def test_a_copy_moves_to_another_schema_with_its_table(postgres_shop: Shop) -> None:  # noqa: F811 - the fixture
+def test_a_copy_moves_to_another_schema_with_its_table(postgres_shop: Shop) -> None:
     postgres_shop.run(ROWS + 'CREATE SCHEMA moved; ALTER TABLE "Old: one" RENAME TO "Things"')
     lines = ('exclude = ["*RecycleBin"]', '[set.shop.table."moved.New"]', 'renamed_from = "public.Things"')
     postgres_shop.sync()
@@ -86,7 +86,7 @@ def test_a_copy_moves_to_another_schema_with_its_table(postgres_shop: Shop) -> N
     assert postgres_shop.column('SELECT count(*) FROM moved."New"') == [3]
 
 
-def test_two_names_on_one_side_are_no_renaming(sqlite_shop: Shop) -> None:  # noqa: F811 - the fixture
+def test_two_names_on_one_side_are_no_renaming(sqlite_shop: Shop) -> None:
     sqlite_shop.run(ROWS)
     sqlite_shop.sync()
     sqlite_shop.run('CREATE TABLE "New" ("Id" INTEGER PRIMARY KEY)')

@@ -16,7 +16,7 @@ from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.indexes import creation, index_plan
 from backup.stores.values import SecondaryIndex
 from tests.scenarios import places
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.shops import Shop
 
 LONG = "a very long name of an index, which some servers cut " + "ä" * 20
 ROWS = f"""
@@ -81,7 +81,7 @@ def test_the_backup_gets_plain_indexes_and_the_plan_says_which_are_left_out(shop
 
 
 def test_without_the_option_no_index_is_made_and_one_that_is_refused_fails_no_run(
-    sqlite_shop: Shop,  # noqa: F811 - the fixture
+    sqlite_shop: Shop,
 ) -> None:
     sqlite_shop.run(ROWS)
     sync(sqlite_shop, "indexes = false", *LINES[1:])

@@ -22,7 +22,7 @@ from backup.stores import ForeignKey
 from backup.stores.sql.constraints import constraint_of
 from backup.verbs.wish import Wish
 from tests.emulators.servers import lent_database
-from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.shops import SHOPS, Shop
 
 TABLES = """
 CREATE TABLE "Customer" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
@@ -95,7 +95,7 @@ def test_a_set_deletes_children_first(shop: Shop) -> None:
     assert not any("without delete-extra" in note for note in outcomes["Border"].run.notes)
 
 
-def test_a_cycle_is_named_and_tried_again(postgres_shop: Shop) -> None:  # noqa: F811
+def test_a_cycle_is_named_and_tried_again(postgres_shop: Shop) -> None:
     shop = postgres_shop
     shop.run(
         'CREATE TABLE "Staff" ("Id" INTEGER PRIMARY KEY, "Store" INTEGER);'
@@ -114,7 +114,7 @@ def test_a_cycle_is_named_and_tried_again(postgres_shop: Shop) -> None:  # noqa:
     assert any("form a cycle" in note for note in plan_of(shop.registry(), "shop").notes)
 
 
-def test_what_refers_to_itself_across_tables_stays_refused_and_is_named(postgres_shop: Shop) -> None:  # noqa: F811
+def test_what_refers_to_itself_across_tables_stays_refused_and_is_named(postgres_shop: Shop) -> None:
     shop = postgres_shop
     shop.run(
         'CREATE TABLE "Staff" ("Id" INTEGER PRIMARY KEY, "Store" INTEGER);'
@@ -132,7 +132,7 @@ def test_what_refers_to_itself_across_tables_stays_refused_and_is_named(postgres
 
 
 def test_another_database_gets_the_tables_in_their_order_also_those_that_are_gone(
-    postgres_shop: Shop,  # noqa: F811
+    postgres_shop: Shop,
     postgres: str,
 ) -> None:
     shop = postgres_shop
@@ -159,7 +159,7 @@ def test_another_database_gets_the_tables_in_their_order_also_those_that_are_gon
         assert [outcome.error for outcome in restore(shop, to=target).values()] == [None] * 4
 
 
-def test_over_http_a_table_that_fails_fails_alone(sqlite_shop: Shop) -> None:  # noqa: F811
+def test_over_http_a_table_that_fails_fails_alone(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
     shop.run(TABLES + ROWS)
     shop.sync()
@@ -173,7 +173,7 @@ def test_over_http_a_table_that_fails_fails_alone(sqlite_shop: Shop) -> None:  #
     assert [result["ServiceName"] for result in pattern.body["Results"]] == ["shop/Border"]
 
 
-def test_a_restore_of_a_set_is_refused_for_what_belongs_to_one_service(sqlite_shop: Shop) -> None:  # noqa: F811
+def test_a_restore_of_a_set_is_refused_for_what_belongs_to_one_service(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
     shop.run(TABLES)
     for wish in (Wish(keys=("1",)), Wish(run="abc")):
@@ -201,7 +201,7 @@ DEFINED = "SELECT conname || pg_get_constraintdef(oid) FROM pg_constraint WHERE 
 
 
 def test_another_database_gets_the_foreign_keys_where_all_rows_are(
-    postgres_shop: Shop,  # noqa: F811
+    postgres_shop: Shop,
     postgres: str,
 ) -> None:
     shop = postgres_shop
@@ -235,7 +235,7 @@ def test_another_database_gets_the_foreign_keys_where_all_rows_are(
         assert "Aline_Border_fkey" in repr(target_shop.column(DEFINED, "source"))
 
 
-def test_a_foreign_key_of_a_partition_puts_the_whole_table_in_order(postgres_shop: Shop, postgres: str) -> None:  # noqa: F811
+def test_a_foreign_key_of_a_partition_puts_the_whole_table_in_order(postgres_shop: Shop, postgres: str) -> None:
     shop = postgres_shop
     shop.run(
         'CREATE TABLE "Aline" ("Id" INTEGER PRIMARY KEY, "Customer" INTEGER) PARTITION BY RANGE ("Id");'
@@ -256,7 +256,7 @@ def test_a_foreign_key_of_a_partition_puts_the_whole_table_in_order(postgres_sho
     assert any("owns to public.Customer was not made: in the source it is of a partition" in note for note in notes)
 
 
-def test_foreign_keys_are_made_only_where_they_can_be(sqlite_shop: Shop) -> None:  # noqa: F811
+def test_foreign_keys_are_made_only_where_they_can_be(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
     shop.run(TABLES)
     with pytest.raises(BadRequest, match="only where a set is restored into another database"):
@@ -275,7 +275,7 @@ def test_a_foreign_key_is_declared_for_sql_server_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 4])
-def test_a_backup_that_was_given_foreign_keys_is_synced_in_their_order(postgres_shop: Shop, at_once: int) -> None:  # noqa: F811
+def test_a_backup_that_was_given_foreign_keys_is_synced_in_their_order(postgres_shop: Shop, at_once: int) -> None:
     shop = postgres_shop
     shop.run(TABLES + ROWS)
     shop.sync()
@@ -296,7 +296,7 @@ def test_a_backup_that_was_given_foreign_keys_is_synced_in_their_order(postgres_
     assert shop.column(COUNT) == shop.column(COUNT, "source")
 
 
-def test_foreign_keys_are_known_when_the_source_is_gone(postgres_shop: Shop, postgres: str) -> None:  # noqa: F811
+def test_foreign_keys_are_known_when_the_source_is_gone(postgres_shop: Shop, postgres: str) -> None:
     shop = postgres_shop
     shop.run(TABLES + ROWS)
     gone = replace(shop, source=f"{shop.source}_gone")

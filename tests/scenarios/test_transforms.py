@@ -25,7 +25,7 @@ from backup.services.service_plans import plan_of
 from backup.verbs.wish import Wish
 from tests.emulators.clients import cosmos_client
 from tests.scenarios import erp, places
-from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
+from tests.scenarios.shops import SHOPS, Shop
 
 TABLE = """
 CREATE TABLE "Contact" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Payload" VARCHAR(200), "Town" VARCHAR(20));
@@ -54,7 +54,7 @@ def shop(request: pytest.FixtureRequest) -> Shop:
 
 
 @pytest.fixture
-def alone(sqlite_shop: Shop) -> Shop:  # noqa: F811
+def alone(sqlite_shop: Shop) -> Shop:
     sqlite_shop.run(TABLE)
     return sqlite_shop
 

@@ -29,9 +29,7 @@ from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.many_tables import SECONDS_FOR_MANY, AskedTable, ManyTables
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
-from tests.scenarios.test_sets import SHOPS, Shop, mssql_shop, postgres_shop, sqlite_shop
-
-__all__ = ["mssql_shop", "postgres_shop", "sqlite_shop"]
+from tests.scenarios.shops import SHOPS, Shop
 
 TABLES = """
 CREATE TABLE "A" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Version" INTEGER NOT NULL);

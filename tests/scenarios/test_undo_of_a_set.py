@@ -12,8 +12,8 @@ from backup.entry import http
 from backup.runs.outcome import Outcome
 from backup.services.group_undo import undo_group
 from tests.scenarios.inside import command
+from tests.scenarios.shops import Shop
 from tests.scenarios.test_set_order import ROWS, TABLES
-from tests.scenarios.test_sets import Shop, postgres_shop, sqlite_shop  # noqa: F401 - fixtures
 
 NIGHT = """
 INSERT INTO "Customer" VALUES (3, 'Eve');
@@ -43,7 +43,7 @@ def copies(shop: Shop) -> list[list[tuple[object, ...]]]:
     return [shop.rows(f'(SELECT {names} FROM "{table}") t') for table, names in columns.items()]
 
 
-def test_the_last_sync_of_each_service_is_taken_back_once(sqlite_shop: Shop) -> None:  # noqa: F811
+def test_the_last_sync_of_each_service_is_taken_back_once(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
     synced(shop)
     before = copies(shop)
@@ -66,7 +66,7 @@ def test_the_last_sync_of_each_service_is_taken_back_once(sqlite_shop: Shop) -> 
     assert border.past.last_sync()[0] is not None  # an undo that was undone counts for nothing
 
 
-def test_one_refused_undo_leaves_the_whole_set_as_it_is(sqlite_shop: Shop) -> None:  # noqa: F811
+def test_one_refused_undo_leaves_the_whole_set_as_it_is(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
     synced(shop)
     synced(shop, NIGHT)
@@ -86,7 +86,7 @@ def test_one_refused_undo_leaves_the_whole_set_as_it_is(sqlite_shop: Shop) -> No
     assert copies(shop) == after
 
 
-def test_a_backup_with_foreign_keys_is_undone_in_their_order(postgres_shop: Shop) -> None:  # noqa: F811
+def test_a_backup_with_foreign_keys_is_undone_in_their_order(postgres_shop: Shop) -> None:
     shop = postgres_shop
     synced(shop)
     before = copies(shop)
@@ -107,7 +107,7 @@ def test_a_backup_with_foreign_keys_is_undone_in_their_order(postgres_shop: Shop
     assert (counts["Aline"].deleted, counts["Aline"].inserted, counts["Customer"].inserted) == (1, 1, 1)
 
 
-def test_the_command_line_previews_and_undoes_a_set(sqlite_shop: Shop) -> None:  # noqa: F811
+def test_the_command_line_previews_and_undoes_a_set(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
     synced(shop)
     before = copies(shop)
@@ -129,7 +129,7 @@ def test_the_command_line_previews_and_undoes_a_set(sqlite_shop: Shop) -> None: 
     assert (refused.code, refused.json["Error"]) == (1, "BadRequest")
 
 
-def test_an_undo_of_no_set_is_refused(sqlite_shop: Shop) -> None:  # noqa: F811
+def test_an_undo_of_no_set_is_refused(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
     synced(shop)
     with pytest.raises(UnknownService, match="No service fits"):
