@@ -1,4 +1,4 @@
-"""What triggers declare when the host looks at the app: a queue and schedules. Quick, for it loads no settings."""
+"""What triggers declare when the host looks at the app: a queue and schedules. Quick, because it loads no settings."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ _FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_
 
 _held: set[LockFile] = set()
 _forking = threading.RLock()
-"""Held while a file is open that `_held` does not have yet: no process is forked then, for it could not close it."""
+"""Held while a file is open that `_held` does not have yet: a process that is forked then could not close it."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=LockFile.forget_all)

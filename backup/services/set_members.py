@@ -25,7 +25,7 @@ class Members:
     """What a set has now. `specs`: its services by table, big tables first. `listed`: what the catalogue says of them.
 
     `errors`: why the set is not whole, such as a pattern that stands for nothing. `views`: what fits a pattern
-    and is left out all the same, for it is not a table of the source's own. `ignored`: new tables that the file
+    and is left out all the same, because it is not a table of the source's own. `ignored`: new tables that the file
     tells to ignore. `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign keys that
     somebody has given to the backup's tables; a sync makes none.
     """

@@ -119,7 +119,7 @@ class ServiceSet:
         return [*chosen], errors
 
     def without_key(self) -> list[str]:
-        """The tables that no run can copy, for nothing tells which row is which."""
+        """The tables that no run can copy, because nothing tells which row is which."""
         members = self.members
         return [
             name

@@ -159,7 +159,7 @@ class SqlBatch:
 
     def _empty(self, columns: Collection[str], keys: Sequence[Key]) -> None:
         """Sets the unique columns among these to NULL where they may be, so that other rows can take the values. It
-        empties no column that the batch does not write, for nothing would fill it again."""
+        empties no column that the batch does not write, because nothing would fill it again."""
         shape = self._shape
         unique = set().union(*unique_columns(self._cx, shape)).intersection(columns) - {*shape.key_names}
         names = [c.name for c in shape.columns if c.name in unique and c.nullable and not (c.computed or c.identity)]
@@ -278,7 +278,7 @@ def key_batches(keys: Sequence[Key], shape: TableShape, dialect: Dialect, limits
 
 
 def keys_without_image(keys: Sequence[Key], images: Sequence[Image]) -> list[Key]:
-    """The keys that have no image yet. Empty if there is no image at all, for then no other key has a row."""
+    """The keys that have no image yet. Empty if there is no image at all, because then no other key has a row."""
     image_keys = {image.key for image in images}
     return [key for key in keys if key not in image_keys] if image_keys else []
 

@@ -46,7 +46,7 @@ class ReadApart:
         """The stamps as flat rows. A row that cannot be read has an `Unread` in place of its version.
 
         Cost: all keys; and for each row that cannot be read, about twice the logarithm of a batch's size in statements.
-        Raises the first error if there are more than a thousand such rows, for then rows are hardly its cause.
+        Raises the first error if there are more than a thousand such rows, because then rows are hardly its cause.
         """
         keys, broken_keys = readable_and_broken_keys(self._access, self._shape, self._conditions)
         for key in broken_keys:
