@@ -134,7 +134,9 @@ class SetSection(Shared):
         _refuse(self, self._misplaced())
         for name, section in self.table.items():
             if section.renamed_from is not None and (is_pattern(name) or is_pattern(section.renamed_from)):
-                raise ValueError(f"renamed_from of {name}: it is from one table to one table, so neither is a pattern")
+                raise ValueError(
+                    f"renamed_from of {name} is from one table to one table: neither name may be a pattern"
+                )
         if twice := sorted(name for name in self.where if (self.container if self.is_cosmos else self.table).get(name)):
             raise ValueError(f"where and [{word[:-1]}] both have {twice[0]}; write its where in its section")
         return self

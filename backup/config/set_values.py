@@ -133,7 +133,7 @@ def _partition_key(value: Any) -> PartitionPaths:
             "source, by which its documents are known, and that of the copy; or lists of up to three"
         )
     if source == copy:
-        raise ValueError("partition_key has the same path for both: leave it out, for that is so without it")
+        raise ValueError("partition_key has the same path for both: leave it out: without it that is so, too")
     return PartitionPaths(source, copy)
 
 

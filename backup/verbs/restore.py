@@ -116,7 +116,7 @@ def _refuse_masked(into: Store, wish: Wish) -> None:
     kind = "masked" if into.transforming is None else "masked or transformed"
     if (names := into.copies.masked) and not wish.without_masked:
         raise BadRequest(
-            f"The backup has only {kind} values of {', '.join(sorted(names))}, which do not belong into the "
+            f"The backup has only {kind} values of {', '.join(sorted(names))}, which must not get into the "
             f"{into.place.label}. Nothing was changed.",
             hint="Restore without them, into records that exist: --without-masked on the command line, "
             "`withoutMasked` over HTTP. Or restore into another place: --to.",
@@ -187,7 +187,7 @@ def _refuse_referred(into: Store, extra: PendingDeletes, beside: Collection[str]
     if rows_of:
         named = ", ".join(f"{quantity(rows, 'row')} of {reference}" for reference, rows in rows_of.items())
         raise GuardTripped(
-            f"{quantity(len(extra), 'record')} would be deleted in the {into.place.label}, to which others refer: "
+            f"{quantity(len(extra), 'record')} would be deleted in the {into.place.label}, to which other rows refer: "
             f"{named}. Nothing was deleted; what was inserted and updated stands.",
             hint="Delete or change those rows first, or restore without delete-extra. Nothing else lets this pass.",
         )
