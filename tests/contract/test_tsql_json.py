@@ -7,15 +7,11 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.stores.sql.app_table_queries import FIELD_TYPES
-from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.json import (
     JsonRows,
-    add_row_statement,
     insert_statement,
     is_long,
     to_json,
@@ -23,7 +19,7 @@ from backup.stores.sql.engines.mssql.json import (
 )
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.table import TableShape
-from tests.contract.tsql import COLUMNS, dialect, shape, text
+from tests.contract.tsql import COLUMNS, dialect, shape
 
 
 def prepared(things: TableShape, change: str, names: tuple[str, ...]) -> Prepared:
@@ -138,17 +134,3 @@ def test_no_escape_is_ever_sent(rows: list[tuple[str, int, bytes]]) -> None:
 )
 def test_long_values_are_known_by_the_places_they_take(value: Any, long: bool) -> None:
     assert is_long((None, value)) is long
-
-
-def test_an_entry_with_a_long_text_is_added_by_parameters() -> None:
-    table = sa.Table(
-        "Bin",
-        sa.MetaData(),
-        sa.Column("Id", FIELD_TYPES["name"], primary_key=True),
-        sa.Column("Record", FIELD_TYPES["text"]),
-        sa.Column("At", SqlServerDialect.utc_time),
-    )
-    assert text(add_row_statement(table)) == (
-        "INSERT INTO [Bin] ([Id], [Record], [At]) SELECT ? AS anon_1, ? AS anon_2, CAST(? AS DATETIME2) AS anon_3"
-        " WHERE NOT (EXISTS (SELECT * FROM [Bin] WHERE [Bin].[Id] = ?))"
-    )

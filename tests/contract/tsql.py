@@ -57,7 +57,7 @@ def shape(key: tuple[str, ...] = ("Id",), columns: list[Column] | None = None) -
 def dialect() -> Any:
     """As it is once connected to SQL Server 2016 or later."""
     connected = mssql_dialect(paramstyle="qmark")  # type: ignore[no-untyped-call]
-    connected._supports_offset_fetch = True
+    connected._supports_offset_fetch = connected.deprecate_large_types = True
     return connected
 
 

@@ -250,7 +250,7 @@ class SqlSibling:
     def delete(self, keys: Sequence[str], partition: str | None = None) -> None:
         if not keys:
             return
-        query = self.table.delete().where(self.table.c[self._shape.key].in_(keys))
+        query = self.table.delete().where(self._access.dialect.is_one_of(self.table.c[self._shape.key], keys))
         if partition is not None:
             query = query.where(self.table.c[self._shape.partition] == partition)
         for attempt in self._access.attempts(f"purge {self._shape.name}", writes=True):

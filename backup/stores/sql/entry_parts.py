@@ -53,7 +53,7 @@ class EntryParts:
         key_name = self._shape.key
         long = [entry[key_name] for entry in entries if any(type(entry[name]) is LongText for name in self._texts)]
         if long:
-            existing_keys = set(cx.scalars(sa.select(self._key).where(self._key.in_(long))))
+            existing_keys = set(cx.scalars(sa.select(self._key).where(self._dialect.is_one_of(self._key, long))))
             missing = {*long} - existing_keys
             kept = [entry for entry in entries if entry[key_name] not in existing_keys]
             entries = [self._short(cx, entry) if entry[key_name] in missing else entry for entry in kept]
@@ -70,7 +70,7 @@ class EntryParts:
         were there already, or a trigger or a rule of the table has swallowed them."""
         lost = {*keys}
         for part in batched(list(lost), self._dialect.max_parameters):
-            lost.difference_update(cx.scalars(sa.select(self._key).where(self._key.in_(part))))
+            lost.difference_update(cx.scalars(sa.select(self._key).where(self._dialect.is_one_of(self._key, part))))
         if lost:
             accepted = quantity(
                 len(lost), "entry without an error, but it is", "entries without an error, but they are"
@@ -132,7 +132,7 @@ class EntryParts:
         """Deletes the parts of these entries."""
         if not self._texts:
             return
-        query = sa.select(self._key).where(self._key.in_([_name(key, 0) for key in keys]))
+        query = sa.select(self._key).where(self._dialect.is_one_of(self._key, [_name(key, 0) for key in keys]))
         for first_part in cx.scalars(query).all():
             key = first_part.partition(_MARK)[0]
             is_part = sa.and_(self._key > f"{key}{_MARK}", self._key < f"{key}{_BEHIND}")

@@ -220,6 +220,9 @@ class Dialect(Protocol):
         """Inserts rows into one of the app's own tables, except those whose primary key exists. Fast for many. Returns
         how many of them are there for certain, as the server counts them."""
 
+    def is_one_of(self, column: sa.Column[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
+        """The condition that a column of one of the app's own tables has one of these texts."""
+
     def insert_entries(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
         """Inserts rows into one of the app's own tables: few, with the same fields, and many of these."""
 

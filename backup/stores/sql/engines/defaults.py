@@ -54,6 +54,9 @@ class DialectDefaults(Dialect):
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         return None
 
+    def is_one_of(self, column: sa.Column[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
+        return column.in_(values)
+
     def insert_entries(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
         cx.execute(table.insert(), [dict(entry) for entry in entries])
 

@@ -31,6 +31,7 @@ from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.mixing import few_only
 from backup.stores.sql.engines.mssql import altering, listing, system_tables
 from backup.stores.sql.engines.mssql.altering import MSSQL
+from backup.stores.sql.engines.mssql.app_rows import added_rows, is_one_of
 from backup.stores.sql.engines.mssql.counters import advance, own_identities
 from backup.stores.sql.engines.mssql.engines import SqlServerEngines
 from backup.stores.sql.engines.mssql.errors import failure
@@ -38,7 +39,6 @@ from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, conte
 from backup.stores.sql.engines.mssql.json import (
     JSON,
     Spell,
-    added_rows,
     insert_statement,
     split_long,
     to_json,
@@ -207,6 +207,9 @@ class SqlServerDialect(DialectDefaults):
         for statement, parameters in added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson):
             cx.execute(statement, parameters)
         return 0  # the server also counts rows that an INSTEAD OF trigger has swallowed
+
+    def is_one_of(self, column: sa.Column[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
+        return is_one_of(column, values) if self._has_openjson else column.in_(values)
 
     def insert_entries(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
         # Not as an array: for that pyodbc asks for the type of each field, and the server inserts row by row.

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
@@ -201,71 +200,3 @@ def _comparable(type_: Any, value: sa.ColumnElement[Any]) -> sa.ColumnElement[An
         return sa.cast(value, type_)
     collation = type_.declared.partition(" COLLATE ")[2]
     return sa.collate(value, collation) if collation else value
-
-
-# --- rows of the app's own tables -------------------------------------------------------------------------------------
-
-
-def added_rows(
-    dialect: sa.Dialect, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, has_openjson: bool
-) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Statements and their parameters that insert the rows, except those whose primary key exists.
-
-    One parameter holds all rows without long values. It is not an array: for an array pyodbc would ask the server
-    (`parameters`).
-    """
-    plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
-    long = [row for row in plain if is_long(row.values())] if has_openjson else plain
-    if len(long) < len(plain):
-        short = [{name: _listed(value) for name, value in row.items()} for row in plain if not is_long(row.values())]
-        yield add_rows_statement(dialect, table), {"rows": json.dumps(short, ensure_ascii=False)}
-    for row in long:
-        yield add_row_statement(table), row
-
-
-def add_rows_statement(dialect: sa.Dialect, table: sa.Table) -> sa.TextClause:
-    """The insert of the rows in the JSON list `:rows`, except those whose primary key exists.
-
-    It names OPENJSON's paths, and `_listed` replaces quotes and backslashes: not every server that speaks T-SQL finds
-    the columns itself or undoes escapes.
-    """
-    quote = dialect.identifier_preparer
-    into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
-    columns = [(quote.quote_identifier(c.name), c.type.compile(dialect=dialect), c) for c in table.columns]
-    typed = ", ".join(f"{name} {spelled} '$.{column.name}'" for name, spelled, column in columns)
-    values = ", ".join(_UNESCAPED.format(name) if "char" in spelled.lower() else name for name, spelled, _ in columns)
-    statement = (
-        f"INSERT INTO {into} ({', '.join(name for name, _, _ in columns)}) SELECT {values} "  # noqa: S608 - names of the app's own
-        f"FROM OPENJSON(:rows) WITH ({typed}) AS added "
-        f"WHERE NOT EXISTS (SELECT 1 FROM {into} AS old WHERE old.{key} = added.{key})"
-    )
-    return sa.text(statement).bindparams(sa.bindparam("rows", type_=JSON))
-
-
-def add_row_statement(table: sa.Table) -> sa.Insert:
-    """The insert of one row, with a parameter for each column, unless its primary key exists."""
-    [key] = table.primary_key.columns
-    values: dict[str, Any] = {column.name: sa.bindparam(column.name, type_=JSON) for column in table.columns}
-    selected = [
-        sa.cast(values[c.name], c.type) if isinstance(c.type, sa.types.TypeDecorator) else values[c.name]
-        for c in table.columns
-    ]
-    exists = sa.exists().where(key == values[key.name])
-    return table.insert().from_select([*table.columns], sa.select(*selected).where(~exists))
-
-
-_UNESCAPED = "REPLACE(REPLACE({0} COLLATE Latin1_General_BIN2, NCHAR(57344), N'\"'), NCHAR(57345), N'\\')"
-
-
-def _plain(value: Any) -> Any:
-    """The value of a row of the app's own tables; a time as text."""
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
-
-
-def _listed(value: Any) -> Any:
-    """The value for the JSON list. Raises ValueError for a text that is not printable ASCII."""
-    if isinstance(value, str):
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError("a text that is not plain ASCII")
-        return value.replace('"', "\ue000").replace("\\", "\ue001")  # str.translate takes a hundred times as long
-    return value
