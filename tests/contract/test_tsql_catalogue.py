@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from backup.core.errors import NotInitialized, SourceMissing
 from backup.stores import Limits, Rules, Side, open_store
 from backup.stores.listing import ForeignKey, Listed, ListedColumn
+from backup.stores.sql.engines.mssql import system_tables
 from backup.stores.sql.engines.mssql.kinds import KINDS
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.listing import list_tables
@@ -125,7 +126,10 @@ LISTING = [
 
 
 @pytest.mark.parametrize(("side", "first"), [("source", "Check the names"), ("backup", "Run initialize")])
-def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(side: Any, first: str) -> None:
+def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(
+    monkeypatch: pytest.MonkeyPatch, side: Any, first: str
+) -> None:
+    monkeypatch.setattr(system_tables, "describe_named", lambda *_: None)
     memory = sqlite3.connect(":memory:", check_same_thread=False)
     engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, creator=lambda: LeavableConnection(memory, OSError))
     with engine.connect() as cx:  # stands in for a server: a catalogue that shows nothing
@@ -141,3 +145,33 @@ def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(side: 
         store.count()
     assert caught.value.hint.startswith(first)
     assert "GRANT SELECT ON [crm].[Customers] TO [app]." in caught.value.hint
+
+
+def test_a_name_without_a_schema_means_the_table_of_the_login_and_else_that_of_dbo() -> None:
+    def described(schema: str | None, *schemas: tuple[str, int]) -> Any:
+        rows = [{"schema_name": name, "table_name": "T", "in_own_schema": own, "name": "c"} for name, own in schemas]
+        asked: list[Any] = []
+
+        class Catalogue:
+            def execute(self, query: Any, values: Any) -> Any:
+                asked.append((" ".join(str(query).split()), values))
+                return self
+
+            def mappings(self) -> Any:
+                return self
+
+            def all(self) -> Any:
+                return rows
+
+        found = system_tables.describe_named(Catalogue(), schema, "t")  # type: ignore[arg-type]
+        [(statement, values)] = asked
+        assert ("s.name = :schema" in statement, "s.name IN (SCHEMA_NAME(), 'dbo')" in statement) == (
+            (True, False) if schema else (False, True)
+        )
+        assert values == {"table": "t"} | ({"schema": schema} if schema else {})
+        return found and (found[0].spelled, len(found[1]))
+
+    assert described(None, ("app", 1), ("dbo", 0)) == ("app.T", 1)
+    assert described(None, ("dbo", 0)) == ("dbo.T", 1)
+    assert described("crm", ("crm", 0)) == ("crm.T", 1)
+    assert described("crm") is None

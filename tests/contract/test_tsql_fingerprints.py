@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from backup.core.key_ranges import EqualRanges
 from backup.core.masks import Mask, Masking
-from backup.core.model import Chunk
+from backup.core.model import Chunk, Fingerprint
 from backup.stores import Rules
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
+from backup.stores.sql.engines.mssql.blocks import SqlServerBlocks
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
 from backup.stores.sql.engines.tables import TableName
@@ -104,6 +106,32 @@ def test_the_fingerprint_of_a_small_table_reads_one_row_more_than_such_a_table_h
     query = fingerprint_query(stamps_of(shape(columns=columns)), (), None, 10)
     assert " FROM (SELECT TOP __[POSTCOMPILE_param_1] CAST(" in text(query)
     assert query.compile(dialect=dialect()).params["param_1"] == 11
+
+
+def test_blocks_are_grouped_between_their_ends_and_sought_by_one_parameter() -> None:
+    columns = [column("Id", "int", nullable=False), COLUMNS[1], column("Version", "bigint", nullable=False)]
+    things, asked = shape(columns=columns), list[Any]()
+
+    class Connection:
+        def execute(self, query: Any) -> list[tuple[int, ...]]:
+            asked.append(query)
+            return [(2, 1, 7, 8, 9)]
+
+    blocks = SqlServerBlocks()
+    made = blocks.fingerprints(Connection(), stamps_of(things), (), EqualRanges(-5, 900, 64))  # type: ignore[arg-type]
+    assert made == {123: Fingerprint("T-SQL", 1, (7, 8, 9))}
+    assert text(asked[0]).endswith(
+        ", (CAST(T.[Id] AS bigint) - ?) / ? AS bucket FROM T WHERE T.[Id] >= ? AND T.[Id] <= ?) AS stamps"
+        " GROUP BY stamps.bucket"
+    )
+    found = sa.select(things.key[0]).where(blocks.contain(things.key[0], [-5, 123], 64))
+    assert text(found) == (
+        "SELECT T.[Id] FROM T, (SELECT start FROM OPENJSON(?) WITH (start bigint '$')) AS blocks"
+        " WHERE T.[Id] >= blocks.start AND T.[Id] <= blocks.start + ?"
+    )
+    assert found.compile(dialect=dialect()).params["starts"] == "[-5, 123]"
+    for beyond in (EqualRanges(-(1 << 62), 1 << 62, 64), EqualRanges(0, (1 << 63) - 1, 64)):
+        assert blocks.fingerprints(Connection(), stamps_of(things), (), beyond) is None  # type: ignore[arg-type]
 
 
 REGION = (

@@ -22,7 +22,7 @@ from backup.core.suggestions import subject
 from backup.core.transforms import Stamping
 from backup.stores.connection import SqlServer
 from backup.stores.listing import Listed
-from backup.stores.sql.engines.base import Dialect, StampColumns
+from backup.stores.sql.engines.base import Dialect, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.defaults import DialectDefaults
@@ -32,10 +32,11 @@ from backup.stores.sql.engines.mixing import few_only
 from backup.stores.sql.engines.mssql import altering, listing, system_tables
 from backup.stores.sql.engines.mssql.altering import MSSQL
 from backup.stores.sql.engines.mssql.app_rows import added_rows, is_one_of
+from backup.stores.sql.engines.mssql.blocks import SqlServerBlocks
 from backup.stores.sql.engines.mssql.counters import advance, own_identities
 from backup.stores.sql.engines.mssql.engines import SqlServerEngines
 from backup.stores.sql.engines.mssql.errors import failure
-from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
+from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprints_of, keyed_hash
 from backup.stores.sql.engines.mssql.json import (
     JSON,
     Spell,
@@ -47,6 +48,7 @@ from backup.stores.sql.engines.mssql.json import (
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
+from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import any_begins_with, inspected_indexes
@@ -89,9 +91,10 @@ class SqlServerDialect(DialectDefaults):
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._where, self._connections, self._call_seconds = where, connections, call_seconds
         self._engines = SqlServerEngines(where, connections, call_seconds)
-        # `columns` sets them: the database's collation, and whether it has OPENJSON.
+        # `_columns` sets them: the database's collation, and whether it has OPENJSON, which blocks need.
         self._collation: str | None = None
         self._has_openjson = True
+        self.blocks: ServerBlocks | None = SqlServerBlocks()
         self._ignores_hints: bool | None = None  # None: not asked yet
 
     @property
@@ -239,12 +242,24 @@ class SqlServerDialect(DialectDefaults):
     def login_schema(self, cx: sa.Connection) -> str | None:
         return str(cx.scalar(sa.text("SELECT SCHEMA_NAME()")) or self.default_schema)
 
+    def describe(self, cx: sa.Connection, schema: str | None, table: str) -> Described | None:
+        described = system_tables.describe_named(cx, schema, table)
+        if described is None:
+            return super().describe(cx, schema, table)
+        name, rows = described
+        try:
+            refuse_hidden_on_sql_server(cx, name.schema or "", name.name)
+        except ConfigError as error:
+            return Described(name, error=error)
+        return self._described(name, rows)
+
     def columns(self, cx: sa.Connection, schema: str | None, table: str) -> list[Column]:
         return self._columns(system_tables.describe(cx, schema or "dbo", table))
 
     def _columns(self, rows: Sequence[Mapping[str, Any]]) -> list[Column]:
         if rows:
             self._collation, self._has_openjson = rows[0]["database_collation"], bool(rows[0]["has_openjson"])
+            self.blocks = SqlServerBlocks() if self._has_openjson else None
         return system_tables.columns_of(rows)
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
@@ -269,11 +284,7 @@ class SqlServerDialect(DialectDefaults):
         *,
         in_parts: bool = False,  # noqa: ARG002 - the rows stay in the server
     ) -> Mapping[Any, Fingerprint] | None:
-        fingerprints = {
-            number: Fingerprint("T-SQL", records, tuple(int(value or 0) for value in sums))
-            for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket, at_most))
-        }
-        return few_only(fingerprints, at_most)
+        return few_only(fingerprints_of(cx, stamps, conditions, bucket, at_most), at_most)
 
     def relation(self, source: Column, copy: Column) -> Relation:
         return relation(source.type.declared, copy.type.declared)

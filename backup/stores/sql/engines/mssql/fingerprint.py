@@ -8,6 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.mixing import LOW_BITS, MIXES, NULL_AS, bucket_of
 from backup.stores.sql.engines.mssql.expressions import as_exact_text, as_type, big, eight_bytes, sha256
@@ -67,6 +68,20 @@ def _concatenated(texts: Sequence[Any]) -> Any:
 def bucket_expression(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     """The key's bucket."""
     return sa.type_coerce(bucket_of([part for column in key for part in _integers(column)], big), _BIGINT)
+
+
+def fingerprints_of(
+    cx: sa.Connection,
+    stamps: StampColumns,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    bucket: sa.ColumnElement[Any] | None = None,
+    at_most: int | None = None,
+) -> dict[Any, Fingerprint]:
+    """The fingerprints of the rows that fulfil the conditions, by bucket; of no more than `at_most` rows and one."""
+    return {
+        number: Fingerprint("T-SQL", records, tuple(int(value or 0) for value in sums))
+        for number, records, *sums in cx.execute(fingerprint_query(stamps, conditions, bucket, at_most))
+    }
 
 
 def fingerprint_query(

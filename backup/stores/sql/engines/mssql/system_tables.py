@@ -29,6 +29,7 @@ _FIND, _FIND_IN = (
 )
 _COLUMNS = f"""
     SELECT CAST(s.name AS nvarchar(128)) AS schema_name, CAST(o.name AS nvarchar(128)) AS table_name, g.kind,
+           CASE WHEN s.name = SCHEMA_NAME() THEN 1 ELSE 0 END AS in_own_schema,
            CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
            CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
            c.max_length, c.precision, c.scale, c.collation_name,
@@ -60,6 +61,7 @@ _COLUMNS = f"""
     ORDER BY s.name, o.name, c.column_id
     """  # noqa: S608 - of constants
 _COLUMNS_OF = sa.text(_COLUMNS.replace("TABLES", "o.name = :table AND s.name = :schema"))
+_COLUMNS_OF_UNQUALIFIED = sa.text(_COLUMNS.replace("TABLES", "o.name = :table AND s.name IN (SCHEMA_NAME(), 'dbo')"))
 _COLUMNS_OF_ALL = sa.text(_COLUMNS.replace("TABLES", "o.name IN :tables AND s.name IN :schemas")).bindparams(
     sa.bindparam("tables", expanding=True), sa.bindparam("schemas", expanding=True)
 )
@@ -96,6 +98,21 @@ def find(cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
     names = {"table": table} if schema is None else {"table": table, "schema": schema}
     row = cx.execute(_FIND if schema is None else _FIND_IN, names).first()
     return None if row is None else TableName(*row)
+
+
+def describe_named(
+    cx: sa.Connection, schema: str | None, table: str
+) -> tuple[TableName, Sequence[Mapping[str, Any]]] | None:
+    """What `find` and `describe` return, in one statement; None if there is no such table, or none of its columns can
+    be seen. No policy is asked for."""
+    if schema is None:
+        rows = cx.execute(_COLUMNS_OF_UNQUALIFIED, {"table": table}).mappings().all()
+        rows = [row for row in rows if row["in_own_schema"]] or rows
+    else:
+        rows = cx.execute(_COLUMNS_OF, {"table": table, "schema": schema}).mappings().all()
+    if not rows:
+        return None
+    return TableName(rows[0]["schema_name"], rows[0]["table_name"]), [dict(row) for row in rows]
 
 
 def describe(cx: sa.Connection, schema: str, table: str) -> Sequence[Mapping[str, Any]]:
