@@ -27,7 +27,7 @@ from backup.jobs.glances import Glance, all_glances, glance_change, glance_of
 from backup.jobs.key_values import NEW, Change, KeyValues
 from backup.jobs.outbox import Outbox
 from backup.jobs.record_keys import hashed
-from backup.mirror.comparison import COMPARED_WHOLE
+from backup.mirror.comparison import has_compared_whole
 
 _STEP = 1.1  # the histogram keeps a duration to within a tenth
 _LAST = {Verb.SYNC: "success", Verb.VERIFY: "verify", Verb.DRILL: "drill"}
@@ -183,7 +183,7 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     kinds = {"failure"} if run.status is Status.FAILED else {_LAST[run.verb]} if succeeded else set()
     if run.verified:
         kinds.add("versions")
-        if run.verb is Verb.DRILL or COMPARED_WHOLE in run.notes:
+        if has_compared_whole(run):
             kinds.add("contents")
     if not kinds:
         return []

@@ -12,7 +12,7 @@ from typing import Any
 
 from backup.core.errors import StoreError
 from backup.core.model import Chunk, Key, Stamps, Unread, Version, unread_in
-from backup.core.run_values import Counts, Proof
+from backup.core.run_values import Counts, Proof, Run, Verb
 from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
@@ -28,6 +28,12 @@ from backup.stores.values import LeftOut
 
 COMPARED_WHOLE = "Every record was compared whole."
 """The note of a verify that compared all contents."""
+
+
+def has_compared_whole(run: Run) -> bool:
+    """Whether the run has compared all contents, and not versions alone."""
+    return run.verb is Verb.DRILL or COMPARED_WHOLE in run.notes
+
 
 _RECORDS_AT_ONCE = 500  # whole, of both sides, in memory
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
+from backup.mirror.comparison import Depth
 from backup.services.service import Options
 from tests.scenarios.inside import command, done, raised, refused, remove, synced
 from tests.scenarios.places import Place
@@ -94,6 +95,8 @@ def test_history_has_state_and_a_short_id_first_and_each_error_on_lines_of_its_o
 
 def test_one_run_is_shown_with_its_notes_and_the_keys_of_what_it_changed(customers: Place, tmp_path: Path) -> None:
     _, second = a_week(customers)
+    whole = customers.registry.get("customer").verify(Depth(full=True)).run
+    assert "contents equal" in "\n".join(shown(customers, tmp_path, "history", whole.sync_id))
     lines = shown(customers, tmp_path, "history", second.sync_id[:6])
     text = "\n".join(lines)
     assert f"Run       {second.sync_id}" in lines

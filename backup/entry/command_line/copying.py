@@ -88,7 +88,7 @@ def verify_command(
         answer = (
             http.shape_verifies(outcomes) if registry.directory.is_group(service) else http.shape_verify(outcomes[0])
         )
-        print_answer(answer, as_json, lambda: show_verified(outcomes, whole=full or drill))
+        print_answer(answer, as_json, lambda: show_verified(outcomes))
         if not answer.body["Verified"]:
             raise typer.Exit(1)
 

@@ -14,7 +14,7 @@ from backup.entry.answers import report_of
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid, show_trouble
 from backup.entry.health import side_status
-from backup.mirror.comparison import Report
+from backup.mirror.comparison import Report, has_compared_whole
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
 from backup.runs.condition import Concern, hint_of
@@ -48,26 +48,24 @@ def as_of_text(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1_000:03d} UTC"
 
 
-def proof_text(run: Run, *, whole: bool = False) -> str:
-    """What the run has proven of its two sides; empty if it proves nothing. `whole`: it compared all contents."""
+def proof_text(run: Run) -> str:
+    """What the run has proven of its two sides; empty if it proves nothing."""
     if run.counts.remaining:
         return quantity(run.counts.remaining, "remains", "remain")
     if run.verified is None:
         return ""
     if run.verified:
-        return "contents equal" if whole else "versions equal"
+        return "contents equal" if has_compared_whole(run) else "versions equal"
     if run.proof is not None and run.proof.only_counts:
         return "numbers equal"
     return "NOT equal" if run.proof is not None and run.proof.differing else "NOT proven"
 
 
-def show_outcomes(title: str | None, outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
-    """Prints counts and notes of the runs, and the records that dry runs would change.
-
-    The title is left out if a run failed. `whole`: the runs compared all contents.
-    """
+def show_outcomes(title: str | None, outcomes: Sequence[Outcome]) -> None:
+    """Prints counts and notes of the runs, and the records that dry runs would change. The title is left out if a run
+    failed."""
     failed = any(outcome.error for outcome in outcomes)
-    proofs = [proof_text(outcome.run, whole=whole) for outcome in outcomes]
+    proofs = [proof_text(outcome.run) for outcome in outcomes]
     columns = [GridColumn("Service"), GridColumn("Status"), *([GridColumn("Verified")] if any(proofs) else [])]
     columns += [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted", "Skipped")]
     columns += [GridColumn("Duration", right=True, rank=1)]
@@ -140,9 +138,8 @@ def show_failures(run: Run) -> None:
         show_grid(f"{run.service}: records set aside", [GridColumn("Key"), GridColumn("Reason")], rows)
 
 
-def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
-    """Prints what verifies have seen: numbers of records and of differences, then the records that differ. `whole`:
-    they compared all contents."""
+def show_verified(outcomes: Sequence[Outcome]) -> None:
+    """Prints what verifies have seen: numbers of records and of differences, then the records that differ."""
     columns = [GridColumn("Service"), GridColumn("Verified")]
     columns += [GridColumn(side, right=True, rank=1) for side in ("Source", "Backup")]
     columns += [GridColumn(kind.title(), right=True) for kind in DifferenceKind]
@@ -151,7 +148,7 @@ def show_verified(outcomes: Sequence[Outcome], *, whole: bool = False) -> None:
     rows = []
     for outcome in outcomes:
         run, report = outcome.run, report_of(outcome)
-        verdict = plain(run.status) if outcome.error else proof_text(run, whole=whole) or "NOT proven"
+        verdict = plain(run.status) if outcome.error else proof_text(run) or "NOT proven"
         numbers = [""] * (len(columns) - 3)
         if report is not None:
             proof, counts = report.proof, [report.counts[kind] for kind in DifferenceKind]

@@ -10,7 +10,7 @@ from typing import Any
 
 from backup.config.given_services import ALL
 from backup.core.model import Action
-from backup.core.run_values import Counts, Run, Verb
+from backup.core.run_values import Counts, Run
 from backup.entry.answers import By
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.outcomes import as_of_text, duration_text, proof_text, show_failures
@@ -45,7 +45,7 @@ def show_history(runs: Sequence[Run], now: datetime) -> None:
         cells = [
             *(_status(run), plain(short_ids[run.sync_id]), plain(run.service), _verb(run)),
             *(_age(run.started_at, now), duration_text(run.duration_ms), *map(str, numbers)),
-            *(proof_text(run, whole=run.verb is Verb.DRILL), f"{run.started_at:%Y-%m-%d %H:%M:%S}"),
+            *(proof_text(run), f"{run.started_at:%Y-%m-%d %H:%M:%S}"),
             *(plain(run.trigger or ""), plain(run.sync_id)),
         ]
         rows.append(GridRow(cells, [plain(run.error)] if run.error else []))
@@ -59,7 +59,7 @@ def show_run(ran: Ran, now: datetime, skipped: int, only: str | None = None) -> 
     """Prints what SyncHistory says of a run, and one page of its changes; `only` names the kind that was asked for.
     `skipped` is how many changes come before."""
     run, counts = ran.run, ran.run.counts
-    proof = proof_text(run, whole=run.verb is Verb.DRILL)
+    proof = proof_text(run)
     done = f"{counts.inserted} inserted, {counts.updated} updated, {counts.deleted} deleted, {counts.skipped} skipped"
     facts = {
         "Run": run.sync_id,
