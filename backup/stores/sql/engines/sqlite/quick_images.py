@@ -17,8 +17,9 @@ from backup.stores.sql.engines.sqlite.types import affinity_of
 HASH_OF_PLAIN = "hash_of_plain"
 _MOST_COLUMNS = 60  # a function takes 127 arguments
 _HOLD_REALS = ("dec", "num")  # in a declared type of this affinity, which dates and flags have too
+_UNBOUNDED = ("TEXT", "BLOB")
+"""The affinities of columns that may have large values."""
 _BLOB = sa.LargeBinary()
-_NOTHING: Any = sa.literal_column("NULL")
 _ALL_ROWS: Any = sa.literal_column("-1")
 _Value = sa.ColumnElement[Any]
 
@@ -36,13 +37,14 @@ def quick_entries(
 
     Executing them fails with an error of a function or of JSON at a row that has other values, or too many bytes.
     """
-    size: Any = sum((_size(column) for column in images.columns), _number(0))
-    is_small = size <= _number(LARGEST_BYTES)
+    sizes = (_size(column) for column in images.columns if affinity_of(column) in _UNBOUNDED)
+    is_small = sum(sizes, _number(0)) <= _number(LARGEST_BYTES)
+    are_plain = (_is_plain(column) for column in images.columns)
     values = (part for column in images.columns for part in (_text(column.name), column))
     reals = [_real(column) for column in images.columns if _holds_reals(column)]
     made_of = {
         "number": images.key,
-        "image": sa.case((is_small, sa.func.json_object(*values))),
+        "image": sa.case((sa.and_(*are_plain, is_small), sa.func.json_object(*values))),
         "version": sa.func.json_array(*images.version),
         **{f"real{place}": real for place, real in enumerate(reals)},
     }
@@ -65,46 +67,43 @@ def quick_entries(
 def hash_of_plain(key: Any, image: Any, *reals: Any) -> str:
     """The hash of the key of a row, if its image is exact. `reals` has each real and its text, and None for others.
 
-    The image came here, so its texts are valid. Raises ValueError for None, in place of one that is large or has reals
-    in other columns, and for a real whose text is not the one that this process would write.
+    The image came here, so its texts are valid. Raises ValueError for None, in place of one that is large or has other
+    kinds of values, for a large one, and for a real whose text is not the one that this process would write.
     """
-    if image is None or type(key) is not int:
+    if image is None or len(image) > LARGEST_BYTES or type(key) is not int:
         raise ValueError
-    for real, text in zip(reals[::2], reals[1::2], strict=True):
-        if real is not None and repr(real) != text:
+    for place in range(0, len(reals), 2):
+        if reals[place] is not None and repr(reals[place]) != reals[place + 1]:
             raise ValueError
     return hash_of_integer(key)
 
 
 def _holds_reals(column: sa.Column[Any]) -> bool:
-    """Whether the column probably holds reals. One in any other column makes its image None."""
+    """Whether the column probably holds reals."""
     affinity, declared = affinity_of(column), column.type.declared.lower()  # type: ignore[attr-defined] # a ServerType
     return affinity == "REAL" or (affinity == "NUMERIC" and any(part in declared for part in _HOLD_REALS))
 
 
+def _is_plain(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """Whether the value is none of those that its column seldom has, and that JSON may not spell exactly."""
+    affinity = affinity_of(column)
+    if affinity == "TEXT" or column.type.is_row_number or _holds_reals(column):  # type: ignore[attr-defined]
+        return sa.true()  # a column for texts turns a real into one, and JSON refuses bytes
+    kinds = ["real", "blob"] if affinity == "BLOB" else ["real"]
+    return sa.and_(*(sa.func.typeof(column) != _text(kind) for kind in kinds))
+
+
 def _size(column: sa.Column[Any]) -> _Value:
-    """About how many bytes the value has. SQLite need not read a large one to say so. NULL for a real that nobody
-    would check."""
-    eight: _Value = _number(8)
-    if column.type.is_row_number:  # type: ignore[attr-defined] # a ServerType
-        return eight
-    size: _Value = sa.func.coalesce(sa.func.length(sa.cast(column, _BLOB)), _number(0))
-    if affinity_of(column) == "TEXT":  # which turns a real into a text
-        return size
-    return sa.case((_is_real(column), eight if _holds_reals(column) else _NOTHING), else_=size)
+    """How many bytes the value has. SQLite need not read a large one to say so."""
+    return sa.func.ifnull(sa.func.length(sa.cast(column, _BLOB)), _number(0))
 
 
 def _real(column: sa.Column[Any]) -> _Value:
-    return sa.case((_is_real(column), column))
+    return sa.case((sa.func.typeof(column) == _text("real"), column))
 
 
 def _with_text(real: _Value) -> tuple[_Value, _Value]:
     return real, sa.func.json_quote(real)
-
-
-def _is_real(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
-    is_real: sa.ColumnElement[bool] = sa.func.typeof(column) == _text("real")
-    return is_real
 
 
 def _text(text: str) -> Any:
