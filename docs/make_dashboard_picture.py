@@ -22,7 +22,7 @@ from backup.config.settings import load_settings  # noqa: E402 - the root is on 
 from backup.core.run_values import Counts, Run, Status, Trigger  # noqa: E402
 from backup.dev.demo import FILES, run_demo  # noqa: E402
 from backup.jobs.desk import Desk, open_desk  # noqa: E402
-from backup.mirror.comparison import Depth  # noqa: E402
+from backup.mirror.verification import Depth  # noqa: E402
 from backup.services.registry import Registry  # noqa: E402
 from tests.scenarios.browsing import Tab, chromium  # noqa: E402
 

@@ -33,7 +33,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from backup.core.run_values import Trigger
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 
 ROOT = Path(__file__).parent.parent
 _FORKING = threading.Lock()

@@ -15,8 +15,8 @@ from backup.core.log import redact
 from backup.core.model import Now, Record, typed_key, utc_now
 from backup.core.run_values import Counts, Run
 from backup.core.suggestions import quantity
-from backup.mirror.comparison import Report
 from backup.mirror.proof import DifferenceKind
+from backup.mirror.verification import Report
 from backup.runs.changes import RunChanges, by_service, counts_of
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome

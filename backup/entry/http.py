@@ -39,7 +39,7 @@ from backup.entry.requests import (
     parse_flag,
     parse_limit,
 )
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.services.group_restore import restore_group
 from backup.services.group_undo import undo_group
 from backup.services.registry import Registry

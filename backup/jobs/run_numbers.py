@@ -27,7 +27,7 @@ from backup.jobs.glances import Glance, all_glances, glance_change, glance_of
 from backup.jobs.key_values import NEW, Change, KeyValues
 from backup.jobs.outbox import Outbox
 from backup.jobs.record_keys import hashed
-from backup.mirror.comparison import has_compared_whole
+from backup.mirror.verification import has_compared_whole
 
 _STEP = 1.1  # the histogram keeps a duration to within a tenth
 _LAST = {Verb.SYNC: "success", Verb.VERIFY: "verify", Verb.DRILL: "drill"}

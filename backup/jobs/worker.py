@@ -38,7 +38,7 @@ from backup.jobs.job import Job, State
 from backup.jobs.lines import JobLines
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.runs.outcome import NOBODY, Observers
 from backup.runs.process import this_process
 from backup.runs.runner import Observer, Outcome, Turn

@@ -13,7 +13,7 @@ from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key
 from backup.core.run_values import Counts, Proof, Run
 from backup.mirror import proof
 from backup.mirror.compared import compare_piece
-from backup.mirror.diff import compare, with_server_equality
+from backup.mirror.diff import compare_stamps, with_server_equality
 from backup.mirror.differing_parts import RECORDS_AT_ONCE, DifferingParts, differing_blocks, have_blocks
 from backup.mirror.lower_versions import tell_lower_versions
 from backup.mirror.pair import StorePair
@@ -174,7 +174,7 @@ class Settling:
         written, waiting, incremental = Counts(), 0, self._source.incremental
         for rows in incremental.recent(since, self._steps.overlap_seconds) if incremental is not None else ():
             backup_rows = self._backup.stamp_rows_of(list(self._source.keys.stamps(rows)))
-            changes = compare(*proof.split(self._source, rows, self._backup, backup_rows), force=False)
+            changes = compare_stamps(*proof.split(self._source, rows, self._backup, backup_rows), force=False)
             if changes.insert and changes.delete:
                 changes = with_server_equality(changes, self._backup.matching(list(changes.insert)))
             of_part = self._writing.write(WHOLE, changes)

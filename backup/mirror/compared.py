@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from backup.core.model import Chunk, Key, StampRow, Stamps, Unread, unread_in
 from backup.core.run_values import Proof
 from backup.mirror import proof
-from backup.mirror.diff import Changes, compare, with_server_equality
+from backup.mirror.diff import Changes, compare_stamps, with_server_equality
 from backup.mirror.differing_parts import DifferingParts, differing_buckets, stamp_rows
 from backup.mirror.pair import StorePair
 from backup.stores import Store
@@ -75,7 +75,7 @@ def compare_piece(
         source_stamps, backup_stamps = proof.split(pair.source, source_rows, pair.backup, backup_rows)
     unread_keys = {key: unread for key, unread in unread_in(backup_stamps).items() if unread.of_key}
     unread = unread_in(source_stamps) | unread_keys
-    changes = compare(source_stamps, backup_stamps, force).without(unread.keys())
+    changes = compare_stamps(source_stamps, backup_stamps, force).without(unread.keys())
     if changes.insert and changes.delete:  # only then can an insert and a delete be the same key to the server
         changes = with_server_equality(changes, pair.backup.matching(list(changes.insert)))
     left_out = frozenset[StampRow]()

@@ -55,7 +55,7 @@ class Changes:
         return self.without(not_fitting), not_fitting
 
 
-def compare(source: Stamps, backup: Stamps, force: bool) -> Changes:
+def compare_stamps(source: Stamps, backup: Stamps, force: bool) -> Changes:
     """Returns the changes of one chunk.
 
     A key in both stamps is an update if `has_changed` says so, else it is skipped; `force` updates all of them. A key

@@ -9,7 +9,7 @@ from typing import Any
 
 from backup.core.model import Chunk, Fingerprint, Key, StampRow, Stamps
 from backup.core.run_values import Proof, Total
-from backup.mirror.diff import compare
+from backup.mirror.diff import compare_stamps
 from backup.stores import Store
 
 _MODULUS = 1 << 128
@@ -81,7 +81,7 @@ def of_part(source_stamps: Stamps, backup_stamps: Stamps, differing: int, in_fli
 
 def differences(source_stamps: Stamps, backup_stamps: Stamps) -> dict[Key, DifferenceKind]:
     """Returns the keys whose stamps differ, each with the kind of its difference."""
-    changes = compare(source_stamps, backup_stamps, force=False)
+    changes = compare_stamps(source_stamps, backup_stamps, force=False)
     return (
         dict.fromkeys(changes.insert, DifferenceKind.MISSING)
         | dict.fromkeys(changes.update, DifferenceKind.STALE)

@@ -12,8 +12,8 @@ from backup.core.errors import BackupError, Locked
 from backup.core.log import event
 from backup.core.model import Key
 from backup.core.run_values import Counts, Proof, Run
-from backup.mirror.comparison import Report
 from backup.mirror.steps import no_end
+from backup.mirror.verification import Report
 
 
 @dataclass(frozen=True)

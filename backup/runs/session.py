@@ -9,9 +9,9 @@ from typing import Any
 
 from backup.core.run_values import KEEPS_DELETED, Run, Verb
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.comparison import Report
 from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
+from backup.mirror.verification import Report
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History, is_synced
 from backup.runs.open_runs import is_left_sync

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, Locked
 from backup.core.log import event
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.runs.outcome import Turn
 from backup.services.service import SyncService
 from backup.verbs.upkeep import Due

@@ -20,7 +20,7 @@ from backup.core.model import SIDES, Now, utc_now
 from backup.core.retry import Retry
 from backup.core.run_values import Run, Trigger, Verb
 from backup.core.suggestions import quoted
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.runs.lock import open_lock
 from backup.runs.runner import NOBODY, Observer, Outcome, Turn
 from backup.services.directory import Directory

@@ -16,7 +16,7 @@ from backup.core.model import Now, utc_now
 from backup.core.retry import Retry
 from backup.core.run_values import Run, Trigger, Verb
 from backup.core.unexpected import as_backup_error
-from backup.mirror.comparison import COMPARED_WHOLE, Depth, verify
+from backup.mirror.verification import COMPARED_WHOLE, Depth, verify
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
 from backup.runs.lock import Lock

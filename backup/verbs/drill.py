@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from backup.core.run_values import Counts
 from backup.core.suggestions import quantity
-from backup.mirror.comparison import Depth, verify
+from backup.mirror.verification import Depth, verify
 from backup.runs.runner import Session
 from backup.runs.scratch import name_of
 from backup.verbs.restore import restore

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from backup.core.run_values import Run, Status, Verb
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.comparison import Depth, verify
+from backup.mirror.verification import Depth, verify
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History
 from backup.runs.open_runs import is_left_verify

@@ -17,12 +17,12 @@ from backup.core.errors import ConfigError, RecordRefused, SchemaMismatch, Store
 from backup.core.model import Chunk, Version
 from backup.core.retry import Retry
 from backup.core.run_values import Trigger
-from backup.mirror.comparison import Depth, Report, verify
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
+from backup.mirror.verification import Depth, Report, verify
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.history import History
 from backup.runs.policy import Policy

@@ -10,7 +10,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import ConfigError
 from backup.core.run_values import Trigger
 from backup.entry.answers import shape_one
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs.history_entries import HISTORY
 from backup.runs.outcome import Outcome, Turn

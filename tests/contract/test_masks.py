@@ -10,7 +10,7 @@ import pytest
 from backup.core.errors import ConfigError, StoreError
 from backup.core.masks import Mask, Masking, MaskKind
 from backup.core.model import WHOLE, Action, Image, Record
-from backup.mirror.comparison import Depth, Report, verify
+from backup.mirror.verification import Depth, Report, verify
 from backup.stores import Rules, Store
 from tests.contract.benches import Bench, CosmosBench, Role, SqlBench, SqlServerBench
 from tests.contract.test_store import run_sync

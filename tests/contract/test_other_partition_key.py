@@ -12,7 +12,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import RecordRefused, SchemaMismatch
 from backup.core.model import WHOLE, Action, PartitionPaths
 from backup.core.run_values import Trigger
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry

@@ -24,8 +24,8 @@ from backup.core.model import Action, Chunk
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.comparison import Depth
 from backup.mirror.proof import DifferenceKind
+from backup.mirror.verification import Depth
 from backup.runs.opening import NEWEST
 from backup.runs.runner import Outcome
 from backup.services.service import NO_OPTIONS, Options

@@ -25,9 +25,9 @@ from backup.config.settings import load_settings
 from backup.core.errors import StoreUnavailable
 from backup.core.run_values import Status, Trigger
 from backup.dev import sample
-from backup.mirror.comparison import Depth
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
+from backup.mirror.verification import Depth
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores.cosmos.store import CosmosStore

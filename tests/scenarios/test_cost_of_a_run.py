@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from backup.core.run_values import Trigger
 from backup.dev import sample
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.services.service import SyncService
 from backup.stores import pools
 from backup.stores.cosmos.access import CosmosAccess

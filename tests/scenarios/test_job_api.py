@@ -19,7 +19,7 @@ from backup.entry import job_api
 from backup.entry.answers import Answer, error_answer
 from backup.jobs.desk import Desk, open_desk
 from backup.jobs.worker import worker_of
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.services.registry import Registry
 from tests.scenarios.places import Place, on_sqlite
 from tests.scenarios.product import DEADLINE_SECONDS, ROOT, start

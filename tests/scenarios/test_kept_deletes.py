@@ -13,7 +13,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import GuardTripped, SchemaMismatch
 from backup.core.model import Action
 from backup.core.run_values import Counts, Run, Trigger
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService

@@ -34,7 +34,7 @@ zlib.compressobj = partial(zlib.compressobj, zlib.Z_NO_COMPRESSION)
 from backup.services.registry import Registry
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.verbs.wish import Wish
 
 registry = Registry(load_settings())

@@ -16,7 +16,7 @@ from backup.core.errors import BackupError
 from backup.core.retry import Retry
 from backup.core.run_values import Trigger
 from backup.entry.timer import resume_open, run_scheduled
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.lock import open_lock
 from backup.runs.runner import Turn

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.services.service import Options
 from tests.scenarios.inside import command, done, raised, refused, remove, synced
 from tests.scenarios.places import Place

@@ -17,7 +17,7 @@ from backup.core.errors import BackupError, ConfigError
 from backup.core.model import CheckLock
 from backup.core.run_values import Run, Trigger, Verb
 from backup.dev import sample
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs.history_entries import HISTORY
 from backup.services.presets import CustomerSyncService

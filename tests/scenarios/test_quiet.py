@@ -12,7 +12,7 @@ import pytest
 from backup.core.errors import Cancelled, Locked
 from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.dev import sample
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.runs.history import History
 from backup.runs.outcome import NOBODY, Observer
 from backup.services.service import NO_OPTIONS, Options, SyncService

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from backup.config.settings import load_settings
 from backup.core.errors import RightMissing
 from backup.core.run_values import Status, Trigger
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.verbs.wish import Wish

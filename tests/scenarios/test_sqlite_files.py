@@ -13,7 +13,7 @@ import pytest
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError
 from backup.core.run_values import Status, Trigger, Verb
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.services.registry import Registry
 from backup.services.service import SyncService
 

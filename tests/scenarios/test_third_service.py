@@ -16,7 +16,7 @@ from backup.core.errors import ConfigError, GuardTripped, UnknownService
 from backup.core.run_values import Counts, Run, Trigger
 from backup.dev import sample
 from backup.entry import http
-from backup.mirror.comparison import Depth
+from backup.mirror.verification import Depth
 from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import SyncService

@@ -16,8 +16,8 @@ from backup.config.transform_steps import steps_of
 from backup.core.errors import BadRequest, ConfigError, GuardTripped, RecordsSetAside
 from backup.core.run_values import Trigger
 from backup.core.transforms import Stamping, Transform, stamping_of
-from backup.mirror.comparison import Depth
 from backup.mirror.proof import DifferenceKind
+from backup.mirror.verification import Depth
 from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService

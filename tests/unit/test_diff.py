@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backup.core.model import Key, Version
-from backup.mirror.diff import Changes, compare, has_changed, only_touched, went_back, with_server_equality
+from backup.mirror.diff import Changes, compare_stamps, has_changed, only_touched, went_back, with_server_equality
 from backup.stores.exact_json import decimal_of
 
 keys = st.tuples(st.integers(0, 8))
@@ -78,7 +78,7 @@ def test_without_their_records_in_the_source_inserts_are_none_and_updates_are_de
 def test_each_key_is_inserted_updated_deleted_or_skipped() -> None:
     source = {("new",): Version((1,)), ("newer",): Version((2,)), ("same",): Version((1,))}
     backup = {("newer",): Version((1,)), ("same",): Version((1,)), ("gone",): Version((1,))}
-    assert compare(source, backup, force=False) == Changes(
+    assert compare_stamps(source, backup, force=False) == Changes(
         insert=frozenset({("new",)}), update=frozenset({("newer",)}), delete=frozenset({("gone",)}), skipped=1
     )
 
@@ -87,7 +87,7 @@ def test_each_key_is_inserted_updated_deleted_or_skipped() -> None:
 def test_changes_are_what_a_model_of_two_dicts_says(
     source: dict[Key, Version], backup: dict[Key, Version], force: bool
 ) -> None:
-    changes = compare(source, backup, force)
+    changes = compare_stamps(source, backup, force)
     common = {key for key in source if key in backup}
     update = {key for key in common if force or has_changed(source[key], backup[key])}
     assert changes.insert == {key for key in source if key not in backup}
@@ -101,7 +101,7 @@ def test_equal_stamps_with_etags_or_versions_change_nothing_unless_forced(
     source: dict[Key, Version], force: bool
 ) -> None:
     with_versions = {key: version for key, version in source.items() if version.value[0] is not None or version.etag}
-    changes = compare(with_versions, dict(with_versions), force)
+    changes = compare_stamps(with_versions, dict(with_versions), force)
     assert (changes.insert, changes.delete) == (frozenset(), frozenset())
     assert len(changes.update) == (len(with_versions) if force else 0)
 
@@ -110,7 +110,7 @@ def test_equal_stamps_with_etags_or_versions_change_nothing_unless_forced(
 def test_an_insert_that_the_backup_matches_becomes_an_update_and_nothing_else_changes(
     source: dict[Key, Version], backup: dict[Key, Version], matching: set[Key]
 ) -> None:
-    before = compare(source, backup, force=False)
+    before = compare_stamps(source, backup, force=False)
     after = with_server_equality(before, matching & before.insert)
     assert after.write == before.write
     assert after.insert == before.insert - matching

@@ -18,8 +18,8 @@ from backup.entry.command_line.outcomes import show_health, show_outcomes, show_
 from backup.entry.command_line.past import show_history, show_past
 from backup.entry.command_line.terminal import errors_shown, print_answer, show_trouble
 from backup.entry.health import HealthState
-from backup.mirror.comparison import Difference, Report
 from backup.mirror.proof import DifferenceKind
+from backup.mirror.verification import Difference, Report
 from backup.recycle_bin.entries import Kept
 from backup.runs.condition import Concern
 from backup.runs.runner import Outcome

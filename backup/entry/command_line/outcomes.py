@@ -14,9 +14,9 @@ from backup.entry.answers import report_of
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid, show_trouble
 from backup.entry.health import side_status
-from backup.mirror.comparison import Report, has_compared_whole
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
+from backup.mirror.verification import Report, has_compared_whole
 from backup.runs.condition import Concern, hint_of
 from backup.runs.runner import Outcome
 

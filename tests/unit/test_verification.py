@@ -4,9 +4,9 @@ from backup.core.model import Chunk, Fingerprint
 from backup.core.run_values import Total
 from backup.mirror import proof
 from backup.mirror.checkpoint import Checkpoint
-from backup.mirror.comparison import Depth, Report, verify
 from backup.mirror.planned_changes import PlannedChanges, count_changes
 from backup.mirror.proof import DifferenceKind
+from backup.mirror.verification import Depth, Report, verify
 from tests.unit.memory_store import MemoryStore, record
 
 

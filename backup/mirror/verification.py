@@ -1,4 +1,4 @@
-"""Compares source and backup and names what differs. Writes nothing."""
+"""Verifies a backup: compares it with its source and names what differs. Writes nothing."""
 
 from __future__ import annotations
 
