@@ -19,7 +19,7 @@ from backup.stores import Rules
 from backup.stores.sql.blocks import SqlBlocks
 from tests.contract.benches import NOW, RUN, Item, SqlBench
 from tests.contract.conftest import SQL_KINDS
-from tests.contract.test_recycle import Recycled, recycled
+from tests.contract.recycled import Recycled, recycled
 
 DENSE = range(-50, 150)
 SPARSE = sorted(random.Random(15).sample(range(-(10**4), 10**4), 200))

@@ -23,7 +23,7 @@ from backup.stores.exact_json import key_from_text, record_from_text
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
 from tests.contract.benches import Item, Role, SqlBench, SqliteBench
-from tests.contract.test_recycle import Recycled, recycled, run_at
+from tests.contract.recycled import Recycled, recycled, run_at
 from tests.contract.test_relay import reads_nothing
 from tests.contract.test_server_images import OBSTACLES, numbers, raw
 

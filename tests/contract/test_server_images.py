@@ -27,8 +27,8 @@ from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.sqlite import images as sqlite_images
 from tests.contract import test_sqlite_types as sqlite_types
 from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, other_database
+from tests.contract.recycled import Recycled, recycled, run_at
 from tests.contract.test_postgresql_types import VALUES
-from tests.contract.test_recycle import Recycled, recycled, run_at
 from tests.contract.test_relay import is_plain, reads_nothing, synced
 from tests.contract.test_store import run_sync
 

@@ -11,7 +11,7 @@ from backup.core.run_values import Counts
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.stores import stamps_in
 from tests.contract.benches import ONE_TRY, Bench, CosmosBench, Item
-from tests.contract.test_recycle import Recycled, keys, moment, recycled, run_at
+from tests.contract.recycled import Recycled, keys, moment, recycled, run_at
 
 EVEN = range(-40, 41, 2)
 ENDS = (*range(-(1 << 63), 10 - (1 << 63)), *range((1 << 63) - 10, 1 << 63))
