@@ -67,53 +67,63 @@ def restore_group(
             )
         for own_set in filter(None, groups):
             own_set.foreign_keys.check_addable(to)
-    restores = [_GroupRestore(registry, own_set, names, wish, to) for own_set, names in groups.items()]
-    return [
-        outcome for restore in restores for outcome in restore.run(options, observer, trigger, constraints=constraints)
+    restores = [
+        _GroupRestore(registry, own_set, names, wish, to, options, observer, trigger)
+        for own_set, names in groups.items()
     ]
+    return [outcome for restore in restores for outcome in restore.run(constraints=constraints)]
 
 
 class _GroupRestore:
     """The restore of services that lie in one database: those of a set, or those that the settings name (None)."""
 
     def __init__(
-        self, registry: Registry, own_set: ServiceSet | None, services: Sequence[str], wish: Wish, to: str | None
+        self,
+        registry: Registry,
+        own_set: ServiceSet | None,
+        services: Sequence[str],
+        wish: Wish,
+        to: str | None,
+        options: Options,
+        observer: Observer,
+        trigger: Trigger,
     ) -> None:
         self._registry, self._own_set, self._to = registry, own_set, to
+        self._options, self._observer, self._trigger = options, observer, trigger
         foreign_keys = [] if own_set is None else own_set.foreign_keys.known(to)
         self._passes = GroupPasses(own_set, services, foreign_keys)
         self._wish = replace(wish, beside=self._passes.order.linked)
 
-    def run(self, options: Options, observer: Observer, trigger: Trigger, *, constraints: bool) -> list[Outcome]:
+    def run(self, *, constraints: bool) -> list[Outcome]:
         """Restores; returns an outcome for each service."""
         passes, order, wish = self._passes, self._passes.order, self._wish
-
-        def pass_over(levels: Iterable[Sequence[str]], wish: Wish, tables: frozenset[str]) -> int:
-            """Restores these tables level by level. Returns how many records that wrote or deleted."""
-
-            def restore(table: str) -> Outcome:
-                own_wish = wish if table in order.linked else self._wish
-                service = self._registry.get(passes.service_of[table])
-                return service.restore(own_wish, options, self._to, observer, trigger)
-
-            return passes.make(levels, tables, restore, failed)
-
-        def failed(service: str, error: BackupError) -> Outcome:
-            return self._registry.failed(service, Verb.RESTORE, trigger, options, error)
-
-        deletes_apart = wish.delete_extra and not options.dry_run
-        pass_over(order.levels, replace(wish, deletes_later=deletes_apart), frozenset(passes.service_of))
+        deletes_apart = wish.delete_extra and not self._options.dry_run
+        self._pass_over(order.levels, frozenset(passes.service_of), replace(wish, deletes_later=deletes_apart))
         if deletes_apart:
             not_stopped = (t for t in order.linked if isinstance(passes.error(t), RecordsSetAside | None))
-            pass_over(reversed(order.levels), wish, frozenset(not_stopped))
+            self._pass_over(reversed(order.levels), frozenset(not_stopped), wish)
         for _ in range(_LATER_TRIES if order.cycles or deletes_apart else 0):
             refused = passes.refused()
-            if not refused or not pass_over(order.levels, wish, refused):
+            if not refused or not self._pass_over(order.levels, refused, wish):
                 break
         outcomes = {table: passes.whole(table) for level in order.levels for table in level}
         if constraints and self._own_set is not None:
-            self._add_foreign_keys(outcomes, self._own_set, dry_run=options.dry_run)
+            self._add_foreign_keys(outcomes, self._own_set, dry_run=self._options.dry_run)
         return [*outcomes.values()]
+
+    def _pass_over(self, levels: Iterable[Sequence[str]], tables: frozenset[str], linked_wish: Wish) -> int:
+        """Restores these tables level by level, those that foreign keys link by `linked_wish`. Returns how many records
+        that wrote or deleted."""
+
+        def restore(table: str) -> Outcome:
+            wish = linked_wish if table in self._passes.order.linked else self._wish
+            service = self._registry.get(self._passes.service_of[table])
+            return service.restore(wish, self._options, self._to, self._observer, self._trigger)
+
+        return self._passes.make(levels, tables, restore, self._failed)
+
+    def _failed(self, service: str, error: BackupError) -> Outcome:
+        return self._registry.failed(service, Verb.RESTORE, self._trigger, self._options, error)
 
     def _add_foreign_keys(self, outcomes: dict[str, Outcome], own_set: ServiceSet, *, dry_run: bool) -> None:
         """Makes the foreign keys of the source, and notes in the outcomes of their tables what became of each."""
