@@ -152,7 +152,7 @@ def test_masks_are_restored_into_no_source(masked: Masked) -> None:
         assert outcome.error is None, outcome.error
         counts = outcome.run.counts
         assert (counts.inserted, counts.updated, counts.deleted, counts.skipped) == (0, 1, 0, 1)
-    assert any("were not inserted" in note for note in restored.run.notes)
+    assert any("was not inserted" in note for note in restored.run.notes)
     assert not any("not as they were written" in note for note in restored.run.notes)
     assert masked.source() == [(1, 1, "Else", CLEAR[0], "London")]
 
