@@ -16,8 +16,9 @@ from typing import Any
 from backup.core.errors import StoreError
 from backup.core.key_ranges import KeyRange, NumberedKeys
 from backup.core.model import Action, Image, Key
-from backup.stores import LongText, Shape, SideName
+from backup.stores import EntriesToMake, LongText, Shape, Sibling, SideName
 from backup.stores.exact_json import (
+    digest_of,
     is_one_integer,
     key_from_text,
     key_hash,
@@ -102,9 +103,9 @@ def bounds(sync_id: str) -> tuple[str, str, str]:
     return start, f"{start}{_TOGETHER}", f"{start}h"
 
 
-def id_start(sync_id: str) -> str:
-    """Returns how the ids of a run's entries about the backup's records with integer keys begin."""
-    return f"{prefix(sync_id)}{_OF_BACKUP}"
+def to_make(table: Sibling, sync_id: str, fields: Mapping[str, Any]) -> EntriesToMake:
+    """Returns how a server makes entries of a run about the backup's records, with these shared fields."""
+    return EntriesToMake(table, f"{prefix(sync_id)}{_OF_BACKUP}", prefix(sync_id), _digested("backup"), fields)
 
 
 def of_one(sync_id: str, side: str, image: Image) -> dict[str, Any]:
@@ -174,11 +175,16 @@ def _id_in_run(side: str, key: Key, text: str) -> str:
     """
     if is_one_integer(key):
         return f"{_OF_BACKUP if side == 'backup' else _OF_SOURCE}{ordered_digits(key[0])}"
-    return _digest(side, text)
+    return digest_of(f"{_digested(side)}{text}")
+
+
+def _digested(side: str) -> str:
+    """What stands before a key where both are digested."""
+    return f"{side} "
 
 
 def _digest(side: str, key: str, record: str | LongText | None = None) -> str:
-    digest = sha256(f"{side} {key}".encode())
+    digest = sha256(f"{_digested(side)}{key}".encode())
     for piece in [record] if isinstance(record, str) else record or ():
         digest.update(piece.encode())
     return digest.hexdigest()[:32]

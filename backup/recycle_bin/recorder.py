@@ -10,7 +10,7 @@ from backup.core.model import Action, Image, Key, Now
 from backup.recycle_bin import entries
 from backup.recycle_bin.entry_pages import pages_of_hashes
 from backup.stores import EntriesToMake, Sibling, Store
-from backup.stores.exact_json import is_one_integer, key_hash
+from backup.stores.exact_json import has_integers_only, key_hash
 
 
 class KeptBefore(NamedTuple):
@@ -76,7 +76,7 @@ class Recorder:
 
     def entries_to_make(self, keys: Sequence[Key] | None, action: Action, transaction: Any) -> EntriesToMake | None:
         """As `KeepByServer`. An integer has one spelling, so only entries of many keys have to be looked up."""
-        if self._fields["Side"] != "backup" or not all(map(is_one_integer, keys or ())):
+        if self._fields["Side"] != "backup" or not all(map(has_integers_only, keys or ())):
             return None
         with self._lock:
             self._any_deleted |= action is Action.DELETED
@@ -84,7 +84,7 @@ class Recorder:
         if any_together and (keys is None or self._has_any_together(keys, transaction)):
             return None
         fields = {**self._fields, "Action": action.value, "RecycledAt": self._now()}
-        return EntriesToMake(self._table, entries.id_start(self._fields["SyncId"]), fields)
+        return entries.to_make(self._table, self._fields["SyncId"], fields)
 
     def _has_any_together(self, keys: Sequence[Key], transaction: Any) -> bool:
         """Whether one of these keys is in an entry of many keys of the run."""

@@ -197,7 +197,11 @@ def key_hash(key: Key) -> str:
     """
     if is_one_integer(key):  # most keys: nothing to fold
         return hash_of_integer(key[0])
-    text = json.dumps([_alike(part) for part in key], sort_keys=True)
+    return digest_of(json.dumps([_alike(part) for part in key], sort_keys=True))
+
+
+def digest_of(text: str) -> str:
+    """The first 32 hexadecimal digits of the SHA-256 of the text."""
     return sha256(text.encode()).hexdigest()[:32]
 
 

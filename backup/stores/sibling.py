@@ -110,12 +110,17 @@ class Group(NamedTuple):
 class EntriesToMake(NamedTuple):
     """How a server makes an entry of the bin of each row that changes: an entry as `recycle_bin.entries.of_one` makes.
 
-    `table` is the bin. `id_start` is how the ids begin; behind it stand the `ordered_digits` of the key. `fields` are
-    the values of the fields that all of them share.
+    - `table`: the bin.
+    - `id_start`: how the id begins where the key is one integer; behind it stand the `ordered_digits` of the key.
+    - `digest_start`: how the id begins where the key has several parts; behind it stands the `digest_of` `digested` and
+      the key's text.
+    - `fields`: the values of the fields that all of them share.
     """
 
     table: Sibling
     id_start: str
+    digest_start: str
+    digested: str
     fields: Mapping[str, Any]
 
 

@@ -170,14 +170,21 @@ def test_versions_of_every_kind_are_those_of_this_process(
     assert made == [len(values)]
 
 
-def test_ids_and_hashes_of_keys_are_those_of_this_process(making_bench: SqlBench, made: list[int | None]) -> None:
+@pytest.mark.parametrize("width", [1, 3])
+def test_ids_and_hashes_of_keys_are_those_of_this_process(
+    making_bench: SqlBench, made: list[int | None], width: int
+) -> None:
     bench, chance = making_bench, random.Random(15)
     numbers = {*KEYS, *ENDS, *(chance.randrange(-(1 << 63), 1 << 63) // 10 ** chance.randrange(19) for _ in range(300))}
-    bench.sql("source", "CREATE TABLE {table} (id bigint PRIMARY KEY, version integer)")
+    keys: list[Key] = [(number, *chance.choices([*numbers], k=width - 1)) for number in numbers]
+    names = ", ".join(f"id{n}" for n in range(width))
+    columns = ", ".join(f"id{n} bigint" for n in range(width))
+    bench.sql("source", f"CREATE TABLE {{table}} ({columns}, version integer, PRIMARY KEY ({names}))")
     source, backup = bench.pair()
     backup.catalog.match(source)
-    bench.sql("backup", f"INSERT INTO {{table}} (id, version) VALUES ({bench.mark}, 1)", [(n,) for n in numbers])
-    deleted(backup, [(number,) for number in numbers])
+    values = ", ".join([bench.mark] * width)
+    bench.sql("backup", f"INSERT INTO {{table}} ({names}, version) VALUES ({values}, 1)", keys)
+    deleted(backup, keys)
     assert made == [len(numbers)]
 
 
@@ -383,7 +390,7 @@ def test_images_of_texts_that_sqlite_spells_otherwise_are_made_by_this_process(
     assert kept == {(1,): "é", (2,): "\udcd8\udcff" if encoding == "UTF-8" else "\uffd8"}
 
 
-@pytest.mark.parametrize("key", ["text", "numeric", "integer, further integer"])
+@pytest.mark.parametrize("key", ["text", "numeric", "integer, further text"])
 def test_images_under_other_keys_than_integers_are_made_by_this_process(
     making_bench: SqlBench, made: list[int | None], key: str
 ) -> None:
@@ -394,7 +401,8 @@ def test_images_under_other_keys_than_integers_are_made_by_this_process(
     source, backup = bench.pair()
     backup.catalog.match(source)
     value = "1.5" if bench.kind == "sqlite" and first == "numeric" else "'1'"
-    bench.sql("backup", f"INSERT INTO {{table}} ({names}, version) VALUES ({value}{', 2' * len(further)}, 1)")
+    values = ", ".join([value, *["'2'" for _ in further], "1"])
+    bench.sql("backup", f"INSERT INTO {{table}} ({names}, version) VALUES ({values})")
     deleted(backup, [*stamps_in(backup, Chunk())])
     assert {*made} <= {None}
 
@@ -444,6 +452,32 @@ def test_changes_go_from_server_to_server_with_their_images(
 
 
 UPDATED_OR_INSERTED = (Action.UPDATED, Action.INSERTED)
+
+
+@pytest.mark.usefixtures("relayed")
+@pytest.mark.parametrize("forced", [False, True])
+def test_changes_under_keys_of_two_integers_go_from_server_to_server(
+    making_bench: SqlBench, made: list[int | None], *, forced: bool
+) -> None:
+    bench, run = making_bench, replace(RUN, forced=forced)
+    key = "a bigint NOT NULL, b bigint NOT NULL"
+    bench.sql("source", f"CREATE TABLE {{table}} ({key}, version integer, note varchar(9), PRIMARY KEY (a, b))")
+    source, backup = bench.pair(chunk_size=20, batch_size=7)
+    for side, last, version in (("backup", 30, 1), ("source", 40, 2)):
+        row = ", ".join([bench.mark] * 4)
+        values = [(n // 4, n % 4, version, f"{side} é") for n in range(last)]
+        bench.sql(side, f"INSERT INTO {{table}} (a, b, version, note) VALUES ({row})", values)  # type: ignore[arg-type]
+    for turn in (0, 1) if forced else (0,):  # the first images of a run are those that are kept
+        tally = synced(source, backup, run)
+        assert (tally.counts.inserted, tally.counts.updated, tally.notes) == [(10, 30, []), (0, 40, [])][turn]
+        kept = {image.key: image for page in RecycleBin(backup, RUN.service).of_run(RUN.sync_id) for image in page}
+        assert {key: image.action for key, image in kept.items()} == {
+            (n // 4, n % 4): UPDATED_OR_INSERTED[n >= 30] for n in range(40)
+        }
+        assert {image.record and image.record["note"] for image in kept.values()} == {None, "backup é"}
+    assert None not in made
+    query = "SELECT a, b, version, note FROM {table} ORDER BY a, b"
+    assert bench.rows("backup", query) == bench.rows("source", query)
 
 
 @pytest.mark.usefixtures("relayed")

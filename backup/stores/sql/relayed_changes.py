@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from backup.core.key_ranges import KeyRange
 from backup.core.model import Action, Chunk, Key
 from backup.stores.codecs import CopyNote
-from backup.stores.exact_json import is_one_integer
+from backup.stores.exact_json import has_integers_only
 from backup.stores.keeping import Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
@@ -49,9 +49,10 @@ class SqlRelayedChanges:
 
     def write(self, source: SqlCatalog, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         """As `Relational.relay_changes`."""
-        if not (self._may_relay(source, keep) and all(map(is_one_integer, keys))):
-            raise NotRelayed(keys)
         original = source.shape
+        are_few_parameters = len(original.key) == 1 or original.lists(keys)
+        if not (self._may_relay(source, keep) and all(map(has_integers_only, keys)) and are_few_parameters):
+            raise NotRelayed(keys)
         at_most = self._access.dialect.max_parameters - original.filter_parameters
 
         def cut(rest: Sequence[Key], rows: int) -> tuple[Sequence[Key], Sequence[Key] | None]:
@@ -102,7 +103,7 @@ class _Beside(NamedTuple):
 
     existing: int
     lower: int
-    ends: KeyRange
+    ends: KeyRange | None
 
 
 class _Staged:
@@ -130,8 +131,9 @@ class _Staged:
         first_lower = self._lower(cx) if beside.lower else ()
         new_keys = self._new_keys(cx) if missing else ()
         if beside.existing:
-            [key] = self._shape.key
-            replaced = sa.and_(*self._among, key.in_(sa.select(*self._key)))
+            key = self._shape.key
+            whole_key = key[0] if len(key) == 1 else sa.tuple_(*key)
+            replaced = sa.and_(*self._among, whole_key.in_(sa.select(*self._key)))
             if not images.make_all(cx, self._shape, keep, Action.UPDATED, replaced, beside.ends, beside.existing):
                 return None
             if self._values and self._update(cx) != beside.existing:
@@ -146,10 +148,9 @@ class _Staged:
         lower = self._is_lower()
         counts = [sa.func.count(self._shape.key[0]), sa.func.count().filter(lower)]
         pairs = self._staged.table.outerjoin(table, self._has_same_key)
-        [key] = self._key
-        query = sa.select(*counts, sa.func.min(key), sa.func.max(key)).select_from(pairs)
-        row = cx.execute(query).one()
-        return _Beside(row[0], row[1], (row[2], row[3]))
+        ends = [function(self._key[0]) for function in (sa.func.min, sa.func.max)]
+        row = cx.execute(sa.select(*counts, *ends).select_from(pairs)).one()
+        return _Beside(row[0], row[1], (row[2], row[3]) if len(self._key) == 1 else None)
 
     def _is_lower(self) -> sa.ColumnElement[bool]:
         """Whether the staged row's version is lower than that of the row with its key."""

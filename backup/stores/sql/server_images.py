@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from backup.core.key_ranges import KeyRange
 from backup.core.model import Action, Key
-from backup.stores.exact_json import ordered_digits
+from backup.stores.exact_json import digest_of, key_to_text, ordered_digits
 from backup.stores.keeping import Keep, KeepByServer
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.engines import Dialect
@@ -57,7 +57,7 @@ class ServerImages:
         keep: Keep,
         action: Action,
         condition: sa.ColumnElement[bool],
-        ends: KeyRange,
+        ends: KeyRange | None,
     ) -> int | None:
         """As `make`, for the rows that fulfil the condition; their keys lie between the `ends`. Returns how many
         entries it has added: as many as there are rows, unless the bin has lost some, or has entries of this run about
@@ -72,7 +72,7 @@ class ServerImages:
         keep: Keep,
         action: Action,
         condition: sa.ColumnElement[bool],
-        ends: KeyRange,
+        ends: KeyRange | None,
         rows: int,
     ) -> bool:
         """As `make_of`, for so many rows, and returns whether the bin has an entry of each. Reads their keys only where
@@ -90,12 +90,17 @@ class ServerImages:
         return True
 
     def _make(
-        self, cx: sa.Connection, shape: TableShape, entries: _Entries, condition: sa.ColumnElement[bool], ends: KeyRange
+        self,
+        cx: sa.Connection,
+        shape: TableShape,
+        entries: _Entries,
+        condition: sa.ColumnElement[bool],
+        ends: KeyRange | None,
     ) -> int | None:
-        bin_table, (key,) = entries.table.table, shape.key
-        columns = [*shape.table.columns]
+        table, id_start, digest_start, digested, fields = entries
         computed = any(column.computed for column in shape.columns)
-        images = ImagesToMake(bin_table, entries.id_start, entries.fields, key, shape.version, columns, ends, computed)
+        of_rows = shape.key, shape.version, [*shape.table.columns], ends, computed
+        images = ImagesToMake(table.table, id_start, digest_start, digested, fields, *of_rows)
         try:
             return self._dialect.make_images(cx, images, condition)
         except sa.exc.DBAPIError:
@@ -105,11 +110,13 @@ class ServerImages:
 
 def may_make(shape: TableShape, keep: Keep) -> bool:
     """Whether a server may make images of the table at all: see `ServerImages.make`."""
-    has_integer_key = [column.type.is_for_integers for column in shape.key] == [True]  # type: ignore[attr-defined]
+    has_integer_key = all(column.type.is_for_integers for column in shape.key)  # type: ignore[attr-defined]
     return has_integer_key and shape.masked is None and shape.marks is None and isinstance(keep, KeepByServer)
 
 
-def _ends(keys: Sequence[Key]) -> KeyRange:
+def _ends(keys: Sequence[Key]) -> KeyRange | None:
+    if len(keys[0]) > 1:
+        return None
     numbers = [key[0] for key in keys]
     return min(numbers), max(numbers)
 
@@ -119,11 +126,18 @@ class _Entries(NamedTuple):
 
     table: SqlSibling
     id_start: str
+    digest_start: str
+    digested: str
     fields: Mapping[str, Any]
 
     def ids(self, keys: Iterable[Key]) -> list[str]:
         """The ids of the entries of these keys."""
-        return [f"{self.id_start}{ordered_digits(key[0])}" for key in keys]
+        return [
+            f"{self.id_start}{ordered_digits(key[0])}"
+            if len(key) == 1
+            else f"{self.digest_start}{digest_of(f'{self.digested}{key_to_text(key)}')}"
+            for key in keys
+        ]
 
 
 def _entries(
@@ -135,4 +149,4 @@ def _entries(
     entries = keep.entries_to_make(keys, action, cx)
     if entries is None or not isinstance(entries.table, SqlSibling):
         return None
-    return _Entries(entries.table, entries.id_start, entries.fields)
+    return _Entries(entries.table, *entries[1:])

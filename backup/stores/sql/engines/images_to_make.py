@@ -18,33 +18,44 @@ takes six characters for each byte."""
 class ImagesToMake(NamedTuple):
     """The entries that a server makes of rows of one table. Their fields are those of `recycle_bin.entries.of_one`:
 
-    - EntryId: `id_start`, and the sixteen hexadecimal digits of the key plus 2^63;
+    - EntryId: where the key is one integer, `id_start` and the sixteen hexadecimal digits of the key plus 2^63; else
+      `digest_start` and what `exact_json.digest_of` makes of `digested` and RecordKey;
     - KeyHash: what `exact_json.key_hash` makes of the key;
     - RecordKey, Version: JSON lists of the key's and the version's values, as `exact_json.key_to_text` spells them;
     - Record: JSON that `exact_json.record_from_text` reads as the values of `columns`, by their names. Another spelling
       of the same JSON is as good: spaces, other escapes, digits after the point;
     - `fields`: values that all of them share.
 
-    `bin` is the table of the entries. `key` is the only key column. No row has a key below the first of the `ends` or
-    above the second. `computed`: the table has columns whose values it computes. No row may be so large
-    that its image would be in parts: see `LARGEST_BYTES`.
+    `bin` is the table of the entries. `key` are the key's columns. With `ends`, the key is one column, and no row has a
+    key below the first or above the second of them. `computed`: the table has columns whose values it computes. No row
+    may be so large that its image would be in parts: see `LARGEST_BYTES`.
     """
 
     bin: sa.Table
     id_start: str
+    digest_start: str
+    digested: str
     fields: Mapping[str, Any]
-    key: sa.Column[Any]
+    key: Sequence[sa.Column[Any]]
     version: Sequence[sa.Column[Any]]
     columns: Sequence[sa.Column[Any]]
-    ends: KeyRange
+    ends: KeyRange | None
     computed: bool = False
+
+    @property
+    def table(self) -> sa.Table:
+        """The table of the rows."""
+        table = self.key[0].table
+        assert isinstance(table, sa.Table)  # noqa: S101 - for mypy
+        return table
 
     def entries(self, made: Mapping[str, sa.ColumnElement[Any]], condition: sa.ColumnElement[bool]) -> sa.Select[Any]:
         """The entries of the rows that fulfil the condition: the expressions `made`, then the shared values."""
         shared = (sa.literal(value, self.bin.c[name].type).label(name) for name, value in self.fields.items())
         return sa.select(*made.values(), *shared).where(condition)
 
-    def ids(self) -> sa.ColumnElement[bool]:
-        """The condition on the bin that an entry may have the id of one of the rows, by the `ends`."""
-        first, last = (f"{self.id_start}{ordered_digits(key)}" for key in self.ends)
+    def ids(self, ends: KeyRange) -> sa.ColumnElement[bool]:
+        """The condition on the bin that an entry may have the id of one of the rows, whose keys lie between the
+        ends."""
+        first, last = (f"{self.id_start}{ordered_digits(key)}" for key in ends)
         return self.bin.c["EntryId"].between(first, last)

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 
 from backup.core.batched import batched
 from backup.stores.sql.engines.images_to_make import ImagesToMake
@@ -28,47 +29,66 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     # In an encoding of its own, or in none, a server takes texts that nobody could read again.
     encoding = cx.connection.driver_connection.info.parameter_status("server_encoding")  # type: ignore[union-attr]
     types = [type(column.type) for column in images.columns]
-    if encoding != "UTF8" or type(images.key.type) is not IntegerType or not {*types} <= {*_EXACT}:
+    of_integers = {type(column.type) for column in images.key} == {IntegerType}
+    if encoding != "UTF8" or not of_integers or not {*types} <= {*_EXACT}:
         return None
-    number = sa.cast(images.key, sa.Text)
+    text = _joined([*_separated("[", [[sa.cast(column, sa.Text)] for column in images.key]), _plain("]")])
     made = {
-        "EntryId": _joined([sa.literal(images.id_start, sa.Text), _id_of(images.key)]),
-        "KeyHash": _key_hash(images.key, number),
-        "RecordKey": _joined([_plain("["), number, _plain("]")]),
+        "EntryId": _id_of(images, text),
+        "KeyHash": _key_hash(images.key),
+        "RecordKey": text,
         "Version": _listed(images.version),
         "Record": _record(images.columns),
     }
     # Locked, so that nobody changes a row between its image and what this transaction does to it.
-    entries = images.entries(made, condition).with_for_update(of=images.key.table, key_share=True)
-    # To look for each entry costs a quarter more than this one look, and ON CONFLICT twice as much. If two transactions
-    # add one entry, the second is refused, and tried again.
-    if cx.scalar(sa.select(sa.exists().where(images.ids()))):
+    entries = images.entries(made, condition).with_for_update(of=images.table, key_share=True)
+    # To look for each entry costs a quarter more than one look for all, and ON CONFLICT twice as much. If two
+    # transactions add one entry, the second is refused, and tried again.
+    if images.ends is not None and cx.scalar(sa.select(sa.exists().where(images.ids(images.ends)))):
         kept_before = images.bin.alias()
         entries = entries.where(~sa.exists().where(kept_before.c["EntryId"] == made["EntryId"]))
-    add = images.bin.insert().from_select([*made, *images.fields], entries, include_defaults=False)
+    add = postgresql_insert(images.bin).from_select([*made, *images.fields], entries, include_defaults=False)
+    if images.ends is None:  # ids without an order: to look for each would read the whole bin for each batch
+        add = add.on_conflict_do_nothing()
     return cx.execute(add.execution_options(preserve_rowcount=True)).rowcount
 
 
 _EXACT = {IntegerType, NativeType, TextType}
 
 
-def _id_of(key: sa.Column[Any]) -> _Text:
-    """The sixteen hexadecimal digits of the key plus 2^63."""
+def _id_of(images: ImagesToMake, text: _Text) -> _Text:
+    """The id of the entry whose key has this text."""
+    if len(images.key) > 1:
+        return _joined([_plain(images.digest_start), _digest_of(_joined([_plain(images.digested), text]))])
+    [key] = images.key
     beyond = sa.cast(key, sa.BigInteger).op("#")(sa.literal(_LOWEST, sa.BigInteger))  # changes the sign's bit
-    return sa.func.lpad(sa.func.to_hex(beyond), 16, "0")
+    return _joined([_plain(images.id_start), sa.func.lpad(sa.func.to_hex(beyond), 16, "0")])
 
 
-def _key_hash(key: sa.Column[Any], number: _Text) -> _Text:
-    """What `exact_json.key_hash` makes of the key. There 1200 is 1.2E+3; 12 is 12."""
+def _key_hash(key: Sequence[sa.Column[Any]]) -> _Text:
+    """What `exact_json.key_hash` makes of the key."""
+    parts = [
+        part
+        for place, column in enumerate(key)
+        for part in (_plain(f'{", " if place else "["}{{"$number": "'), _spelled(column), _plain('"}'))
+    ]
+    return _digest_of(_joined([*parts, _plain("]")]))
+
+
+def _digest_of(text: _Text) -> _Text:
+    return sa.func.left(sa.func.encode(sa.func.sha256(sa.func.convert_to(text, "UTF8")), "hex"), 32)
+
+
+def _spelled(key: sa.Column[Any]) -> _Text:
+    """The number as a hash of a key has it: 1200 is 1.2E+3; 12 is 12."""
+    number = sa.cast(key, sa.Text)
     digits = sa.func.ltrim(number, "-")
     whole = sa.func.rtrim(digits, "0")
     sign = sa.case((key < 0, _plain("-")), else_=_plain(""))
     point = sa.case((sa.func.length(whole) > 1, _plain(".")), else_=_plain(""))
     exponent = sa.cast(sa.func.length(digits) - 1, sa.Text)
     rounded = _joined([sign, sa.func.left(whole, 1), point, sa.func.substr(whole, 2), _plain("E+"), exponent])
-    spelled = sa.case((key == 0, _plain("0")), (key % 10 == 0, rounded), else_=number)
-    text = _joined([_plain('[{"$number": "'), spelled, _plain('"}]')])
-    return sa.func.left(sa.func.encode(sa.func.sha256(sa.func.convert_to(text, "UTF8")), "hex"), 32)
+    return sa.case((key == 0, _plain("0")), (key % 10 == 0, rounded), else_=number)
 
 
 def _listed(columns: Sequence[sa.Column[Any]]) -> _Text:

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from backup.stores.exact_json import hash_of_integer, key_to_text
+from backup.stores.exact_json import digest_of, has_integers_only, key_hash, key_to_text
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
 from backup.stores.sql.engines.sqlite.quick_images import (
@@ -24,7 +24,7 @@ from backup.stores.sql.engines.sqlite.quick_images import (
 )
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
-_EXACT_VALUE, _HASH_OF_KEY, _CHECKED_IMAGE = "exact_value", "hash_of_key", "checked_image"
+_EXACT_VALUE, _HASH_OF_KEY, _CHECKED_IMAGE, _DIGEST_OF = "exact_value", "hash_of_key", "checked_image", "digest_of"
 _MAKES_IMAGES = "makes images"
 _ARE_OTHERS = "has rows whose images are not quick"
 _OF_VALUES = ("user-defined function raised", "JSON cannot hold BLOB values")
@@ -38,10 +38,10 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
 
     None, and nothing was done, also where a text of a row is not valid.
     """
-    if affinity_of(images.key) not in INTEGERS:
+    if not {affinity_of(column) for column in images.key} <= {*INTEGERS}:
         return None
     _learn(cx)
-    of_table = images.key.table.info
+    of_table = images.table.info
     if may_be_quick(images) and not of_table.get(_ARE_OTHERS):
         added = _add(cx, images, *quick_entries(images, condition, _of_key(images)))
         if added is not None:
@@ -55,7 +55,7 @@ def _learn(cx: sa.Connection) -> None:
     if not cx.info.get(_MAKES_IMAGES):
         driver: Any = cx.connection.driver_connection
         for name, function in _FUNCTIONS.items():
-            driver.create_function(name, 1, function, deterministic=True)
+            driver.create_function(name, -1, function, deterministic=True)
         driver.create_function(HASH_OF_PLAIN, -1, hash_of_plain, deterministic=True)
         cx.info[_MAKES_IMAGES] = True
 
@@ -76,22 +76,27 @@ def _add(
 
 def _exact_entries(images: ImagesToMake) -> dict[str, _Text]:
     """The fields that make the entries of whatever a row has."""
-    entry_id, record_key = _of_key(images)(images.key)
+    entry_id, record_key = _of_key(images)(*images.key)
     return {
         "EntryId": entry_id,
-        "KeyHash": _called(_HASH_OF_KEY, images.key),
+        "KeyHash": _called(_HASH_OF_KEY, *images.key),
         "RecordKey": record_key,
         "Version": _separated("[", [("", _json(column)) for column in images.version], "]"),
         "Record": _called(_CHECKED_IMAGE, sa.case((_is_small(images.columns), _record(images.columns)))),
     }
 
 
-def _of_key(images: ImagesToMake) -> Callable[[_Text], tuple[_Text, _Text]]:
-    """What spells the EntryId and the RecordKey of a key."""
-    return lambda key: (
-        _joined([_plain(images.id_start), _digits_of(key)]),
-        _joined([_plain("["), key, _plain("]")]),
-    )
+def _of_key(images: ImagesToMake) -> Callable[..., tuple[_Text, _Text]]:
+    """What spells the EntryId and the RecordKey of a key, whose parts it takes."""
+
+    def spelled(*key: _Text) -> tuple[_Text, _Text]:
+        text = _separated("[", [("", part) for part in key], "]")
+        if len(key) == 1:
+            return _joined([_plain(images.id_start), _digits_of(*key)]), text
+        digest = _called(_DIGEST_OF, _joined([_plain(images.digested), text]))
+        return _joined([_plain(images.digest_start), digest]), text
+
+    return spelled
 
 
 def _exact_value(value: Any) -> str:
@@ -99,10 +104,10 @@ def _exact_value(value: Any) -> str:
     return repr(value) if type(value) is float and isfinite(value) else key_to_text((value,))[1:-1]
 
 
-def _hash_of_key(key: Any) -> str:
-    if type(key) is not int:
+def _hash_of_key(*key: Any) -> str:
+    if not has_integers_only(key):
         raise ValueError
-    return hash_of_integer(key)
+    return key_hash(key)
 
 
 def _checked_image(image: Any) -> str:
@@ -112,10 +117,11 @@ def _checked_image(image: Any) -> str:
     return str(image)
 
 
-_FUNCTIONS: dict[str, Callable[[Any], str]] = {
+_FUNCTIONS: dict[str, Callable[..., str]] = {
     _EXACT_VALUE: _exact_value,
     _HASH_OF_KEY: _hash_of_key,
     _CHECKED_IMAGE: _checked_image,
+    _DIGEST_OF: digest_of,
 }
 
 
@@ -168,8 +174,8 @@ def _has_kind(column: sa.Column[Any], *kinds: str) -> sa.ColumnElement[bool]:
     return sa.func.typeof(column).in_([_plain(kind) for kind in kinds])
 
 
-def _called(name: str, value: Any) -> _Text:
-    result: _Text = getattr(sa.func, name)(value)
+def _called(name: str, *values: Any) -> _Text:
+    result: _Text = getattr(sa.func, name)(*values)
     return result
 
 

@@ -25,8 +25,9 @@ _Value = sa.ColumnElement[Any]
 
 
 def may_be_quick(images: ImagesToMake) -> bool:
-    """Whether the rows may be such. A generated column may make JSON, which is no text to SQLite's JSON."""
-    return len(images.columns) <= _MOST_COLUMNS and not images.computed
+    """Whether the rows may be such: under keys of one integer. A generated column may make JSON, which is no text to
+    SQLite's JSON."""
+    return len(images.key) == 1 and len(images.columns) <= _MOST_COLUMNS and not images.computed
 
 
 def quick_entries(
@@ -37,13 +38,14 @@ def quick_entries(
 
     Executing them fails with an error of a function or of JSON at a row that has other values, or too many bytes.
     """
+    [key] = images.key
     sizes = (_size(column) for column in images.columns if affinity_of(column) in _UNBOUNDED)
     is_small = sum(sizes, _number(0)) <= _number(LARGEST_BYTES)
     are_plain = (_is_plain(column) for column in images.columns)
     values = (part for column in images.columns for part in (_text(column.name), column))
     reals = [_real(column) for column in images.columns if _holds_reals(column)]
     made_of = {
-        "number": images.key,
+        "number": key,
         "image": sa.case((sa.and_(*are_plain, is_small), sa.func.json_object(*values))),
         "version": sa.func.json_array(*images.version),
         **{f"real{place}": real for place, real in enumerate(reals)},
@@ -52,7 +54,7 @@ def quick_entries(
     inner = sa.select(*(value.label(name) for name, value in made_of.items())).where(condition)
     rows = inner.limit(_ALL_ROWS).subquery("rows").c
     checked = (part for place in range(len(reals)) for part in _with_text(rows[f"real{place}"]))
-    number = sa.type_coerce(rows.number, images.key.type)
+    number = sa.type_coerce(rows.number, key.type)
     entry_id, record_key = spelled(number)
     made = {
         "EntryId": entry_id,
