@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 
 from backup.config.given_services import ALL, missing_side
@@ -60,14 +61,14 @@ class ServiceSpec:
         if self.name.lower() == ALL:
             raise ConfigError(f"A service cannot be called {self.name}: this name stands for all services.")
 
-    @property
+    @cached_property
     def filter_text(self) -> str:
         """The filter that the settings name, in a form that can be compared; empty if they name none."""
         rules = self.rules
         named = [condition_text(name, value) for name, value in rules.where.items() if name in rules.required]
         return "; ".join([*named, *filter(None, [rules.where_sql])])
 
-    @property
+    @cached_property
     def selection(self) -> str:
         """A mark of what the settings choose to copy: filter, columns, version, transform, and whether the copies of
         deleted records stay. Equal marks mean equal choices."""
