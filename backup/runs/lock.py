@@ -58,7 +58,7 @@ _SECONDS_BETWEEN_TRIES = 1.0
 @contextmanager
 def _file(service: str, backup: str) -> Iterator[CheckLock]:
     try:
-        file = LockFile(str(_folder() / _file_name(service, backup)))
+        file = LockFile(_path(_folder(), service, backup))
     except BlockingIOError:
         raise Locked(f"A sync of {service} is already running on this machine.") from None
     except OSError as error:
@@ -72,9 +72,9 @@ def _file(service: str, backup: str) -> Iterator[CheckLock]:
 
 
 @lru_cache(2_500)
-def _file_name(service: str, backup: str) -> str:
+def _path(folder: Path, service: str, backup: str) -> str:
     """One file for each backup, in whatever folder this user's processes run."""
-    return f"{safe_name(service)}-{sha256(backup.encode()).hexdigest()[:16]}.lock"
+    return str(folder / f"{safe_name(service)}-{sha256(backup.encode()).hexdigest()[:16]}.lock")
 
 
 def _nothing() -> None:
@@ -92,7 +92,7 @@ def _folder() -> Path:
     another user.
     """
     user = os.getuid() if hasattr(os, "getuid") else None  # on Windows the temporary folder is the user's own
-    folder = Path(gettempdir()) / ("backup-locks" if user is None else f"backup-locks-{user}")
+    folder = _folder_of(user, gettempdir())
     try:
         status = folder.lstat()
     except FileNotFoundError:
@@ -106,3 +106,8 @@ def _folder() -> Path:
     if user is not None and stat.S_IMODE(status.st_mode) != stat.S_IRWXU:
         folder.chmod(stat.S_IRWXU)
     return folder
+
+
+@lru_cache(4)
+def _folder_of(user: int | None, temporary: str) -> Path:
+    return Path(temporary) / ("backup-locks" if user is None else f"backup-locks-{user}")

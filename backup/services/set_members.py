@@ -11,6 +11,7 @@ from backup.core.errors import BackupError, ConfigError, NotInitialized
 from backup.core.log import event
 from backup.core.patterns import NameIndex, is_pattern, matching
 from backup.core.suggestions import did_you_mean, quoted
+from backup.core.workers import Workers
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
@@ -53,17 +54,17 @@ _made: dict[str, _Made] = {}
 
 
 def members_of(specs: SetSpecs) -> Members:
-    """Returns what the set has now. Costs a handful of statements on each side. Raises no error: `errors` has it.
+    """Returns what the set has now. Costs a handful of statements on each side, both sides at the same time. Raises no
+    error: `errors` has it.
 
     While settings and catalogues stay the same, nothing else is worked out again."""
-    in_backup = _in_backup(specs)
-    try:
-        in_source = list_places(specs.side("source"), specs.limits)
-    except BackupError as error:
+    with Workers(2) as workers:
+        in_source, in_backup = workers.both(lambda: _in_source(specs), lambda: _in_backup(specs))
+    if isinstance(in_source, BackupError):
         # Each table that has a copy fails with an entry of its own, and its past can be seen.
-        event("set.not_listed", level=logging.WARNING, set=specs.name, error=error, hint=error.hint)
+        event("set.not_listed", level=logging.WARNING, set=specs.name, error=in_source, hint=in_source.hint)
         copies = _gone(specs, (), in_backup)
-        return _without_source(specs.among(copies), copies, error)
+        return _without_source(specs.among(copies), copies, in_source)
     made = _made.get(specs.name)
     if made is not None and _are_same(made.settings, specs.made_of) and made[1:3] == (in_source, in_backup):
         members = made.members
@@ -128,6 +129,13 @@ def _members(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[L
     gone = [name for name in _gone(specs, in_source, in_backup) if name not in renamed]
     copy_keys = [key for listed in in_backup for key in listed.foreign_keys]
     return Members(services, chosen, errors, ignored, gone, copy_keys, views)
+
+
+def _in_source(specs: SetSpecs) -> list[Listed] | BackupError:
+    try:
+        return list_places(specs.side("source"), specs.limits)
+    except BackupError as error:
+        return error
 
 
 def _in_backup(specs: SetSpecs) -> list[Listed]:
