@@ -6,8 +6,8 @@ import sys
 from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # the names of glibc's malloc.h have an M_ before them
-_LARGE = 256 << 10
-_KEPT = 1 << 20
+_LARGE = 256 << 10  # bytes: from here on a piece is asked of the system by itself
+_KEPT = 1 << 20  # bytes of free memory at the end of the heap
 
 
 @cache

@@ -27,8 +27,8 @@ from backup.stores.cosmos.queries import path_of, select
 from backup.stores.sibling import Entry, Look, OneOf, Seen, Shape
 
 _PAGE = 1_000
-_PARTITIONS_KEPT = 1_000
-_KEYS_AT_ONCE = 100
+_PARTITIONS_KEPT = 1_000  # partition keys of entries, remembered
+_KEYS_AT_ONCE = 100  # parameters of a query
 _CHANGE_ATTEMPTS = 10
 
 

@@ -19,7 +19,7 @@ _NULL: Any = sa.literal_column("N'-'")
 _END: Any = sa.literal_column("';'")
 _SHORT_NULL: Any = sa.literal_column("'~'")
 _BIGINT = MssqlType("bigint", "bigint")
-_CONCATENATED = 32
+_CONCATENATED = 32  # texts of one level: each + nests in the one before, and a thousand levels are refused
 _INTEGERS = ("bigint", "int", "smallint", "tinyint", "bit")
 
 

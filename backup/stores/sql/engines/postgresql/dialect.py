@@ -49,7 +49,7 @@ _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
 _UTC_TIME = UtcTime(with_zone=True)
 _CLOCK = sa.func.clock_timestamp(type_=_UTC_TIME)
 _NAME, _DIFFERENT, _PAIRS_KEPT = "name of the connection", "connections to other databases", 20
-_SMALL = 16 * 1024
+_SMALL = 16 * 1024  # bytes: two pages of the server; a row without values in a TOAST table fits on one
 # Values too large for a row's page lie in a TOAST table; each partition has its own.
 _HAS_LARGE = sa.text(
     "SELECT relkind = 'p' OR pg_relation_size(reltoastrelid) > 0 FROM pg_class WHERE oid = CAST(:name AS regclass)"

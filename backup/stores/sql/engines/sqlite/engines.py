@@ -24,7 +24,7 @@ from backup.stores.sql.engines.sqlite.relay import detach
 from backup.stores.sql.pool import SharedPool
 
 _NOWHERE = URL.create("sqlite")
-_STATEMENTS = 500
+_STATEMENTS = 500  # compiled, kept for all tables of a set: the number that SQLAlchemy has for one engine
 
 
 @cache
