@@ -47,10 +47,10 @@ def test_many_keys_of_several_integers_are_looked_up_at_once(sql_bench: SqlBench
     odd_keys: list[Any] = [(1, 1.5), ("x", 1)] if odd and bench.kind == "sqlite" else []
     keys = [*((a, b) for a in ends for b in ends), *((n // 7, 9 - n % 7) for n in range(500)), *odd_keys]
     insert = f"INSERT INTO {{table}} VALUES ({bench.mark}, {bench.mark}, 1)"
-    there = {*keys[::2], *odd_keys}
-    bench.sql("source", insert, [*there])
+    inserted = {*keys[::2], *odd_keys}
+    bench.sql("source", insert, [*inserted])
     source, _ = bench.pair()
-    assert source.matching(keys) == {row[:2] for row in source.stamp_rows_of(keys)} == there
+    assert source.matching(keys) == {row[:2] for row in source.stamp_rows_of(keys)} == inserted
 
 
 @pytest.mark.parametrize(

@@ -163,13 +163,13 @@ def test_a_name_without_a_schema_means_the_table_of_the_login_and_else_that_of_d
             def all(self) -> Any:
                 return rows
 
-        found = system_tables.describe_named(Catalogue(), schema, "t")  # type: ignore[arg-type]
+        table = system_tables.describe_named(Catalogue(), schema, "t")  # type: ignore[arg-type]
         [(statement, values)] = asked
         assert ("s.name = :schema" in statement, "s.name IN (SCHEMA_NAME(), 'dbo')" in statement) == (
             (True, False) if schema else (False, True)
         )
         assert values == {"table": "t"} | ({"schema": schema} if schema else {})
-        return found and (found[0].spelled, len(found[1]))
+        return table and (table[0].spelled, len(table[1]))
 
     assert described(None, ("app", 1), ("dbo", 0)) == ("app.T", 1)
     assert described(None, ("dbo", 0)) == ("dbo.T", 1)

@@ -124,12 +124,12 @@ def test_blocks_are_grouped_between_their_ends_and_sought_by_one_parameter() -> 
         ", (CAST(T.[Id] AS bigint) - ?) / ? AS bucket FROM T WHERE T.[Id] >= ? AND T.[Id] <= ?) AS stamps"
         " GROUP BY stamps.bucket"
     )
-    found = sa.select(things.key[0]).where(blocks.contain(things.key[0], [-5, 123], 64))
-    assert text(found) == (
+    in_blocks = sa.select(things.key[0]).where(blocks.contain(things.key[0], [-5, 123], 64))
+    assert text(in_blocks) == (
         "SELECT T.[Id] FROM T, (SELECT start FROM OPENJSON(?) WITH (start bigint '$')) AS blocks"
         " WHERE T.[Id] >= blocks.start AND T.[Id] <= blocks.start + ?"
     )
-    assert found.compile(dialect=dialect()).params["starts"] == "[-5, 123]"
+    assert in_blocks.compile(dialect=dialect()).params["starts"] == "[-5, 123]"
     for beyond in (EqualRanges(-(1 << 62), 1 << 62, 64), EqualRanges(0, (1 << 63) - 1, 64)):
         assert blocks.fingerprints(Connection(), stamps_of(things), (), beyond) is None  # type: ignore[arg-type]
 

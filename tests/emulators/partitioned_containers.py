@@ -96,13 +96,13 @@ class Containers(Front):
 
     def documents(self, path: str) -> Iterator[Document]:
         """Those of the container with that path, while nobody writes; no error where there is none."""
-        for one in self._in(path):
-            for part in self._containers[one].parts:
+        for name in self._in(path):
+            for part in self._containers[name].parts:
                 yield from part.candidates(None, ())
 
     def kept(self, path: str) -> Mapping[str, Sequence[Kept]]:
         """What the containers of the database with that path hold, while nobody writes."""
-        return {one: [part.kept() for part in self._containers[one].parts] for one in self._in(path)}
+        return {name: [part.kept() for part in self._containers[name].parts] for name in self._in(path)}
 
     def put_back(self, kept: Mapping[str, Sequence[Kept]]) -> None:
         """Has these containers hold again what they held then. A container that was made since stays as it is."""
@@ -111,11 +111,11 @@ class Containers(Front):
                 part.put_back(then)
 
     def _in(self, path: str) -> list[str]:
-        return [one for one in list(self._containers) if f"{one}/".startswith(f"{path}/")]
+        return [name for name in list(self._containers) if f"{name}/".startswith(f"{path}/")]
 
     def forget(self, path: str) -> None:
         """Forgets the container with that path, or those of the database, and their documents."""
-        for one in self._in(path):
-            del self._containers[one]
-        for one in [one for one in list(self._about) if f"{one}/".startswith(f"{path}/")]:
-            del self._about[one]
+        for name in self._in(path):
+            del self._containers[name]
+        for name in [name for name in list(self._about) if f"{name}/".startswith(f"{path}/")]:
+            del self._about[name]
