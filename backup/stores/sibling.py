@@ -138,7 +138,7 @@ class Sibling(Protocol):
         has made them."""
 
     def add(self, entries: Sequence[Entry], transaction: Any = None) -> None:
-        """Inserts the entries whose key does not exist yet. Their texts are plain ASCII."""
+        """Inserts the entries whose key does not exist yet. Only names among their texts have letters beyond ASCII."""
 
     def change(
         self, key: str, only_if: OneOf, fields: Entry, transaction: Any = None, seconds: float | None = None

@@ -22,17 +22,18 @@ def added_rows(
 ) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Statements and their parameters that insert the rows, except those whose primary key exists.
 
-    One parameter holds all rows without long values. It is not an array: for an array pyodbc would ask the server
-    (`parameters`).
+    One parameter holds all rows without long values, and without characters that JSON cannot show as they are. It is
+    not an array: for an array pyodbc would ask the server (`parameters`). The other rows go one by one.
     """
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
-    long = [row for row in plain if is_long(row.values())] if has_openjson else plain
-    if len(long) < len(plain):
-        short = [{name: _listed(value) for name, value in row.items()} for row in plain if not is_long(row.values())]
+    listed = [row for row in plain if _is_listed(row)] if has_openjson else []
+    if listed:
+        short = [{name: _listed(value) for name, value in row.items()} for row in listed]
         replaced = frozenset(name for row in short for name, value in row.items() if _has_replaced(value))
         yield add_rows_statement(dialect, table, replaced), {"rows": json.dumps(short, ensure_ascii=False)}
-    for row in long:
-        yield add_row_statement(table), row
+    for row in plain if len(listed) < len(plain) else ():
+        if not (has_openjson and _is_listed(row)):
+            yield add_row_statement(table), row
 
 
 def add_rows_statement(dialect: sa.Dialect, table: sa.Table, replaced: Collection[str]) -> sa.TextClause:
@@ -72,14 +73,16 @@ def _plain(value: Any) -> Any:
     return value.astimezone(UTC).replace(tzinfo=None).isoformat() if isinstance(value, datetime) else value
 
 
+def _is_listed(row: Mapping[str, Any]) -> bool:
+    """Whether the JSON list may have the row. A text that is printable has no control character, no half of a surrogate
+    pair, and none of those that stand for others."""
+    return not is_long(row.values()) and all(value.isprintable() for value in row.values() if isinstance(value, str))
+
+
 def _listed(value: Any) -> Any:
-    """The value for the JSON list. Raises ValueError for a text that is not printable ASCII."""
-    if isinstance(value, str):
-        if not (value.isascii() and value.isprintable()):
-            raise ValueError("a text that is not plain ASCII")
-        return value.replace('"', _REPLACED[0]).replace(
-            "\\", _REPLACED[1]
-        )  # str.translate takes a hundred times as long
+    """The value for the JSON list."""
+    if isinstance(value, str):  # str.translate takes a hundred times as long
+        return value.replace('"', _REPLACED[0]).replace("\\", _REPLACED[1])
     return value
 
 
@@ -90,7 +93,7 @@ def _has_replaced(value: Any) -> bool:
 def is_one_of(column: sa.Column[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
     """The condition that a column has one of the texts, which one parameter holds: of two thousand parameters the
     server takes five times as long."""
-    if not all(value.isascii() and value.isprintable() and not {*value} & {'"', "\\"} for value in values):
+    if not all(value.isprintable() and not {*value} & {'"', "\\"} for value in values):
         return column.in_(values)
     declared = column.type.compile(dialect=_SPELLING)
     rows = sa.text(f"SELECT v FROM OPENJSON(:sought) WITH (v {declared} '$')")  # noqa: S608 - a type's name
