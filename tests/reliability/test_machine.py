@@ -76,7 +76,7 @@ def undone_what_filled_a_column(machine: Machine) -> None:
 
 
 def died_while_it_filled_a_column(machine: Machine) -> None:
-    machine.sync([Schema.ADD_WITH_DEFAULT], Kill(2, "after", "write records"), NO_OPTIONS)
+    machine.sync([Schema.ADD_WITH_DEFAULT], Kill(2, "after", "relay records"), NO_OPTIONS)
     machine.sync([], None, NO_OPTIONS)
 
 
