@@ -57,7 +57,8 @@ def _of_one(cx: sa.Connection, stamps: StampColumns, block: EqualRanges) -> Mapp
     """The fingerprint of a wide block, as of a chunk."""
     key: Any = stamps.key[0]
     ends = [key >= sa.literal(block.first, key.type), key < sa.literal(block.first + block.width, key.type)]
-    made = numbered_fingerprint(cx, stamps, ends, KEYS_AT_ONCE, in_parts=True)
+    at_most = None if block.width <= KEYS_AT_ONCE else KEYS_AT_ONCE
+    made = numbered_fingerprint(cx, stamps, ends, at_most, in_parts=True)
     return None if made is None else {block.first: made} if made.records else {}
 
 
