@@ -27,8 +27,8 @@ from backup.config.settings import Settings, load_settings
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger
 from backup.entry import dashboard_api, job_api
 from backup.entry.answers import Answer
-from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Request, State
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.key_values import NEW, Change, Item
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunRecords
@@ -127,7 +127,7 @@ def fill(file: Path, size: Size) -> list[str]:
         jobs.leave(job, state, sync_id=run.sync_id, error=error, counts={"inserted": counts.inserted})
         jobs.keep_lines(job.job_id, ["a line of the log"] * 200)
         ids.append(job.job_id)
-    open_desk(_settings(file, size)).keys.scan("", limit=1)  # makes the table
+    open_job_queue(_settings(file, size)).keys.scan("", limit=1)  # makes the table
     with closing(sqlite3.connect(file)) as database, database:
         rows = ((key, json.dumps(item.value, separators=(",", ":"))) for key, item in sorted(memory.items.items()))
         database.executemany("INSERT INTO items (key, value, etag) VALUES (?, ?, 1)", rows)
@@ -153,16 +153,16 @@ def make_runs(file: Path, settings: Settings, number: int) -> list[str]:
 
 
 def requests(
-    desk: Desk, settings: Settings, registry: Registry, job_id: str, run_id: str
+    job_queue: JobQueue, settings: Settings, registry: Registry, job_id: str, run_id: str
 ) -> Mapping[str, Callable[[], Answer]]:
     """Returns the requests of the API, by how they are written. `run_id`: a run of a service with databases."""
-    summary_id = str(job_api.get_job(desk, job_id, {}).body["syncId"])
+    summary_id = str(job_api.get_job(job_queue, job_id, {}).body["syncId"])
 
     def history(**query: str) -> Callable[[], Answer]:
-        return lambda: job_api.get_history(desk, query)
+        return lambda: job_api.get_history(job_queue, query)
 
     def jobs(**query: str) -> Callable[[], Answer]:
-        return lambda: job_api.get_jobs(desk, query)
+        return lambda: job_api.get_jobs(job_queue, query)
 
     since = (_NOW - timedelta(days=30)).isoformat()
     return {
@@ -182,20 +182,22 @@ def requests(
         "jobs?type=": jobs(type="service3"),
         "jobs?state=Failed&type=&limit=5": jobs(state="Failed", type="service0", limit="5"),
         "jobs?q=": jobs(q="nothing like it"),
-        "job/{id}": lambda: job_api.get_job(desk, job_id, {}),
-        "jobs/{id}": lambda: job_api.get_job_details(desk, job_id, {}),
-        "summary": lambda: job_api.get_summary(desk, {"date": str(_NOW.date())}),
-        "stats": lambda: job_api.get_stats(desk, settings, registry, {}),
-        "overview": lambda: dashboard_api.get_overview(desk, settings, registry, {}),
+        "job/{id}": lambda: job_api.get_job(job_queue, job_id, {}),
+        "jobs/{id}": lambda: job_api.get_job_details(job_queue, job_id, {}),
+        "summary": lambda: job_api.get_summary(job_queue, {"date": str(_NOW.date())}),
+        "stats": lambda: job_api.get_stats(job_queue, settings, registry, {}),
+        "overview": lambda: dashboard_api.get_overview(job_queue, settings, registry, {}),
         "overview?q=&limit=1": lambda: dashboard_api.get_overview(
-            desk, settings, registry, {"q": "service7", "limit": "1"}
+            job_queue, settings, registry, {"q": "service7", "limit": "1"}
         ),
-        "calendar": lambda: dashboard_api.get_calendar(desk, settings, registry, {}),
-        "calendar?days=90": lambda: dashboard_api.get_calendar(desk, settings, registry, {"days": "90"}),
-        "calendar?service=": lambda: dashboard_api.get_calendar(desk, settings, registry, {"service": "service3"}),
-        "runs/{id}": lambda: dashboard_api.get_run(desk, registry, summary_id, {}),
-        "runs/{id}/changes": lambda: dashboard_api.get_run_changes(desk, registry, run_id, {"limit": "25"}),
-        "runs/{id}/changes/record": lambda: dashboard_api.get_changed_record(desk, registry, run_id, {"key": "[5]"}),
+        "calendar": lambda: dashboard_api.get_calendar(job_queue, settings, registry, {}),
+        "calendar?days=90": lambda: dashboard_api.get_calendar(job_queue, settings, registry, {"days": "90"}),
+        "calendar?service=": lambda: dashboard_api.get_calendar(job_queue, settings, registry, {"service": "service3"}),
+        "runs/{id}": lambda: dashboard_api.get_run(job_queue, registry, summary_id, {}),
+        "runs/{id}/changes": lambda: dashboard_api.get_run_changes(job_queue, registry, run_id, {"limit": "25"}),
+        "runs/{id}/changes/record": lambda: dashboard_api.get_changed_record(
+            job_queue, registry, run_id, {"key": "[5]"}
+        ),
     }
 
 
@@ -207,11 +209,11 @@ def measure(folder: Path, small: Size = SMALL, large: Size = LARGE, rounds: int 
         file = folder / f"{name}.db"
         ids = fill(file, size)
         settings = _settings(file, size)
-        desk = replace(open_desk(settings), now=lambda: _NOW)
+        job_queue = replace(open_job_queue(settings), now=lambda: _NOW)
         run_ids = make_runs(file, settings, size.runs // size.services)
         run_id = run_ids[len(run_ids) // 20 * 10 + 5]  # in the middle, and one that changed record 5
-        desk.runs.save(replace(_A_RUN, sync_id=run_id))
-        asked.append(requests(desk, settings, Registry(settings), ids[len(ids) // 2], run_id))
+        job_queue.runs.save(replace(_A_RUN, sync_id=run_id))
+        asked.append(requests(job_queue, settings, Registry(settings), ids[len(ids) // 2], run_id))
     of_small, of_large = asked
     measured = []
     for name in of_small:

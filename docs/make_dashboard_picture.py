@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 from backup.config.settings import load_settings  # noqa: E402 - the root is on the path only now
 from backup.core.run_values import Counts, Run, Status, Trigger  # noqa: E402
 from backup.dev.demo import FILES, run_demo  # noqa: E402
-from backup.jobs.desk import Desk, open_desk  # noqa: E402
+from backup.jobs.job_queue import JobQueue, open_job_queue  # noqa: E402
 from backup.mirror.verification import Depth  # noqa: E402
 from backup.services.registry import Registry  # noqa: E402
 from tests.scenarios.browsing import Tab, chromium  # noqa: E402
@@ -38,12 +38,12 @@ def draw(folder: Path) -> None:
     settings = {name: f"sqlite:///{folder / file}" for name, file in FILES.items()}
     settings["BackupJobs__File"] = str(folder / "jobs.db")
     loaded = load_settings(settings)
-    desk = open_desk(loaded)
-    registry = Registry(loaded, watcher=desk.watcher())
-    _make_nights(desk, registry.directory.names())
+    job_queue = open_job_queue(loaded)
+    registry = Registry(loaded, watcher=job_queue.watcher())
+    _make_nights(job_queue, registry.directory.names())
     registry.sync("all", Trigger.TIMER)
     registry.verify("customer", Depth(full=True), drilled=True)
-    desk.keys.close()
+    job_queue.keys.close()
     for file in ("function_app.py", "host.json"):
         copy(ROOT / file, folder)
     command = [sys.executable, "-m", "backup", "serve", "--port", "0"]
@@ -59,15 +59,15 @@ def draw(folder: Path) -> None:
             server.communicate()
 
 
-def _make_nights(desk: Desk, services: list[str]) -> None:
+def _make_nights(job_queue: JobQueue, services: list[str]) -> None:
     """Records of the nights before today, some of which failed."""
     chance = random.Random(7)  # noqa: S311 - so that the picture stays alike
-    tonight = desk.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    tonight = job_queue.now().replace(hour=0, minute=0, second=0, microsecond=0)
     for days in range(_NIGHTS, 0, -1):
         for service in services:
             at = tonight - timedelta(days=days)
             if chance.random() > 0.03 or days == 1:
-                desk.runs.save(_night(service, at, chance), due_at=at)
+                job_queue.runs.save(_night(service, at, chance), due_at=at)
 
 
 def _night(service: str, at: datetime, chance: random.Random) -> Run:

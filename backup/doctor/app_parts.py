@@ -22,8 +22,8 @@ from backup.core.model import Now
 from backup.core.suggestions import quantity
 from backup.doctor.findings import Check, Finding, Grade, fine, wrong
 from backup.doctor.sides import clock_finding
-from backup.jobs.desk import Desk
 from backup.jobs.job import State
+from backup.jobs.job_queue import JobQueue
 from backup.jobs.table_key_values import TABLE
 from backup.runs.blob_lease import CONTAINER
 from backup.runs.storage_account import Kind, service_client, storage_error
@@ -192,15 +192,15 @@ def _queues(settings: Settings) -> Iterator[Finding]:
             yield fine("storage", "queue", f"{name} has {quantity(number, 'message')}")
 
 
-def job_findings(settings: Settings, desk: Desk) -> list[Finding]:
+def job_findings(settings: Settings, job_queue: JobQueue) -> list[Finding]:
     """Returns whether jobs wait for too long, and who works on them. Reads the records alone, and makes none."""
     if not settings.has_storage_account and not Path(settings.jobs_file).is_file():
         return [fine("jobs", "records", "there are none yet")]
-    numbers = desk.records.numbers()
+    numbers = job_queue.records.numbers()
     counted = ", ".join(f"{number} {state.value.lower()}" for state, number in numbers.items() if number)
     findings = [fine("jobs", "records", counted or "there are none")]
-    now = desk.now().astimezone(UTC)
-    late = [job for job in desk.records.waiting() if now - (job.state_at or job.created_at) > _WAITS_TOO_LONG]
+    now = job_queue.now().astimezone(UTC)
+    late = [job for job in job_queue.records.waiting() if now - (job.state_at or job.created_at) > _WAITS_TOO_LONG]
     if late:
         minutes = round((now - min(job.created_at for job in late)).total_seconds() / 60)
         text = f"no worker has taken {quantity(len(late), 'job')}, the oldest for {quantity(minutes, 'minute')}"

@@ -15,7 +15,7 @@ from backup.doctor.app_parts import host_findings, job_findings, storage_checks,
 from backup.doctor.findings import ALL_SECONDS, SERVER_SECONDS, Check, Finding, Grade, findings_of, fine, wrong
 from backup.doctor.identities import identity_checks
 from backup.doctor.sides import Examiner, place_key, server_check, service_checks, set_checks, subject_of
-from backup.jobs.desk import open_desk
+from backup.jobs.job_queue import open_job_queue
 from backup.services.directory import Directory
 from backup.services.registry import limits_of
 from backup.services.sets import ServiceSet
@@ -77,11 +77,11 @@ def examine(
 
 
 def _of_jobs(settings: Settings, now: Now) -> list[Finding]:
-    desk = open_desk(settings.model_copy(update={"retry_max_attempts": 1}), now)
+    job_queue = open_job_queue(settings.model_copy(update={"retry_max_attempts": 1}), now)
     try:
-        return job_findings(settings, desk)
+        return job_findings(settings, job_queue)
     finally:
-        desk.keys.close()
+        job_queue.keys.close()
 
 
 def _whole_specs(directory: Directory) -> tuple[list[ServiceSpec], list[Finding]]:

@@ -22,8 +22,8 @@ from backup.entry.answers import Answer, shape_one, status_of
 from backup.entry.dashboard_shapes import shape_calendar, shape_overview
 from backup.entry.job_api import delete_job, number_in, post_retry
 from backup.entry.requests import ApiRequest, KeyText, SampleSize, check_query, parse_body
-from backup.jobs.desk import Desk
 from backup.jobs.job import Request
+from backup.jobs.job_queue import JobQueue
 from backup.services.past_values import ChangedRecord
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
@@ -83,42 +83,42 @@ def get_caller(headers: Mapping[str, str], query: Mapping[str, str]) -> Answer:
     return Answer(200, {"name": principal.name, "roles": roles, "mayWrite": principal.may_write})
 
 
-def get_overview(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
+def get_overview(job_queue: JobQueue, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
     """Answers with a row for each service, or for each of one set, the worst first, a page at a time."""
     check_query(query, "q", "set", "limit", "cursor")
     limit = number_in(query, "limit", 10, 200)
     of_set = registry.directory.set_named(query["set"]).name if "set" in query else None
     entries, text = registry.directory.entries, query.get("q")
-    return Answer(200, shape_overview(desk, settings, entries, text, limit, query.get("cursor"), of_set))
+    return Answer(200, shape_overview(job_queue, settings, entries, text, limit, query.get("cursor"), of_set))
 
 
-def get_calendar(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
+def get_calendar(job_queue: JobQueue, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
     """Answers with each of the last days (default: 30), of one service or of all together."""
     check_query(query, "service", "days")
     days = number_in(query, "days", 30, 366)
     service = registry.directory.chosen_entries(query["service"])[0] if "service" in query else None
     return Answer(
-        200, shape_calendar(desk, settings, [service] if service else registry.directory.entries, service, days)
+        200, shape_calendar(job_queue, settings, [service] if service else registry.directory.entries, service, days)
     )
 
 
-def get_run(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
+def get_run(job_queue: JobQueue, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
     """Answers with the summary of a run, and whether it is of several services. 404 without one."""
     check_query(query)
-    summary = desk.runs.get(sync_id)
+    summary = job_queue.runs.get(sync_id)
     if summary is None:
         raise UnknownRun(f"There is no run {quoted(sync_id)}.", hint="Summaries of runs are kept for 400 days.")
     return Answer(200, {**summary, "ofSeveral": registry.directory.is_group(summary["service"])})
 
 
-def get_run_changes(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
+def get_run_changes(job_queue: JobQueue, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
     """Answers with a page of what a run did to records: keys and actions. A page may be empty and have a cursor."""
     check_query(query, "only", "limit", "cursor")
     limit = number_in(query, "limit", 50, _PAGE_AT_MOST)
     only = query.get("only")
     if only is not None and only.title() not in list(Action):
         raise BadRequest(f"only is {quoted(only)}.", hint="Use inserted, updated or deleted.")
-    service, run_id = _run_named(desk, registry, sync_id)
+    service, run_id = _run_named(job_queue, registry, sync_id)
     page = service.past.changed(run_id, limit, query.get("cursor"), Action(only.title()) if only else None)
     return Answer(
         200,
@@ -132,14 +132,14 @@ def get_run_changes(desk: Desk, registry: Registry, sync_id: str, query: Mapping
     )
 
 
-def get_changed_record(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
+def get_changed_record(job_queue: JobQueue, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
     """Answers with one record that a run changed, before and after, column by column. 404 if the bin has no image."""
     check_query(query, "key")
     if "key" not in query:
         raise BadRequest(
             "The key of the record is missing.", hint="Write it as ?key=, like the list of changes has it."
         )
-    service, run_id = _run_named(desk, registry, sync_id)
+    service, run_id = _run_named(job_queue, registry, sync_id)
     return Answer(200, {"service": service.name, **shape_changed(service.past.changed_record(run_id, query["key"]))})
 
 
@@ -163,11 +163,13 @@ def shape_changed(changed: ChangedRecord) -> dict[str, Any]:
     }
 
 
-def post_run_restore(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
+def post_run_restore(
+    job_queue: JobQueue, registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes
+) -> Answer:
     """Restores records that a run changed into the source. Without `confirm` only answers what would change."""
     check_query(query)
     request = parse_body(RestoreOfRunRequest, body)
-    service, run_id = _run_named(desk, registry, sync_id)
+    service, run_id = _run_named(job_queue, registry, sync_id)
     writes = _is_confirmed(request.confirm, service)
     wish = Wish(
         keys=tuple(request.keys),
@@ -181,24 +183,26 @@ def post_run_restore(desk: Desk, registry: Registry, sync_id: str, query: Mappin
     return shape_one(service.restore(wish, options, trigger=Trigger.HTTP))
 
 
-def post_run_undo(desk: Desk, registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes) -> Answer:
+def post_run_undo(
+    job_queue: JobQueue, registry: Registry, sync_id: str, query: Mapping[str, str], body: bytes
+) -> Answer:
     """Undoes a run in the backup. Without `confirm` only answers what would change."""
     check_query(query)
     request = parse_body(UndoOfRunRequest, body)
-    service, run_id = _run_named(desk, registry, sync_id)
+    service, run_id = _run_named(job_queue, registry, sync_id)
     writes = _is_confirmed(request.confirm, service)
     return shape_one(service.undo(run_id, through=request.through, dry_run=not writes, trigger=Trigger.HTTP))
 
 
 def post_verify_job(
-    desk: Desk, registry: Registry, query: Mapping[str, str], body: bytes, who: str | None = None
+    job_queue: JobQueue, registry: Registry, query: Mapping[str, str], body: bytes, who: str | None = None
 ) -> Answer:
     """Queues a verify or a restore drill of one service, or of each service for "all". Answers 202."""
     check_query(query)
     request = parse_body(VerifyJobRequest, body)
     verb = "drill" if request.drill else "verify"
     jobs = [
-        desk.ask(Request(service, verb, full=request.full, sample=request.sample), "http", requested_by=who)
+        job_queue.ask(Request(service, verb, full=request.full, sample=request.sample), "http", requested_by=who)
         for service in registry.directory.services(request.service)
     ]
     where = f"/api/sync/job/{jobs[0].job_id}"
@@ -207,7 +211,7 @@ def post_verify_job(
     return Answer(202, answer, {"Location": where})
 
 
-def post_bulk(desk: Desk, query: Mapping[str, str], body: bytes, who: str | None = None) -> Answer:
+def post_bulk(job_queue: JobQueue, query: Mapping[str, str], body: bytes, who: str | None = None) -> Answer:
     """Retries or deletes many jobs. Answers what became of each; one that is refused stops no other."""
     check_query(query)
     request = parse_body(BulkRequest, body)
@@ -215,9 +219,9 @@ def post_bulk(desk: Desk, query: Mapping[str, str], body: bytes, who: str | None
     for job_id in dict.fromkeys(request.job_ids):
         try:
             done = (
-                post_retry(desk, job_id, {}, b"", who)
+                post_retry(job_queue, job_id, {}, b"", who)
                 if request.action == "retry"
-                else delete_job(desk, job_id, {}, who)
+                else delete_job(job_queue, job_id, {}, who)
             )
             results.append({"jobId": done.body["jobId"], "status": done.status, "message": done.body["message"]})
         except BackupError as error:
@@ -235,9 +239,9 @@ def _values(record: Record | None) -> dict[str, Any] | None:
     return None if record is None else json.loads(plain_json(record))
 
 
-def _run_named(desk: Desk, registry: Registry, sync_id: str) -> tuple[SyncService, str]:
+def _run_named(job_queue: JobQueue, registry: Registry, sync_id: str) -> tuple[SyncService, str]:
     """The run of this id, or whose id begins so, and its service. Reads SyncHistory only of a run without a summary."""
-    summary = desk.runs.get(sync_id)
+    summary = job_queue.runs.get(sync_id)
     if summary is None:
         return registry.run_named(sync_id)
     return registry.get(summary["service"]), summary["syncId"]

@@ -12,8 +12,8 @@ from backup.config.settings import Settings
 from backup.core.errors import BadRequest
 from backup.entry.answers import time_text
 from backup.entry.service_states import WORST_FIRST, ServiceState, ServiceStates, ServiceView
-from backup.jobs.desk import Desk
 from backup.jobs.job import Job, State
+from backup.jobs.job_queue import JobQueue
 from backup.jobs.listing import PAGE_AT_MOST, page_of_jobs
 from backup.jobs.run_numbers import percentile
 
@@ -22,7 +22,7 @@ _RANKS = [str(rank) for rank in range(len(WORST_FIRST))]
 
 
 def shape_overview(
-    desk: Desk,
+    job_queue: JobQueue,
     settings: Settings,
     names: Sequence[str],
     text: str | None,
@@ -37,12 +37,12 @@ def shape_overview(
     and no error need be on record. Cost: one small read for all services, one for the rows of the page, and one for
     each running job.
     """
-    now = desk.now().astimezone(UTC)
-    states = ServiceStates(settings, desk.runs.glances(() if of_set else names), now)
+    now = job_queue.now().astimezone(UTC)
+    states = ServiceStates(settings, job_queue.runs.glances(() if of_set else names), now)
     names = names if of_set is None else states.services_of(of_set) or ()
     at_work = {
         job.request.service.lower(): job
-        for job in page_of_jobs(desk.keys, state=State.PROCESSING, limit=PAGE_AT_MOST).jobs
+        for job in page_of_jobs(job_queue.keys, state=State.PROCESSING, limit=PAGE_AT_MOST).jobs
     }
     ranks = states.ranks(names)
     wanted = text.lower() if text else ""
@@ -52,7 +52,9 @@ def shape_overview(
     following = sorted(place for place in places if cursor is None or place[0] > cursor)
     page = [states.view(name, rank) for _, rank, name in following[:limit]]
     next_due = _next_due(settings, (view.name for view in page), now)
-    lasts = desk.runs.last_of_each([name for view in page for name in (view.name, view.success_of, view.trouble_of)])
+    lasts = job_queue.runs.last_of_each(
+        [name for view in page for name in (view.name, view.success_of, view.trouble_of)]
+    )
     rows = [
         _service_row(
             view,
@@ -79,17 +81,17 @@ def shape_overview(
 
 
 def shape_calendar(
-    desk: Desk, settings: Settings, names: Sequence[str], service: str | None, days: int
+    job_queue: JobQueue, settings: Settings, names: Sequence[str], service: str | None, days: int
 ) -> dict[str, Any]:
     """Returns each of the last `days` days (UTC), today included: runs due and made, changed records, durations.
 
     Of one service, or of all `names` together. A service counts from its first run on. Cost: one read of the days, and
     one small read for all services.
     """
-    now = desk.now().astimezone(UTC)
+    now = job_queue.now().astimezone(UTC)
     first = now.date() - timedelta(days=days - 1)
-    by_day = desk.runs.days(service, first, now.date())
-    glances = desk.runs.glances(names)
+    by_day = job_queue.runs.days(service, first, now.date())
+    glances = job_queue.runs.glances(names)
     firsts = {name: glances[name.lower()].first for name in names if name.lower() in glances}
     began = {name: datetime.fromtimestamp(first, UTC) for name, first in firsts.items() if first is not None}
     due = _due_by_day(settings, first, now, began)

@@ -21,7 +21,7 @@ from backup.entry.metrics import get_metrics
 from backup.entry.requests import parse_service
 from backup.entry.telemetry_switch import switch_on
 from backup.entry.timer import last_firing
-from backup.jobs.desk import Desk, desk_of
+from backup.jobs.job_queue import JobQueue, job_queue_of
 from backup.notify.after_runs import watcher_of
 from backup.notify.concerns import concerns_now
 from backup.runs.condition import Concern
@@ -55,14 +55,14 @@ class App:
         return load_settings()
 
     @cached_property
-    def desk(self) -> Desk:
+    def job_queue(self) -> JobQueue:
         """The records of jobs."""
-        return desk_of(self.settings)
+        return job_queue_of(self.settings)
 
     @cached_property
     def registry(self) -> Registry:
         """The services. What they run is in the name of who asks."""
-        return Registry(self.settings, watcher=watcher_of(self.settings, self.desk, self.who))
+        return Registry(self.settings, watcher=watcher_of(self.settings, self.job_queue, self.who))
 
     @contextmanager
     def traced(self, context: Any) -> Iterator[None]:
@@ -117,8 +117,8 @@ def _settings(call: HttpCall) -> Settings:
     return call.settings
 
 
-def _desk(call: HttpCall) -> Desk:
-    return call.desk
+def _job_queue(call: HttpCall) -> JobQueue:
+    return call.job_queue
 
 
 def _registry(call: HttpCall) -> Registry:
@@ -158,7 +158,7 @@ def _registry_later(call: HttpCall) -> Callable[[], Registry]:
 
 
 def _concerns(call: HttpCall) -> Callable[[Registry], Sequence[Concern]]:
-    return lambda registry: concerns_now(call.settings, call.desk, registry.directory.entries)
+    return lambda registry: concerns_now(call.settings, call.job_queue, registry.directory.entries)
 
 
 def _description(query: Mapping[str, str]) -> Answer:
@@ -167,8 +167,8 @@ def _description(query: Mapping[str, str]) -> Answer:
     return get_description(query)
 
 
-_LOOK = (_desk, _settings, _registry, _query)
-_RUN = (_desk, _registry, _id, _query)
+_LOOK = (_job_queue, _settings, _registry, _query)
+_RUN = (_job_queue, _registry, _id, _query)
 
 WORK: Mapping[str, HttpWork] = {
     "TriggerSync": HttpWork(http.post_sync, _registry, _query, _body),
@@ -180,14 +180,14 @@ WORK: Mapping[str, HttpWork] = {
     "RestoreSource": HttpWork(http.post_restore, _registry, _service, _query, _body),
     "InitializeBackup": HttpWork(http.post_initialize, _registry, _query, _body),
     "ExamineSetup": HttpWork(doctor_api.post_doctor, lambda _: load_settings, _query, _body),
-    "StartSync": HttpWork(job_api.post_start, _desk, _registry, _query, _body, _who),
-    "GetJob": HttpWork(job_api.get_job, _desk, _job_id, _query),
-    "GetHistory": HttpWork(job_api.get_history, _desk, _query),
-    "ListJobs": HttpWork(job_api.get_jobs, _desk, _query),
-    "GetJobDetails": HttpWork(job_api.get_job_details, _desk, _id, _query),
-    "RetryJob": HttpWork(job_api.post_retry, _desk, _id, _query, _body, _who),
-    "DeleteJob": HttpWork(job_api.delete_job, _desk, _id, _query, _who),
-    "GetSummary": HttpWork(job_api.get_summary, _desk, _query),
+    "StartSync": HttpWork(job_api.post_start, _job_queue, _registry, _query, _body, _who),
+    "GetJob": HttpWork(job_api.get_job, _job_queue, _job_id, _query),
+    "GetHistory": HttpWork(job_api.get_history, _job_queue, _query),
+    "ListJobs": HttpWork(job_api.get_jobs, _job_queue, _query),
+    "GetJobDetails": HttpWork(job_api.get_job_details, _job_queue, _id, _query),
+    "RetryJob": HttpWork(job_api.post_retry, _job_queue, _id, _query, _body, _who),
+    "DeleteJob": HttpWork(job_api.delete_job, _job_queue, _id, _query, _who),
+    "GetSummary": HttpWork(job_api.get_summary, _job_queue, _query),
     "GetStats": HttpWork(job_api.get_stats, *_LOOK),
     "GetMetrics": HttpWork(get_metrics, *_LOOK),
     "GetSessionStats": HttpWork(session_api.get_session_stats, _query),
@@ -199,8 +199,8 @@ WORK: Mapping[str, HttpWork] = {
     "GetChangedRecord": HttpWork(dashboard_api.get_changed_record, *_RUN),
     "RestoreOfRun": HttpWork(dashboard_api.post_run_restore, *_RUN, _body),
     "UndoOfRun": HttpWork(dashboard_api.post_run_undo, *_RUN, _body),
-    "StartVerify": HttpWork(dashboard_api.post_verify_job, _desk, _registry, _query, _body, _who),
-    "ChangeJobs": HttpWork(dashboard_api.post_bulk, _desk, _query, _body, _who),
+    "StartVerify": HttpWork(dashboard_api.post_verify_job, _job_queue, _registry, _query, _body, _who),
+    "ChangeJobs": HttpWork(dashboard_api.post_bulk, _job_queue, _query, _body, _who),
     "TestNotifications": HttpWork(notify_api.post_test, _settings, _query, _body),
     "HealthCheck": HttpWork(http.get_health, _registry_later, _query, _concerns),
     "GetOpenApi": HttpWork(_description, _query),
@@ -221,26 +221,26 @@ def scheduled_sync(past_due: bool, status: Mapping[str, str] | None, context: An
     """
     app = App()
     with app.traced(context):
-        on_schedule(app.settings, app.registry, app.desk, past_due=past_due, last=last_firing(status))
+        on_schedule(app.settings, app.registry, app.job_queue, past_due=past_due, last=last_firing(status))
 
 
 def resume_sync(context: Any) -> None:
     """Rings for waiting jobs, resumes open syncs, does due purges and verifies. Raises as `each_minute`."""
     app = App()
     with app.traced(context):
-        each_minute(app.settings, app.registry, app.desk)
+        each_minute(app.settings, app.registry, app.job_queue)
 
 
 def work_on_job(message: bytes, context: Any) -> None:
     """Works on a waiting job. Raises BackupError if the job has failed for good; its record says so before."""
     app = App()
     with app.traced(context):
-        work_on(app.settings, app.desk, _id_in(message))
+        work_on(app.settings, app.job_queue, _id_in(message))
 
 
 def poisoned_job(message: bytes) -> None:
     """Logs a message that the host gave up. Its job is still in the records, and the sweeper rings again for it."""
-    log_poisoned(App().desk, _id_in(message))
+    log_poisoned(App().job_queue, _id_in(message))
 
 
 def _id_in(message: bytes) -> str:

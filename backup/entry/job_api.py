@@ -15,8 +15,8 @@ from backup.core.suggestions import did_you_mean, quoted
 from backup.entry.answers import Answer
 from backup.entry.job_shapes import shape_day, shape_job, shape_row, shape_stats
 from backup.entry.requests import ApiRequest, ChangeLimit, check_no_body, check_query, moment_of, parse_body
-from backup.jobs.desk import Desk
 from backup.jobs.job import Job, Request, State
+from backup.jobs.job_queue import JobQueue
 from backup.jobs.listing import page_of_jobs
 from backup.services.registry import Registry
 
@@ -34,13 +34,15 @@ class StartRequest(ApiRequest):
     allow_mass_delete: bool = False
 
 
-def post_start(desk: Desk, registry: Registry, query: Mapping[str, str], body: bytes, who: str | None = None) -> Answer:
+def post_start(
+    job_queue: JobQueue, registry: Registry, query: Mapping[str, str], body: bytes, who: str | None = None
+) -> Answer:
     """Queues a sync of one service, or of each service for "all". Answers 202 with the ids of the jobs."""
     check_query(query)
     request = parse_body(StartRequest, body)
     services = registry.directory.chosen_entries(request.sync_type)
     jobs = [
-        desk.ask(
+        job_queue.ask(
             Request(
                 service,
                 "sync",
@@ -69,27 +71,27 @@ def post_start(desk: Desk, registry: Registry, query: Mapping[str, str], body: b
     return Answer(202, answer, {"Location": where})
 
 
-def get_job(desk: Desk, job_id: str, query: Mapping[str, str]) -> Answer:
+def get_job(job_queue: JobQueue, job_id: str, query: Mapping[str, str]) -> Answer:
     """Answers with a job and its states. 404 without such a job."""
     check_query(query)
-    return Answer(200, shape_job(_job(desk, job_id)))
+    return Answer(200, shape_job(_job(job_queue, job_id)))
 
 
-def get_job_details(desk: Desk, job_id: str, query: Mapping[str, str]) -> Answer:
+def get_job_details(job_queue: JobQueue, job_id: str, query: Mapping[str, str]) -> Answer:
     """Answers with a job, its states, its run and its last log lines. 404 without such a job."""
     check_query(query)
-    job = _job(desk, job_id)
-    run = desk.runs.get(job.sync_id) if job.sync_id else None
-    details = {"run": run, "log": desk.records.lines(job.job_id)}
+    job = _job(job_queue, job_id)
+    run = job_queue.runs.get(job.sync_id) if job.sync_id else None
+    details = {"run": run, "log": job_queue.records.lines(job.job_id)}
     return Answer(200, {**shape_job(job), **details})
 
 
-def get_jobs(desk: Desk, query: Mapping[str, str]) -> Answer:
+def get_jobs(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
     """Answers with a page of jobs, newest first. The query may name a state, a service and a text. Without a state,
     failed jobs come first."""
     check_query(query, "state", "type", "q", "limit", "cursor")
     page = page_of_jobs(
-        desk.keys,
+        job_queue.keys,
         state=_choice(query, "state", State),
         service=query.get("type"),
         text=query.get("q"),
@@ -99,26 +101,28 @@ def get_jobs(desk: Desk, query: Mapping[str, str]) -> Answer:
     return Answer(200, {"jobs": [shape_row(job) for job in page.jobs], "cursor": page.cursor})
 
 
-def post_retry(desk: Desk, job_id: str, query: Mapping[str, str], body: bytes, who: str | None = None) -> Answer:
+def post_retry(
+    job_queue: JobQueue, job_id: str, query: Mapping[str, str], body: bytes, who: str | None = None
+) -> Answer:
     """Queues an ended job again. 404 without such a job, 409 for a job that has not ended."""
     check_query(query)
     check_no_body(body)
-    job = _job(desk, job_id)
-    requeued = desk.records.requeue(job.job_id, f"Retried by {who or 'request'}.")
+    job = _job(job_queue, job_id)
+    requeued = job_queue.records.requeue(job.job_id, f"Retried by {who or 'request'}.")
     if requeued is None:
         raise Conflict(
             f"Job {job.job_id} is {job.state}: it has not ended. Nothing was changed.",
             hint="Delete it first, or wait for it.",
         )
-    desk.doorbell.ring(requeued.job_id)
+    job_queue.doorbell.ring(requeued.job_id)
     return Answer(200, {"message": "Job requeued successfully", "jobId": requeued.job_id})
 
 
-def delete_job(desk: Desk, job_id: str, query: Mapping[str, str], who: str | None = None) -> Answer:
+def delete_job(job_queue: JobQueue, job_id: str, query: Mapping[str, str], who: str | None = None) -> Answer:
     """Deletes a job that waits or has ended. Asks a running job to stop at its next batch, and answers 202. 404 without
     such a job."""
     check_query(query)
-    job = desk.records.cancel(_job(desk, job_id).job_id, f"Deleted by {who or 'request'}.")
+    job = job_queue.records.cancel(_job(job_queue, job_id).job_id, f"Deleted by {who or 'request'}.")
     if job is None:
         raise UnknownJob(f"There is no job {quoted(job_id)}.")
     stops = job.state is State.PROCESSING
@@ -126,11 +130,11 @@ def delete_job(desk: Desk, job_id: str, query: Mapping[str, str], who: str | Non
     return Answer(202 if stops else 200, {"message": message, "jobId": job.job_id})
 
 
-def get_history(desk: Desk, query: Mapping[str, str]) -> Answer:
+def get_history(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
     """Answers with a page of runs of all services, newest first. The query may name a service, a status, a verb, a time
     and a text."""
     check_query(query, "service", "status", "verb", "from", "to", "q", "limit", "cursor")
-    page = desk.runs.page(
+    page = job_queue.runs.page(
         service=query.get("service"),
         status=_choice(query, "status", Status),
         verb=_choice(query, "verb", Verb),
@@ -143,26 +147,26 @@ def get_history(desk: Desk, query: Mapping[str, str]) -> Answer:
     return Answer(200, {"runs": list(page.runs), "cursor": page.cursor})
 
 
-def get_summary(desk: Desk, query: Mapping[str, str]) -> Answer:
+def get_summary(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
     """Answers with the numbers of one day (UTC, default: today), by service too, and the state of the queue now.
     Services come a page at a time."""
     check_query(query, "date", "limit", "cursor")
-    day = _day(query.get("date")) or desk.now().astimezone(UTC).date()
-    return Answer(200, shape_day(desk, day, number_in(query, "limit", 20, 200), query.get("cursor")))
+    day = _day(query.get("date")) or job_queue.now().astimezone(UTC).date()
+    return Answer(200, shape_day(job_queue, day, number_in(query, "limit", 20, 200), query.get("cursor")))
 
 
-def get_stats(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
+def get_stats(job_queue: JobQueue, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
     """Answers with each service's numbers of the last days (default: 30), a page of services at a time."""
     check_query(query, "days", "limit", "cursor")
     days, limit = number_in(query, "days", 30, _DAYS_AT_MOST), number_in(query, "limit", 10, 50)
     after = query.get("cursor", "")
     names = sorted(name for name in registry.directory.entries if name > after)
-    rows = [shape_stats(desk, settings, name, days) for name in names[:limit]]
+    rows = [shape_stats(job_queue, settings, name, days) for name in names[:limit]]
     return Answer(200, {"days": days, "services": rows, "cursor": names[limit - 1] if len(names) > limit else None})
 
 
-def _job(desk: Desk, job_id: str) -> Job:
-    job = desk.records.get(job_id)
+def _job(job_queue: JobQueue, job_id: str) -> Job:
+    job = job_queue.records.get(job_id)
     if job is None:
         raise UnknownJob(f"There is no job {quoted(job_id)}.")
     return job

@@ -9,8 +9,8 @@ from typing import Any
 from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.entry.answers import time_text
-from backup.jobs.desk import Desk
 from backup.jobs.job import Job, State
+from backup.jobs.job_queue import JobQueue
 from backup.jobs.run_numbers import percentile
 
 _RECORDS = ("inserted", "updated", "deleted", "skipped", "failedRecords")
@@ -61,14 +61,14 @@ def shape_row(job: Job) -> dict[str, Any]:
     }
 
 
-def shape_day(desk: Desk, day: date, limit: int, after: str | None) -> dict[str, Any]:
+def shape_day(job_queue: JobQueue, day: date, limit: int, after: str | None) -> dict[str, Any]:
     """Returns the numbers of one day (UTC), in all and by service, and how many jobs are in each state now.
 
     By service a page at a time: `limit` services, those behind the service `after`. Cost: that of the page.
     """
-    services = desk.runs.day(day, after=after, limit=limit + 1)
+    services = job_queue.runs.day(day, after=after, limit=limit + 1)
     names = list(services)[:limit]
-    total = desk.runs.days(None, day, day).get(day, {})
+    total = job_queue.runs.days(None, day, day).get(day, {})
     by_type = [
         {
             "syncType": service.upper(),
@@ -79,15 +79,15 @@ def shape_day(desk: Desk, day: date, limit: int, after: str | None) -> dict[str,
         }
         for service, numbers in ((name, services[name]) for name in names)
     ]
-    numbers = desk.records.numbers()
-    running = numbers[State.PROCESSING] if day == desk.now().astimezone(UTC).date() else 0
+    numbers = job_queue.records.numbers()
+    running = numbers[State.PROCESSING] if day == job_queue.now().astimezone(UTC).date() else 0
     queue = {
         "enqueued": numbers[State.ENQUEUED],
         "processing": numbers[State.PROCESSING],
         "succeeded": numbers[State.SUCCEEDED],
         "failed": numbers[State.FAILED],
         "scheduled": numbers[State.SCHEDULED],
-        "servers": len(desk.workers()),
+        "servers": len(job_queue.workers()),
     }
     summary = {
         "totalJobs": total.get("runs", 0) + running,
@@ -107,12 +107,12 @@ def shape_day(desk: Desk, day: date, limit: int, after: str | None) -> dict[str,
     }
 
 
-def shape_stats(desk: Desk, settings: Settings, service: str, days: int) -> dict[str, Any]:
+def shape_stats(job_queue: JobQueue, settings: Settings, service: str, days: int) -> dict[str, Any]:
     """Returns a service's numbers of the last `days` days (UTC), today included."""
-    now = desk.now().astimezone(UTC)
+    now = job_queue.now().astimezone(UTC)
     first = now.date() - timedelta(days=days - 1)
-    by_day = desk.runs.days(service, first, now.date())
-    last = desk.runs.last(service)
+    by_day = job_queue.runs.days(service, first, now.date())
+    last = job_queue.runs.last(service)
     total = {
         name: sum(numbers.get(name, 0) for numbers in by_day.values())
         for name in ("runs", "completed", "failed", "scheduled", "seconds", *_RECORDS)

@@ -10,8 +10,8 @@ from backup.core.errors import BackupError
 from backup.core.log import event
 from backup.core.unexpected import safe_text
 from backup.entry.timer import resume_open, run_own_schedules, run_scheduled
-from backup.jobs.desk import Desk, is_queued
 from backup.jobs.job import State
+from backup.jobs.job_queue import JobQueue, is_queued
 from backup.jobs.resting import at_rest, note_rest
 from backup.jobs.worker import worker_of
 from backup.notify.after_runs import after_runs
@@ -23,20 +23,22 @@ _DELIVERY_SECONDS = 10.0
 """How long the minute timer waits for sinks; a thread that takes longer goes on alone."""
 
 
-def on_schedule(settings: Settings, registry: Registry, desk: Desk, *, past_due: bool, last: datetime | None) -> None:
+def on_schedule(
+    settings: Settings, registry: Registry, job_queue: JobQueue, *, past_due: bool, last: datetime | None
+) -> None:
     """Queues a job for every service, or syncs all services inline; `is_queued` decides.
 
     Raises BackupError when an inline sync failed, after all services had their turn.
     """
-    if is_queued(settings, desk):
-        desk.queue_due(settings, registry.directory.entries)
+    if is_queued(settings, job_queue):
+        job_queue.queue_due(settings, registry.directory.entries)
         if not settings.schedule_enabled:
             event("schedule.disabled", setting="BackupSchedule__Enabled")
     else:
         run_scheduled(settings, registry, past_due=past_due, last=last)
 
 
-def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
+def each_minute(settings: Settings, registry: Registry, job_queue: JobQueue) -> None:
     """Queues missed occurrences, rings for waiting jobs, and calls `resume_open` for services without an open job.
 
     Services and sets that are at rest are left alone, so that their databases may pause (`jobs/resting.py`).
@@ -49,40 +51,42 @@ def each_minute(settings: Settings, registry: Registry, desk: Desk) -> None:
     busy: frozenset[str] = frozenset()
     is_inline = False
     try:
-        is_inline = not is_queued(settings, desk)
+        is_inline = not is_queued(settings, job_queue)
         if not is_inline:
-            desk.queue_due(settings, registry.directory.entries)
-        desk.sweep()
-        busy = desk.records.services_at_work()
+            job_queue.queue_due(settings, registry.directory.entries)
+        job_queue.sweep()
+        busy = job_queue.records.services_at_work()
         if not is_inline:
-            busy |= at_rest(settings, desk, registry.directory.entries)
+            busy |= at_rest(settings, job_queue, registry.directory.entries)
     except BackupError as error:
         event("jobs.not_swept", level=logging.WARNING, error=error, hint=error.hint)
     try:
-        look_around(settings, desk, registry.directory.entries)
+        look_around(settings, job_queue, registry.directory.entries)
     except Exception as error:  # whatever it is: open syncs must be resumed
         event("notify.not_looked", level=logging.WARNING, error=safe_text(error))
-    delivery_of(settings, desk).start()
+    delivery_of(settings, job_queue).start()
     try:
-        resume_open(settings, registry, busy=busy, now=desk.now, note_rest=lambda *rest: note_rest(desk, *rest))
+        resume_open(
+            settings, registry, busy=busy, now=job_queue.now, note_rest=lambda *rest: note_rest(job_queue, *rest)
+        )
     finally:
         if is_inline:
             run_own_schedules(settings, registry, busy=busy)
         wait_for_delivery(_DELIVERY_SECONDS)
 
 
-def work_on(settings: Settings, desk: Desk, job_id: str) -> None:
+def work_on(settings: Settings, job_queue: JobQueue, job_id: str) -> None:
     """Works on the job of a message. Raises BackupError when the job has failed for good; its record says so before."""
-    desk.worker_is_alive()
-    job = worker_of(settings, desk, after_runs(settings, desk)).work(job_id)
+    job_queue.worker_is_alive()
+    job = worker_of(settings, job_queue, after_runs(settings, job_queue)).work(job_id)
     if job is not None and job.state is State.FAILED:
         raise BackupError(f"Job {job.job_id} failed: {job.error}", hint=job.hint)
 
 
-def log_poisoned(desk: Desk, job_id: str) -> None:
+def log_poisoned(job_queue: JobQueue, job_id: str) -> None:
     """Logs a message that the host gave up, and the state of its job. The sweeper rings again if the job waits."""
     try:
-        job = desk.records.get(job_id)
+        job = job_queue.records.get(job_id)
     except BackupError as error:
         event("jobs.poisoned", level=logging.ERROR, job_id=job_id, error=error)
         return

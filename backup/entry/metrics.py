@@ -12,7 +12,7 @@ from backup.core.run_values import Verb
 from backup.entry.answers import Answer
 from backup.entry.requests import check_query
 from backup.entry.service_states import WORST_FIRST, ServiceStates
-from backup.jobs.desk import Desk
+from backup.jobs.job_queue import JobQueue
 from backup.services.registry import Registry
 
 TEXT_FORMAT = "text/plain; version=0.0.4"
@@ -39,12 +39,16 @@ class Metric(NamedTuple):
     samples: Iterable[Point]
 
 
-def get_metrics(desk: Desk, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
+def get_metrics(job_queue: JobQueue, settings: Settings, registry: Registry, query: Mapping[str, str]) -> Answer:
     """Answers with the numbers of all services. A set counts as one service. Cost: one read each of sums, glances, last
     runs and numbers of jobs, for up to a thousand services."""
     check_query(query)
     names = registry.directory.entries
-    metrics = [*_of_runs(desk, names), *metrics_of_services(desk, settings, names), metrics_of_jobs(desk)]
+    metrics = [
+        *_of_runs(job_queue, names),
+        *metrics_of_services(job_queue, settings, names),
+        metrics_of_jobs(job_queue),
+    ]
     version = Metric("backup_info", "gauge", "The version of the app.", [Point({"version": __version__}, 1)])
     return Answer(200, {}, text=exposition([version, *metrics]), media=TEXT_FORMAT)
 
@@ -66,8 +70,8 @@ def _line(name: str, sample: Point) -> str:
     return f"{name}{sample.suffix}{{{labels}}} {value}"
 
 
-def _of_runs(desk: Desk, names: Sequence[str]) -> list[Metric]:
-    sums = _by_entry(desk.runs.sums_of_all(), names)
+def _of_runs(job_queue: JobQueue, names: Sequence[str]) -> list[Metric]:
+    sums = _by_entry(job_queue.runs.sums_of_all(), names)
     rows = [({"service": name, "verb": verb}, sums[name][verb]) for name in names for verb in sums[name]]
 
     def counted(kind: str) -> list[Point]:
@@ -95,13 +99,13 @@ def _of_runs(desk: Desk, names: Sequence[str]) -> list[Metric]:
     ]
 
 
-def metrics_of_services(desk: Desk, settings: Settings, names: Sequence[str]) -> list[Metric]:
+def metrics_of_services(job_queue: JobQueue, settings: Settings, names: Sequence[str]) -> list[Metric]:
     """Returns how safe the services and sets are now, and when they last succeeded and failed."""
-    now = desk.now().astimezone(UTC)
-    glances = desk.runs.glances(names)
+    now = job_queue.now().astimezone(UTC)
+    glances = job_queue.runs.glances(names)
     states = ServiceStates(settings, glances, now)
     views = [states.view(name, rank) for name, rank in zip(names, states.ranks(names), strict=True)]
-    last = desk.runs.last_of_all()
+    last = job_queue.runs.last_of_all()
     successes = {
         view.name: success
         for view in views
@@ -156,9 +160,9 @@ def _of_each(name: str, meaning: str, values: Mapping[str, float]) -> Metric:
     return Metric(name, "gauge", meaning, [Point({"service": service}, value) for service, value in values.items()])
 
 
-def metrics_of_jobs(desk: Desk) -> Metric:
+def metrics_of_jobs(job_queue: JobQueue) -> Metric:
     """Returns how many jobs are in each state now."""
-    numbers = desk.records.numbers()
+    numbers = job_queue.records.numbers()
     samples = [Point({"state": state.value.lower()}, number) for state, number in numbers.items()]
     return Metric("backup_jobs", "gauge", "Jobs in each state; those that wait are the depth of the queue.", samples)
 

@@ -12,8 +12,8 @@ from backup.core.model import Now, utc_now
 from backup.core.suggestions import quantity
 from backup.entry.answers import Answer
 from backup.entry.requests import check_no_body, check_query
-from backup.jobs.desk import Desk
 from backup.jobs.events import TEST, Event, safe
+from backup.jobs.job_queue import JobQueue
 from backup.jobs.outbox import OUTBOX
 from backup.notify.delivery import WAITING_AT_MOST, Delivery, delivery_of, send_now
 from backup.notify.sink import Sink
@@ -45,23 +45,23 @@ def answer_test(settings: Settings, now: Now = utc_now) -> Answer:
     return Answer(status, {"success": status == 200, "message": summary, "sinks": rows})
 
 
-def answer_delivery(settings: Settings, desk: Desk) -> Answer:
+def answer_delivery(settings: Settings, job_queue: JobQueue) -> Answer:
     """Sends what waits to each sink, without regard to pauses. 200 when nothing waits any more; else 503.
 
     Raises ConfigError without a sink.
     """
     sinks = _sinks(settings)
-    delivery = delivery_of(settings, desk)
-    rows = side_by_side(lambda sink: _delivered(delivery, desk, sink), sinks, _AT_ONCE)
+    delivery = delivery_of(settings, job_queue)
+    rows = side_by_side(lambda sink: _delivered(delivery, job_queue, sink), sinks, _AT_ONCE)
     waiting = sum(row["waiting"] for row in rows)
     body = {"success": waiting == 0, "message": f"{quantity(waiting, 'event')} left to send", "sinks": rows}
     return Answer(503 if waiting else 200, body)
 
 
-def _delivered(delivery: Delivery, desk: Desk, sink: Sink) -> dict[str, Any]:
+def _delivered(delivery: Delivery, job_queue: JobQueue, sink: Sink) -> dict[str, Any]:
     sent = delivery.deliver_to(sink, at_once=True)
-    _, state = read_state(desk.keys, sink)
-    waiting = len(desk.keys.scan(f"{OUTBOX}{sink.name}:", limit=WAITING_AT_MOST))
+    _, state = read_state(job_queue.keys, sink)
+    waiting = len(job_queue.keys.scan(f"{OUTBOX}{sink.name}:", limit=WAITING_AT_MOST))
     numbers = {"sent": sent, "waiting": waiting, "givenUp": state.given_up}
     return {"sink": sink.name, "label": sink.label, **numbers, "error": state.error, "hint": state.hint}
 

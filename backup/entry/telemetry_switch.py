@@ -10,7 +10,7 @@ from backup.config.settings import Settings
 from backup.core.errors import BackupError
 from backup.core.log import event
 from backup.entry.metrics import Metric, metrics_of_jobs, metrics_of_services
-from backup.jobs.desk import desk_of
+from backup.jobs.job_queue import job_queue_of
 
 if TYPE_CHECKING:
     from backup.telemetry.listening import GaugeValue
@@ -43,8 +43,8 @@ def _values(settings: Settings) -> list[GaugeValue]:
     """The gauges of all services, sets and jobs, by the records alone."""
     from backup.telemetry.listening import GaugeValue
 
-    desk, names = desk_of(settings), [*settings.services, *settings.sets]
-    metrics: list[Metric] = [*metrics_of_services(desk, settings, names), metrics_of_jobs(desk)]
+    job_queue, names = job_queue_of(settings), [*settings.services, *settings.sets]
+    metrics: list[Metric] = [*metrics_of_services(job_queue, settings, names), metrics_of_jobs(job_queue)]
     return [
         GaugeValue(_GAUGES[metric.name], point.value, point.labels)
         for metric in metrics

@@ -31,10 +31,10 @@ from backup.core.model import Now
 from backup.core.run_values import Counts, Run, Trigger, Verb
 from backup.core.suggestions import quantity
 from backup.core.unexpected import as_backup_error
-from backup.jobs.desk import Desk
 from backup.jobs.doorbell import Doorbell
 from backup.jobs.earlier_slices import run_so_far
 from backup.jobs.job import Job, State
+from backup.jobs.job_queue import JobQueue
 from backup.jobs.lines import JobLines
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
@@ -177,13 +177,21 @@ class JobWorker:
         return job
 
 
-def worker_of(settings: Settings, desk: Desk, also: Observer = NOBODY) -> JobWorker:
-    """Returns a worker on the jobs of the desk, with the services of these settings. `also` hears of their runs."""
+def worker_of(settings: Settings, job_queue: JobQueue, also: Observer = NOBODY) -> JobWorker:
+    """Returns a worker on the jobs of this queue, with the services of these settings. `also` hears of their runs."""
 
     def make_registry(watcher: Observer) -> Registry:
         return Registry(settings, watcher=watcher)
 
-    return JobWorker(make_registry, desk.records, desk.runs, desk.doorbell, desk.now, settings.slice_seconds, also)
+    return JobWorker(
+        make_registry,
+        job_queue.records,
+        job_queue.runs,
+        job_queue.doorbell,
+        job_queue.now,
+        settings.slice_seconds,
+        also,
+    )
 
 
 def may_pass(error: BackupError) -> bool:

@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from backup.core.errors import BackupError
 from backup.core.log import event
-from backup.jobs.desk import LOCAL_DOORBELL, Desk
+from backup.jobs.job_queue import LOCAL_DOORBELL, JobQueue
 from backup.jobs.worker import JobWorker
 
 _LOOK_SECONDS = 1.0
 _ALIVE_EVERY = 30  # looks
 
 
-def work_until(ended: threading.Event, desk: Desk, worker: JobWorker, at_once: int) -> None:
+def work_until(ended: threading.Event, job_queue: JobQueue, worker: JobWorker, at_once: int) -> None:
     """Works on jobs, up to `at_once` side by side, until `ended` is set; then waits for the jobs at work.
 
     Several processes may work on the same records. Logs an error of the records and looks again a second later.
@@ -38,8 +38,8 @@ def work_until(ended: threading.Event, desk: Desk, worker: JobWorker, at_once: i
         while not ended.is_set():
             try:
                 if looks % _ALIVE_EVERY == 0:
-                    desk.worker_is_alive()
-                for job in desk.records.waiting():
+                    job_queue.worker_is_alive()
+                for job in job_queue.records.waiting():
                     if job.job_id not in running and free.acquire(blocking=False):
                         running.add(job.job_id)
                         pool.submit(work, job.job_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backup.config.settings import Settings
-from backup.jobs.desk import Desk
+from backup.jobs.job_queue import JobQueue
 from backup.notify.delivery import Delivery, delivery_of
 from backup.runs.outcome import NOBODY, Observer, Observers, Outcome
 
@@ -20,13 +20,13 @@ class AfterRuns(Observer):
             self._delivery.start()
 
 
-def after_runs(settings: Settings, desk: Desk) -> Observer:
+def after_runs(settings: Settings, job_queue: JobQueue) -> Observer:
     """Returns what starts the delivery after runs; where the settings name no sink, what does nothing."""
-    delivery = delivery_of(settings, desk)
+    delivery = delivery_of(settings, job_queue)
     return AfterRuns(delivery) if delivery.sinks else NOBODY
 
 
-def watcher_of(settings: Settings, desk: Desk, requested_by: str | None = None) -> Observer:
+def watcher_of(settings: Settings, job_queue: JobQueue, requested_by: str | None = None) -> Observer:
     """Returns what saves the summaries of runs that belong to no job, and then delivers the events about them.
     `requested_by` asked for the runs."""
-    return Observers(desk.watcher(requested_by), after_runs(settings, desk))
+    return Observers(job_queue.watcher(requested_by), after_runs(settings, job_queue))

@@ -8,8 +8,8 @@ from datetime import datetime, timedelta
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
 from backup.core.suggestions import quantity
-from backup.jobs.desk import Desk
 from backup.jobs.events import OVERDUE_HINT, hours, safe
+from backup.jobs.job_queue import JobQueue
 from backup.notify.delivery import delivery_of
 from backup.notify.silence import Silence, look_around
 from backup.notify.sink import Sink
@@ -21,17 +21,17 @@ _SHOWN = timedelta(days=7)
 _SINKS_AT_MOST = 200
 
 
-def concerns_now(settings: Settings, desk: Desk, entries: Sequence[str]) -> list[Concern]:
+def concerns_now(settings: Settings, job_queue: JobQueue, entries: Sequence[str]) -> list[Concern]:
     """Looks around, starts to deliver what that raised, and returns what is not well. Wakes no database. `entries` are
     the names of services, and of sets.
 
     Records that cannot be read are a concern too: nobody can tell then whether a service is overdue.
     """
     try:
-        silences = look_around(settings, desk, entries)
-        delivery = delivery_of(settings, desk)
+        silences = look_around(settings, job_queue, entries)
+        delivery = delivery_of(settings, job_queue)
         delivery.start()
-        return [*map(_of_silence, silences), *_of_sinks(desk, delivery.sinks)]
+        return [*map(_of_silence, silences), *_of_sinks(job_queue, delivery.sinks)]
     except BackupError as error:
         reason = "The records of runs cannot be used, so nobody can tell whether a sync is overdue."
         return [Concern(reason, error=type(error).__name__, detail=str(error), detail_hint=error.hint)]
@@ -49,9 +49,9 @@ def _of_silence(silence: Silence) -> Concern:
     )
 
 
-def _of_sinks(desk: Desk, sinks: Sequence[Sink]) -> list[Concern]:
-    items = {item.key.removeprefix(STATES): item.value for item in desk.keys.scan(STATES, limit=_SINKS_AT_MOST)}
-    now = desk.now()
+def _of_sinks(job_queue: JobQueue, sinks: Sequence[Sink]) -> list[Concern]:
+    items = {item.key.removeprefix(STATES): item.value for item in job_queue.keys.scan(STATES, limit=_SINKS_AT_MOST)}
+    now = job_queue.now()
     concerns = []
     for sink in sinks:
         if sink.name not in items:

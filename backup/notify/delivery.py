@@ -21,7 +21,7 @@ from backup.core.errors import BackupError
 from backup.core.log import event
 from backup.core.model import Now
 from backup.core.unexpected import safe_text
-from backup.jobs.desk import Desk
+from backup.jobs.job_queue import JobQueue
 from backup.jobs.key_values import Change, Item, KeyValues
 from backup.jobs.outbox import OUTBOX
 from backup.notify.sink import NotDelivered, Send, Sink
@@ -239,9 +239,9 @@ def wait_for_delivery(seconds: float) -> None:
         thread.join(max(0.0, ends_at - time.monotonic()))
 
 
-def delivery_of(settings: Settings, desk: Desk) -> Delivery:
-    """Returns what delivers the events of the desk to the sinks of the settings."""
-    return Delivery(desk.keys, sinks_of(settings), desk.now)
+def delivery_of(settings: Settings, job_queue: JobQueue) -> Delivery:
+    """Returns what delivers the events of the job queue to the sinks of the settings."""
+    return Delivery(job_queue.keys, sinks_of(settings), job_queue.now)
 
 
 def send_now(sink: Sink, message: Mapping[str, Any]) -> BackupError | None:

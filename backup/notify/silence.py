@@ -13,9 +13,9 @@ from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.core.log import event
 from backup.core.run_values import Status, Verb
-from backup.jobs.desk import Desk
 from backup.jobs.events import DIGEST, GOOD_NIGHT, Event, failure_since, hours, moment_text, overdue, safe
 from backup.jobs.job import CLOCKS_DIFFER
+from backup.jobs.job_queue import JobQueue
 from backup.jobs.key_values import NEW, Change, Item
 from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.record_keys import hashed
@@ -44,7 +44,7 @@ class Silence(NamedTuple):
         return failure_since(self.last)
 
 
-def look_around(settings: Settings, desk: Desk, entries: Sequence[str]) -> list[Silence]:
+def look_around(settings: Settings, job_queue: JobQueue, entries: Sequence[str]) -> list[Silence]:
     """Puts the events about silence, good nights and digests into the outbox, each once. Returns the silences.
 
     `entries` are the names of services, and of sets. Of a set the services with a run are watched; before its first
@@ -53,19 +53,19 @@ def look_around(settings: Settings, desk: Desk, entries: Sequence[str]) -> list[
     Cost: a read for each thousand services; writes only where something has changed. Raises StoreUnavailable or
     StoreError when the records cannot be read or written.
     """
-    now = desk.now()
-    by_name = desk.runs.last_of_all()
+    now = job_queue.now()
+    by_name = job_queue.runs.last_of_all()
     lasts = {service: by_name.get(service.lower(), {}) for service in _watched(settings, entries, by_name)}
     for service, last in lasts.items():
         if _since(last, now) is None:
-            lasts[service] = _seen(desk, service, now)
+            lasts[service] = _seen(job_queue, service, now)
     silences = [silence for service, last in lasts.items() if (silence := _silence(settings, service, last, now))]
     silences = [silence for silence in silences if not _has_left(settings, silence, lasts, now)]
     for silence in silences:
         if "overdue" not in silence.last:
-            _raise_overdue(settings, desk, silence.service, now)
-    _raise_good_night(settings, desk, lasts, now)
-    _raise_digest(settings, desk, silences, now)
+            _raise_overdue(settings, job_queue, silence.service, now)
+    _raise_good_night(settings, job_queue, lasts, now)
+    _raise_digest(settings, job_queue, silences, now)
     return silences
 
 
@@ -93,14 +93,14 @@ def _has_left(settings: Settings, silence: Silence, lasts: Mapping[str, Mapping[
     return any(at is not None and now - at <= silence.limit for at in since)
 
 
-def _seen(desk: Desk, service: str, now: datetime) -> Mapping[str, Any]:
+def _seen(job_queue: JobQueue, service: str, now: datetime) -> Mapping[str, Any]:
     """Records that the app saw the service now, where its age counts from that. Returns its last runs."""
-    item = desk.keys.get(_key(service))
+    item = job_queue.keys.get(_key(service))
     last = item.value if item else {}
     if _since(last, now) is None:
         seen = {"at": now.isoformat(), "syncId": last.get("success", {}).get("syncId")}
         last = {"service": service, **last, "seen": seen}
-        desk.keys.commit([Change(_key(service), last, item.etag if item else NEW)])
+        job_queue.keys.commit([Change(_key(service), last, item.etag if item else NEW)])
     return last
 
 
@@ -126,20 +126,22 @@ def _silence(settings: Settings, service: str, last: Mapping[str, Any], now: dat
     return Silence(service, since, limit, last)
 
 
-def _raise_overdue(settings: Settings, desk: Desk, service: str, now: datetime) -> None:
-    item = desk.keys.get(_key(service))
+def _raise_overdue(settings: Settings, job_queue: JobQueue, service: str, now: datetime) -> None:
+    item = job_queue.keys.get(_key(service))
     silence = _silence(settings, service, item.value, now) if item else None
     if item is None or silence is None or "overdue" in silence.last:
         return
     raised = overdue(service, silence.since, now, silence.limit, silence.last)
     mark = {"at": moment_text(now), "since": moment_text(silence.since)}
     # The etag: if a sync succeeds at this moment, nothing is told.
-    changes = [Change(_key(service), {**silence.last, "overdue": mark}, item.etag), *desk.outbox.changes(raised)]
-    if desk.keys.commit(changes):
+    changes = [Change(_key(service), {**silence.last, "overdue": mark}, item.etag), *job_queue.outbox.changes(raised)]
+    if job_queue.keys.commit(changes):
         event("service.overdue", service=service, age_hours=hours(now - silence.since), since=silence.since)
 
 
-def _raise_good_night(settings: Settings, desk: Desk, lasts: Mapping[str, Mapping[str, Any]], now: datetime) -> None:
+def _raise_good_night(
+    settings: Settings, job_queue: JobQueue, lasts: Mapping[str, Mapping[str, Any]], now: datetime
+) -> None:
     """Raises the event of a good night, once for each time that the shared schedule was due.
 
     A night is good when every service has had a successful sync since its schedule was due last. Of a set one service
@@ -163,47 +165,47 @@ def _raise_good_night(settings: Settings, desk: Desk, lasts: Mapping[str, Mappin
             sets[name] = sets.get(name, False) or has_succeeded
     if all(sets.values()):
         night = settings.shared_schedule.last_due(now)
-        _raise_once(desk, "night", night, now, Event(GOOD_NIGHT, moment_text(night), now, None, {}))
+        _raise_once(job_queue, "night", night, now, Event(GOOD_NIGHT, moment_text(night), now, None, {}))
 
 
 def _moment(entry: Mapping[str, Any] | None) -> datetime | None:
     return datetime.fromisoformat(entry["at"]) if entry else None
 
 
-def _raise_digest(settings: Settings, desk: Desk, silences: Sequence[Silence], now: datetime) -> None:
+def _raise_digest(settings: Settings, job_queue: JobQueue, silences: Sequence[Silence], now: datetime) -> None:
     if settings.notify_send != "digest" or not settings.notify_urls:
         return
     due = Schedule(f"0 0 {settings.notify_digest_hour} * * *", settings.schedule_time_zone).last_due(now)
-    item = desk.keys.get("digest")
+    item = job_queue.keys.get("digest")
     if item is not None and _is_raised(item, due, now):
         return
     began = max(datetime.fromisoformat(item.value["due"]), due - _DIGEST_AT_MOST) if item else None
     if began is None or began > due:  # the first digest is due tomorrow; a time in the future was a wrong clock
-        desk.keys.commit([Change("digest", {"due": due.isoformat()}, item.etag if item else NEW)])
+        job_queue.keys.commit([Change("digest", {"due": due.isoformat()}, item.etag if item else NEW)])
         return
-    data = _digest_of(desk, began, due, [silence.service for silence in silences])
-    _raise_once(desk, "digest", due, now, Event(DIGEST, moment_text(due), now, None, data))
+    data = _digest_of(job_queue, began, due, [silence.service for silence in silences])
+    _raise_once(job_queue, "digest", due, now, Event(DIGEST, moment_text(due), now, None, data))
 
 
-def _raise_once(desk: Desk, key: str, due: datetime, now: datetime, raised: Event) -> None:
+def _raise_once(job_queue: JobQueue, key: str, due: datetime, now: datetime, raised: Event) -> None:
     """Puts the event into the outbox unless it was there for this time already."""
-    item = desk.keys.get(key)
+    item = job_queue.keys.get(key)
     if item is None or not _is_raised(item, due, now):
         mark = Change(key, {"due": due.isoformat()}, item.etag if item else NEW)
-        desk.keys.commit([mark, *desk.outbox.changes(raised)])
+        job_queue.keys.commit([mark, *job_queue.outbox.changes(raised)])
 
 
 def _is_raised(item: Item, due: datetime, now: datetime) -> bool:
     return due <= datetime.fromisoformat(item.value["due"]) <= now + CLOCKS_DIFFER
 
 
-def _digest_of(desk: Desk, began: datetime, ended: datetime, silent: Sequence[str]) -> dict[str, Any]:
+def _digest_of(job_queue: JobQueue, began: datetime, ended: datetime, silent: Sequence[str]) -> dict[str, Any]:
     """What the syncs did that ended in this time, by service. Reads at most 2,000 runs, the newest."""
     rows: dict[str, dict[str, Any]] = {}
     cursor, number = None, 0
     while True:
         since = began - _LONGEST_RUN
-        page = desk.runs.page(verb=Verb.SYNC, since=since, until=ended, limit=PAGE_AT_MOST, cursor=cursor)
+        page = job_queue.runs.page(verb=Verb.SYNC, since=since, until=ended, limit=PAGE_AT_MOST, cursor=cursor)
         for run in page.runs:
             number += 1
             ended_at = datetime.fromisoformat(run["completedAt"]) if run.get("completedAt") else began

@@ -23,8 +23,8 @@ from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
 from backup.dev.host import build_app
 from backup.entry.openapi import description
-from backup.jobs.desk import desk_of
 from backup.jobs.job import Request
+from backup.jobs.job_queue import job_queue_of
 from backup.jobs.worker import worker_of
 from backup.services.registry import Registry
 
@@ -52,13 +52,13 @@ def main(examples: int, with_seed: int, chosen: Sequence[str] = ()) -> int:
 def a_past() -> dict[str, str]:
     """Makes a run and two jobs, one of them ended. Returns what addresses and bodies may name."""
     app_settings = load_settings()
-    desk = desk_of(app_settings)
-    Registry(app_settings, watcher=desk.watcher()).sync("all", Trigger.CLI)
-    ended, _ = (desk.ask(Request("customer"), "http") for _ in range(2))
-    job = worker_of(app_settings, desk).work(ended.job_id)
+    job_queue = job_queue_of(app_settings)
+    Registry(app_settings, watcher=job_queue.watcher()).sync("all", Trigger.CLI)
+    ended, _ = (job_queue.ask(Request("customer"), "http") for _ in range(2))
+    job = worker_of(app_settings, job_queue).work(ended.job_id)
     assert job is not None
     assert job.sync_id is not None
-    first_run = desk.runs.page(service="customer").runs[-1]["syncId"]
+    first_run = job_queue.runs.page(service="customer").runs[-1]["syncId"]
     return {"job": job.job_id, "run": first_run, "service": "customer", "key": "7", "file": "index.html"}
 
 

@@ -22,7 +22,7 @@ from azure.storage.queue import QueueClient
 
 from backup.config.bindings import QUEUE
 from backup.config.settings import load_settings
-from backup.jobs.desk import Desk, open_desk
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.runs.blob_lease import CONTAINER
 from tests.functions.worker import Worker, worker
 from tests.scenarios.places import Place, Sql, filled_on_sqlite
@@ -38,7 +38,7 @@ class Host:
         self.place = place
         # Work is inline elsewhere, so that no timer of another test in this account finds it.
         self.settings = {**place.settings, "AzureWebJobsStorage": azurite}
-        self.desk: Desk = open_desk(load_settings(self.settings))
+        self.job_queue: JobQueue = open_job_queue(load_settings(self.settings))
         self._queue = QueueClient.from_connection_string(azurite, QUEUE)
 
     def worker(self, **given: str) -> Any:
@@ -83,9 +83,9 @@ def host(tmp_path: Path, azurite: str) -> Iterator[Host]:
     made = Host(filled_on_sqlite(tmp_path), azurite)
     made.empty()
     yield made
-    for job in made.desk.records.waiting():  # so that no later test's sweeper rings for it
-        made.desk.records.cancel(job.job_id, "The test is over.")
-    made.desk.keys.close()
+    for job in made.job_queue.records.waiting():  # so that no later test's sweeper rings for it
+        made.job_queue.records.cancel(job.job_id, "The test is over.")
+    made.job_queue.keys.close()
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -171,7 +171,7 @@ def test_a_job_whose_backup_is_down_waits_for_another_try_and_its_record_says_wh
         assert (result, left["state"], left["attempt"]) == ({}, "Scheduled", 1)
         assert (left["errorKind"], left["run"]) == ("StoreUnavailable", None)
         assert "The next attempt is in about 2 minutes" in left["history"][-1]["reason"]
-        change(host.desk, job_id, due_at=LONG_AGO)
+        change(host.job_queue, job_id, due_at=LONG_AGO)
         assert running.queue("WorkOnJob", job_id) == {}
         ended = host.job(running, job_id)
         assert (ended["state"], ended["attempt"], ended["error"]) == ("Succeeded", 2, None)
@@ -204,13 +204,13 @@ def test_a_job_goes_on_elsewhere_once_its_worker_was_killed_and_not_while_it_is_
         first.process.kill()
         with pytest.raises(Exception, match="worker ended"):
             call.result(60)
-        change(host.desk, job_id, heartbeat_at=LONG_AGO)  # as two minutes of silence would have it
+        change(host.job_queue, job_id, heartbeat_at=LONG_AGO)  # as two minutes of silence would have it
         assert second.queue("WorkOnJob", job_id, dequeued=3) == {}
         in_line = host.job(second, job_id)  # the lease of the killed process lasts for up to a minute
         assert in_line["state"] == "Scheduled"
         assert "waits in line" in in_line["history"][-1]["reason"]
         host.break_leases()
-        change(host.desk, job_id, due_at=LONG_AGO)
+        change(host.job_queue, job_id, due_at=LONG_AGO)
         assert second.queue("WorkOnJob", job_id) == {}
         ended = host.job(second, job_id)
     assert (ended["state"], ended["attempt"]) == ("Succeeded", 2)
@@ -220,6 +220,6 @@ def test_a_job_goes_on_elsewhere_once_its_worker_was_killed_and_not_while_it_is_
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-def change(desk: Desk, job_id: str, **fields: Any) -> None:
+def change(job_queue: JobQueue, job_id: str, **fields: Any) -> None:
     """Changes these fields of the job's record."""
-    assert desk.records._change(job_id, lambda job: replace(job, **fields)) is not None
+    assert job_queue.records._change(job_id, lambda job: replace(job, **fields)) is not None

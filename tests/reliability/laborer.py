@@ -21,7 +21,7 @@ from backup.core.model import utc_now
 from backup.core.run_values import Counts, Run, Status, Trigger
 from backup.dev.queues import QueueOptions, keep_reading
 from backup.jobs import records, worker
-from backup.jobs.desk import desk_of
+from backup.jobs.job_queue import job_queue_of
 from backup.jobs.workers import work_until
 from backup.runs.outcome import Outcome
 
@@ -70,12 +70,12 @@ def main() -> None:
     records.SILENCE = timedelta(seconds=SILENT_SECONDS)
     worker._BEATS_SECONDS = (SILENT_SECONDS / 5,) * 3
     settings, ledger = load_settings(), Ledger(os.environ["LEDGER"])
-    desk = desk_of(settings)
-    arguments = (desk.records, desk.runs, desk.doorbell, desk.now, 60.0)
+    job_queue = job_queue_of(settings)
+    arguments = (job_queue.records, job_queue.runs, job_queue.doorbell, job_queue.now, 60.0)
     laborer = worker.JobWorker(lambda _: ledger, *arguments)  # type: ignore[arg-type, return-value]
     print("ready", flush=True)
     if not settings.has_storage_account:
-        work_until(threading.Event(), desk, laborer, AT_ONCE)
+        work_until(threading.Event(), job_queue, laborer, AT_ONCE)
         return
 
     async def call(message: str, _: Mapping[str, Any]) -> bool:

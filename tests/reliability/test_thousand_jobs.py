@@ -17,8 +17,8 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.jobs import records
-from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Request, State
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from tests.programs import Program
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.laborer import SILENT_SECONDS
@@ -75,13 +75,13 @@ class Crew:
 
 
 @contextmanager
-def sweeping(desk: Desk, seconds: float) -> Iterator[None]:
+def sweeping(job_queue: JobQueue, seconds: float) -> Iterator[None]:
     """Does each few seconds what the minute timer does each minute."""
     ended = threading.Event()
 
     def sweep() -> None:
         while not ended.wait(seconds):
-            desk.sweep()
+            job_queue.sweep()
 
     thread = threading.Thread(target=sweep)
     thread.start()
@@ -98,24 +98,24 @@ def test_of_many_jobs_none_is_lost_and_none_is_worked_on_twice(
     settings = {"BackupJobs__File": str(tmp_path / "jobs.db")}
     if kind == "account":
         settings["AzureWebJobsStorage"] = request.getfixturevalue("azurite")
-    desk, crew, chance = open_desk(load_settings(settings)), Crew(tmp_path, settings), random.Random(SEED)
+    job_queue, crew, chance = open_job_queue(load_settings(settings)), Crew(tmp_path, settings), random.Random(SEED)
     began = time.monotonic()
     try:
-        with sweeping(desk, 1 if kind == "file" else 15):
+        with sweeping(job_queue, 1 if kind == "file" else 15):
             jobs = []
             for number in range(JOBS):
-                jobs.append(desk.ask(Request(f"s{number}"), "http"))
+                jobs.append(job_queue.ask(Request(f"s{number}"), "http"))
                 if kind == "account" and number % 10 == 3:
-                    desk.doorbell.ring(jobs[-1].job_id)  # a message twice
+                    job_queue.doorbell.ring(jobs[-1].job_id)  # a message twice
             for _ in range(KILLS):
                 time.sleep(SECONDS_BETWEEN_KILLS)
                 crew.kill_one(chance)
-            while sum(desk.records.numbers()[state] for state in (State.SUCCEEDED, State.FAILED)) < JOBS:
+            while sum(job_queue.records.numbers()[state] for state in (State.SUCCEEDED, State.FAILED)) < JOBS:
                 time.sleep(0.1)
     finally:
         crew.end()
-    ended = [desk.records.get(job.job_id) for job in jobs]
-    desk.keys.close()
+    ended = [job_queue.records.get(job.job_id) for job in jobs]
+    job_queue.keys.close()
     assert {job.state for job in ended if job} == {State.SUCCEEDED}
     assert len(ended) == JOBS
     work = crew.work()

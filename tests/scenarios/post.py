@@ -12,7 +12,7 @@ from typing import Any
 
 from backup.config.settings import load_settings
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
-from backup.jobs.desk import open_desk
+from backup.jobs.job_queue import open_job_queue
 from backup.jobs.outbox import OUTBOX
 from backup.notify.concerns import concerns_now
 from backup.notify.delivery import delivery_of, wait_for_delivery
@@ -23,19 +23,19 @@ SECRET = "whsec_" + "c2VjcmV0" * 6
 
 
 class Post:
-    """A desk, and what happens at it."""
+    """A job queue, and what happens in it."""
 
     def __init__(self, given: dict[str, str]) -> None:
         self.at = NIGHT
         self.settings = load_settings(given)
-        self.desk = open_desk(self.settings, lambda: self.at)
+        self.job_queue = open_job_queue(self.settings, lambda: self.at)
         self.services = ["customer"]
 
     def again(self) -> Post:
         """The same records, as another process opens them."""
         other = Post.__new__(Post)
         other.at, other.settings, other.services = self.at, self.settings, self.services
-        other.desk = open_desk(self.settings, lambda: self.at)
+        other.job_queue = open_job_queue(self.settings, lambda: self.at)
         return other
 
     def ran(self, error: str | None = None, verb: Verb = Verb.SYNC, service: str = "customer", **fields: Any) -> Run:
@@ -43,29 +43,29 @@ class Post:
         begun = Run(service, Trigger.TIMER, False, self.at - timedelta(seconds=1), verb=verb)
         status = Status.FAILED if error else Status.COMPLETED
         ended = replace(begun.ended(status, self.at, Counts(inserted=3), error), **fields)
-        self.desk.runs.save(ended)
+        self.job_queue.runs.save(ended)
         return ended
 
     def deliver(self, **passed: float) -> None:
         """Lets so much time pass (hours=…), and sends what waits."""
         self.at += timedelta(**passed)
-        delivery_of(self.settings, self.desk).start()
+        delivery_of(self.settings, self.job_queue).start()
         wait_for_delivery(30)
 
     def look(self, **passed: float) -> list[str]:
         """Lets so much time pass, looks around, and returns the services that are overdue."""
         self.at += timedelta(**passed)
-        return [silence.service for silence in look_around(self.settings, self.desk, self.services)]
+        return [silence.service for silence in look_around(self.settings, self.job_queue, self.services)]
 
     def reasons(self) -> list[str]:
         """What health says."""
-        concerns = concerns_now(self.settings, self.desk, self.services)
+        concerns = concerns_now(self.settings, self.job_queue, self.services)
         wait_for_delivery(30)
         return [concern.reason for concern in concerns]
 
     def waiting(self, sink: str = "") -> list[Any]:
         """The events that wait, oldest first."""
-        return [item.value["event"] for item in self.desk.keys.scan(f"{OUTBOX}{sink}", limit=5_000)]
+        return [item.value["event"] for item in self.job_queue.keys.scan(f"{OUTBOX}{sink}", limit=5_000)]
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def post(folder: Path, account: str | None = None, **given: str) -> Iterator[Pos
     names = {f"Notify__{name.title().replace('_', '')}": value for name, value in given.items()}
     made = Post({**where, **secret, **names})
     yield made
-    made.desk.keys.close()
+    made.job_queue.keys.close()
 
 
 def kinds(events: list[Any]) -> list[str]:

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
-from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Job, Request, State
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.worker import worker_of
 from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
@@ -105,19 +105,19 @@ SLICES = {"BackupSync__ChunkSize": "1", "BackupSync__SliceSeconds": "0.000001"}
 
 def work_on_set(
     shop: Shop, folder: Path, *lines: str, service: str = "shop", occurrence: str | None = None, **settings: str
-) -> tuple[Job, Desk, list[int | None]]:
+) -> tuple[Job, JobQueue, list[int | None]]:
     """The job of the set, or of another service, as it ended, and its percents after each slice. With an occurrence the
     schedule has queued it."""
     values = {"BackupJobs__File": str(folder / "jobs.db"), "BACKUP_TOML": shop.text(*lines), **settings}
     loaded = load_settings(values)
-    desk = open_desk(loaded)
-    job = desk.records.enqueue(Request(service), "timer" if occurrence else "http", occurrence=occurrence)
+    job_queue = open_job_queue(loaded)
+    job = job_queue.records.enqueue(Request(service), "timer" if occurrence else "http", occurrence=occurrence)
     assert job is not None
     percents = []
     for _ in range(100):
-        worked = worker_of(loaded, desk).work(job.job_id)
+        worked = worker_of(loaded, job_queue).work(job.job_id)
         assert worked is not None
         percents.append(worked.percent)
         if worked.state is not State.ENQUEUED:
-            return worked, desk, percents
+            return worked, job_queue, percents
     raise AssertionError("it does not end")

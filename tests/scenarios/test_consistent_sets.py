@@ -19,8 +19,8 @@ from backup.doctor.examination import examine
 from backup.doctor.findings import Grade
 from backup.entry.answers import result_of
 from backup.entry.command_line.outcomes import show_outcomes
-from backup.jobs.desk import open_desk
 from backup.jobs.job import Request, State
+from backup.jobs.job_queue import open_job_queue
 from backup.jobs.worker import worker_of
 from backup.runs.outcome import NOBODY, Observer, Outcome
 from backup.services.service import Options
@@ -209,10 +209,10 @@ def test_what_is_not_a_sync_of_the_whole_set_says_so(file_shop: Shop, tmp_path: 
     assert moments(outcomes)["Purse"] is False
     assert moments(synced(file_shop, name="all", dry_run=True)) == {"Purse": True, "Safe": True}
     settings = load_settings({"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": file_shop.text(CONSISTENT)})
-    desk = open_desk(settings)
-    job = desk.records.enqueue(Request(file_shop.name("Safe")), "http")
+    job_queue = open_job_queue(settings)
+    job = job_queue.records.enqueue(Request(file_shop.name("Safe")), "http")
     assert job is not None
-    ended = worker_of(settings, desk).work(job.job_id)
+    ended = worker_of(settings, job_queue).work(job.job_id)
     assert ended is not None
     assert ended.state is State.SUCCEEDED
     notes = file_shop.registry(CONSISTENT).get(file_shop.name("Safe")).past.history(1)[0].notes
@@ -230,9 +230,9 @@ def test_a_job_of_the_set_is_one_moment_if_it_ends_within_one_slice(file_shop: S
     ):
         (tmp_path / folder).mkdir()
         file_shop.run('UPDATE "Purse" SET "Coins" = "Coins" + 1')
-        job, desk, slices = work_on_set(file_shop, tmp_path / folder, CONSISTENT, **small)
+        job, job_queue, slices = work_on_set(file_shop, tmp_path / folder, CONSISTENT, **small)
         assert (job.state, len(slices) > 1) == (State.SUCCEEDED, bool(small))
-        run = desk.runs.get(job.sync_id or "")
+        run = job_queue.runs.get(job.sync_id or "")
         assert run is not None
         assert run["notes"][-1].startswith(note)
         assert ("readAsOf" in run) != bool(small)

@@ -22,8 +22,8 @@ from playwright.sync_api import Browser, expect
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
 from backup.entry.job_shapes import shape_row
-from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Request, State
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.worker import worker_of
 from backup.services.registry import Registry
 from tests.scenarios.browsing import ZONE, Tab
@@ -46,13 +46,13 @@ class Stage:
         self.port = 0
 
     @contextmanager
-    def desk(self) -> Iterator[tuple[Desk, Registry]]:
+    def job_queue(self) -> Iterator[tuple[JobQueue, Registry]]:
         settings = load_settings(self.settings)
-        desk = open_desk(settings)
+        job_queue = open_job_queue(settings)
         try:
-            yield desk, Registry(settings, watcher=desk.watcher())
+            yield job_queue, Registry(settings, watcher=job_queue.watcher())
         finally:
-            desk.keys.close()
+            job_queue.keys.close()
 
     @contextmanager
     def served(self) -> Iterator[str]:
@@ -190,26 +190,26 @@ def hostile(stage: Stage) -> None:
     for side, file in (("Source", "notes.db"), ("Backup", "notes_backup.db")):
         stage.settings[f"{side}NoteDb__ConnectionString"] = f"sqlite:///{stage.folder / file}"
         stage.settings[f"{side}NoteDb__Table"] = "Notes"
-    with stage.desk() as (desk, registry):
+    with stage.job_queue() as (job_queue, registry):
         registry.get("note").initialize()
         [outcome] = registry.sync("note", Trigger.CLI)
         assert outcome.error is None
         in_source(stage.folder, "UPDATE Notes SET c0 = '<b>bold</b>'", "notes.db")
         registry.sync("note", Trigger.CLI)
-        jobs = [desk.records.enqueue(Request("note"), "http", requested_by=f"{SCRIPT}{TURNED}") for _ in range(4)]
-        claimed = [desk.records.claim(job.job_id, "a test") for job in jobs if job]
+        jobs = [job_queue.records.enqueue(Request("note"), "http", requested_by=f"{SCRIPT}{TURNED}") for _ in range(4)]
+        claimed = [job_queue.records.claim(job.job_id, "a test") for job in jobs if job]
         running, waiting, *failed = [job for job in claimed if job]
-        desk.records.beat(running, percent=40, counts={"inserted": 3})
-        desk.records.leave(waiting, State.SCHEDULED, LONG, due_at=desk.now() + timedelta(hours=1))
+        job_queue.records.beat(running, percent=40, counts={"inserted": 3})
+        job_queue.records.leave(waiting, State.SCHEDULED, LONG, due_at=job_queue.now() + timedelta(hours=1))
         for job in failed:
-            desk.records.leave(
+            job_queue.records.leave(
                 job, State.FAILED, SCRIPT, error=f"{SCRIPT} {LONG}", error_kind="StoreError", hint=TURNED
             )
 
 
 def guarded_set(stage: Stage) -> None:
     """A job of a set that the guard has stopped at two of three tables."""
-    with stage.desk() as (desk, registry):
+    with stage.job_queue() as (job_queue, registry):
         for name in ("One", "Two", "Three"):
             in_source(stage.folder, f"CREATE TABLE {name} (Id INTEGER PRIMARY KEY)", "shop.db")
             numbers = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)"
@@ -217,7 +217,7 @@ def guarded_set(stage: Stage) -> None:
         registry.sync("shop", Trigger.CLI)
         for name in ("One", "Two"):
             in_source(stage.folder, f"DELETE FROM {name} WHERE Id > 1", "shop.db")
-        job = worker_of(load_settings(stage.settings), desk).work(desk.ask(Request("shop"), "http").job_id)
+        job = worker_of(load_settings(stage.settings), job_queue).work(job_queue.ask(Request("shop"), "http").job_id)
         assert job is not None
         assert job.error_kind == "SetFailed"
 
@@ -339,10 +339,10 @@ def test_the_keyboard_alone_does_it_and_the_page_survives_a_silent_server_and_re
 def test_a_person_without_a_role_is_told_so_once_and_a_reader_gets_no_button_that_writes(
     browser: Browser, stage: Stage
 ) -> None:
-    with stage.desk() as (desk, registry):
+    with stage.job_queue() as (job_queue, registry):
         registry.get("customer").initialize()
         [outcome] = registry.sync("customer", Trigger.CLI)
-        asked = desk.ask(Request("customer"), "http")
+        asked = job_queue.ask(Request("customer"), "http")
     stage.settings["WEBSITE_AUTH_ENABLED"] = "True"
     with stage.served() as address, Tab(browser, address) as tab:
         tab.type_key(KEY)
@@ -379,8 +379,8 @@ def test_a_person_without_a_role_is_told_so_once_and_a_reader_gets_no_button_tha
         expect(tab.page.get_by_role("region", name="States of the job")).to_be_visible()
         assert tab.page.get_by_role("button", name=re.compile("Delete|Stop|Retry")).count() == 0
 
-        with stage.desk() as (desk, _):
-            job = shape_row(replace(asked, created_at=desk.now() - timedelta(minutes=5), state=State.ENQUEUED))
+        with stage.job_queue() as (job_queue, _):
+            job = shape_row(replace(asked, created_at=job_queue.now() - timedelta(minutes=5), state=State.ENQUEUED))
         jobs, queue = {"jobs": [{**job, "stateAt": job["createdAt"]}], "cursor": None}, {"queueStats": {"servers": 0}}
         tab.page.route("**/dashboard/jobs?state=Enqueued*", lambda route: route.fulfill(json=jobs))
         tab.page.route("**/dashboard/summary*", lambda route: route.fulfill(json=queue))

@@ -15,7 +15,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import BackupError, BadRequest, UnknownRecord, UnknownRun, UnknownService
 from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.entry import dashboard_api, job_api
-from backup.jobs.desk import Desk, open_desk
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.key_values import Change
 from backup.jobs.worker import worker_of
 from backup.recycle_bin import bin as recycle_bin
@@ -32,33 +32,37 @@ class Page:
     def __init__(self, place: Place | None, file: Path, **settings: str) -> None:
         own = place.settings if place else {}
         self.settings = load_settings({**own, "BackupJobs__File": str(file), **settings})
-        self.desk: Desk = open_desk(self.settings)
-        self.registry = Registry(self.settings, watcher=self.desk.watcher("Ada"))
+        self.job_queue: JobQueue = open_job_queue(self.settings)
+        self.registry = Registry(self.settings, watcher=self.job_queue.watcher("Ada"))
 
     def changes(self, run: Run, **query: str) -> Any:
-        return dashboard_api.get_run_changes(self.desk, self.registry, run.sync_id, query).body
+        return dashboard_api.get_run_changes(self.job_queue, self.registry, run.sync_id, query).body
 
     def record(self, run: Run, key: str) -> Any:
-        return dashboard_api.get_changed_record(self.desk, self.registry, run.sync_id, {"key": key}).body
+        return dashboard_api.get_changed_record(self.job_queue, self.registry, run.sync_id, {"key": key}).body
 
     def restore(self, run: Run, **body: Any) -> Any:
-        return dashboard_api.post_run_restore(self.desk, self.registry, run.sync_id, {}, json.dumps(body).encode()).body
+        return dashboard_api.post_run_restore(
+            self.job_queue, self.registry, run.sync_id, {}, json.dumps(body).encode()
+        ).body
 
     def undo(self, run: Run, **body: Any) -> Any:
-        return dashboard_api.post_run_undo(self.desk, self.registry, run.sync_id, {}, json.dumps(body).encode()).body
+        return dashboard_api.post_run_undo(
+            self.job_queue, self.registry, run.sync_id, {}, json.dumps(body).encode()
+        ).body
 
     def overview(self, **query: str) -> Any:
-        return dashboard_api.get_overview(self.desk, self.settings, self.registry, query).body
+        return dashboard_api.get_overview(self.job_queue, self.settings, self.registry, query).body
 
     def calendar(self, **query: str) -> Any:
-        return dashboard_api.get_calendar(self.desk, self.settings, self.registry, query).body
+        return dashboard_api.get_calendar(self.job_queue, self.settings, self.registry, query).body
 
 
 @pytest.fixture
 def page(customers: Place, tmp_path: Path) -> Iterator[Page]:
     made = Page(customers, tmp_path / "jobs.db")
     yield made
-    made.desk.keys.close()
+    made.job_queue.keys.close()
 
 
 def a_night(place: Place) -> tuple[Run, Run]:
@@ -125,7 +129,7 @@ def test_a_deleted_record_is_restored_only_where_the_name_of_the_service_is_type
     assert set(customers.customer.source.contents()) - set(before) == {3}
     done = page.restore(second, only="deleted", confirm="Customer")
     assert set(customers.customer.source.contents()) - set(before) == {3, 11, 12}
-    summary = dashboard_api.get_run(page.desk, page.registry, done["SyncId"], {}).body
+    summary = dashboard_api.get_run(page.job_queue, page.registry, done["SyncId"], {}).body
     assert (summary["verb"], summary["requestedBy"]) == ("restore", "Ada")
 
 
@@ -182,14 +186,14 @@ def services(number: int) -> dict[str, str]:
 def many(tmp_path: Path) -> Iterator[Page]:
     """Five services that no database stands behind."""
     made = Page(None, tmp_path / "jobs.db", **services(5), BackupService4Db__MaxAgeHours="100")
-    made.desk = replace(made.desk, now=lambda: NOW)
+    made.job_queue = replace(made.job_queue, now=lambda: NOW)
     yield made
-    made.desk.keys.close()
+    made.job_queue.keys.close()
 
 
 def test_the_worst_service_comes_first_and_silence_alone_makes_one_overdue(many: Page) -> None:
     for run in (ended(2, 30), ended(3, 12), ended(3, 10, "It broke."), ended(4, 30), ended(5, 12)):
-        many.desk.runs.save(run, due_at=run.started_at)
+        many.job_queue.runs.save(run, due_at=run.started_at)
     body = many.overview()
     assert [(row["service"], row["state"], row["overdue"]) for row in body["services"]] == [
         ("service1", "Overdue", True),
@@ -215,9 +219,9 @@ def test_the_worst_service_comes_first_and_silence_alone_makes_one_overdue(many:
 
 def test_a_service_without_a_glance_is_told_by_its_last_runs(many: Page) -> None:
     for run in (ended(2, 30), ended(3, 12), ended(3, 10, "It broke."), ended(4, 30), ended(5, 12)):
-        many.desk.runs.save(run)
+        many.job_queue.runs.save(run)
     before = many.overview()
-    many.desk.keys.commit([Change(item.key, None) for item in many.desk.keys.scan("glance:", limit=99)])
+    many.job_queue.keys.commit([Change(item.key, None) for item in many.job_queue.keys.scan("glance:", limit=99)])
     assert many.overview() == before
     assert [row["service"] for row in before["services"] if row["state"] == "Safe"] == ["service4", "service5"]
 
@@ -225,10 +229,10 @@ def test_a_service_without_a_glance_is_told_by_its_last_runs(many: Page) -> None
 def test_a_set_is_as_safe_as_the_worst_of_its_services_once_it_was_synced_whole(tmp_path: Path) -> None:
     text = "[set.Shop]\nsource = 'sqlite:///s.db'\nbackup = 'sqlite:///b.db'\ntables = '*'\n"
     page = Page(None, tmp_path / "jobs.db", BACKUP_TOML=text)
-    page.desk = replace(page.desk, now=lambda: NOW)
+    page.job_queue = replace(page.job_queue, now=lambda: NOW)
 
     def save(service: str, hours_ago: float, error: str | None = None, verb: Verb = Verb.SYNC, **fields: Any) -> None:
-        page.desk.runs.save(replace(ended(1, hours_ago, error, verb), service=service, **fields))
+        page.job_queue.runs.save(replace(ended(1, hours_ago, error, verb), service=service, **fields))
 
     def state_of_set() -> tuple[Any, ...]:
         [row] = page.overview()["services"]
@@ -271,24 +275,24 @@ def test_a_set_is_as_safe_as_the_worst_of_its_services_once_it_was_synced_whole(
         assert state_of_set()[0] == state
     with pytest.raises(UnknownService, match=r"There is no set 'Shap'\. Did you mean Shop\?"):
         page.overview(set="Shap")
-    page.desk.keys.close()
+    page.job_queue.keys.close()
 
 
 def test_what_was_proven_last_is_told(customers: Place, page: Page) -> None:
     synced_run = page.registry.sync("customer", Trigger.CLI)[0].run
     body = {"service": "customer", "drill": True}
-    answer = dashboard_api.post_verify_job(page.desk, page.registry, {}, json.dumps(body).encode(), "Ada")
+    answer = dashboard_api.post_verify_job(page.job_queue, page.registry, {}, json.dumps(body).encode(), "Ada")
     assert answer.status == 202
-    worker_of(page.settings, page.desk).work(answer.body["jobId"])
-    job = job_api.get_job_details(page.desk, answer.body["jobId"], {}).body
+    worker_of(page.settings, page.job_queue).work(answer.body["jobId"])
+    job = job_api.get_job_details(page.job_queue, answer.body["jobId"], {}).body
     assert (job["state"], job["job"]["verb"], job["run"]["verb"]) == ("Succeeded", "drill", "drill")
     [row] = page.overview()["services"]
     assert (row["state"], row["records"], row["lastSuccess"]["syncId"]) == ("Safe", 100, synced_run.sync_id)
     assert row["lastRestoreDrill"]["syncId"] == row["contentsProven"]["syncId"] == job["syncId"]
     customers.customer.backup.run("UPDATE {table} SET Name = 'x' WHERE Id = 5")
     full = {"service": "customer", "full": True}
-    answer = dashboard_api.post_verify_job(page.desk, page.registry, {}, json.dumps(full).encode())
-    worker_of(page.settings, page.desk).work(answer.body["jobId"])
+    answer = dashboard_api.post_verify_job(page.job_queue, page.registry, {}, json.dumps(full).encode())
+    worker_of(page.settings, page.job_queue).work(answer.body["jobId"])
     [row] = page.overview()["services"]
     assert (row["state"], row["lastVerify"]["verified"]) == ("Differs", False)
 
@@ -296,13 +300,13 @@ def test_what_was_proven_last_is_told(customers: Place, page: Page) -> None:
 def test_a_calendar_says_which_nights_were_made(many: Page) -> None:
     def night(n: int, days_ago: int, error: str | None = None) -> None:
         run = ended(n, 12 + 24 * days_ago, error)
-        many.desk.runs.save(run, due_at=run.started_at)
+        many.job_queue.runs.save(run, due_at=run.started_at)
 
     for n in (1, 2):
         night(n, 3)
         night(n, 2, "It broke." if n == 2 else None)
     night(1, 0)
-    many.desk.runs.save(ended(1, 1, trigger=Trigger.CLI))  # by hand
+    many.job_queue.runs.save(ended(1, 1, trigger=Trigger.CLI))  # by hand
     days = many.calendar(days="30")["days"]
     assert (len(days), days[0]["date"], days[-1]["date"]) == (30, "2026-10-31", "2026-11-29")
     assert [(day["runsDue"], day["runsMade"], day["share"]) for day in days[-5:]] == [
@@ -320,20 +324,20 @@ def test_a_calendar_says_which_nights_were_made(many: Page) -> None:
 
 def test_runs_are_searched_by_a_text(many: Page) -> None:
     for run in (ended(1, 3), ended(2, 2, "The moon is full."), ended(3, 1)):
-        many.desk.runs.save(run)
-    runs = job_api.get_history(many.desk, {"q": "MOON"}).body["runs"]
+        many.job_queue.runs.save(run)
+    runs = job_api.get_history(many.job_queue, {"q": "MOON"}).body["runs"]
     assert [run["service"] for run in runs] == ["service2"]
 
 
 def test_a_run_that_a_dead_process_left_open_ends_in_the_records_too(customers: Place, page: Page) -> None:
     run = customers.registry.sync("customer", Trigger.CLI)[0].run  # without a word to the records
     left = replace(run, status=Status.IN_PROGRESS, completed_at=None)
-    page.desk.runs.save(left, job_id="a-job", requested_by="Bob")
+    page.job_queue.runs.save(left, job_id="a-job", requested_by="Bob")
     assert isinstance(customers.customer.backup, Sql)
     open_again = '"Status" = \'InProgress\', "CompletedAt" = NULL, "Checkpoint" = NULL, "Owner" = NULL'
     customers.customer.backup.run(f'UPDATE "SyncHistory" SET {open_again}')
     page.registry.sync("customer", Trigger.CLI)
-    record = page.desk.runs.get(run.sync_id) or {}
+    record = page.job_queue.runs.get(run.sync_id) or {}
     assert (record["status"], record["errorKind"], record["jobId"], record["requestedBy"]) == (
         *("Failed", "Interrupted"),
         *("a-job", "Bob"),
@@ -343,18 +347,18 @@ def test_a_run_that_a_dead_process_left_open_ends_in_the_records_too(customers: 
 def test_many_jobs_are_retried_and_deleted_at_once(many: Page) -> None:
     def asked(action: str, *job_ids: str) -> Any:
         body = json.dumps({"action": action, "jobIds": job_ids}).encode()
-        answer = dashboard_api.post_bulk(many.desk, {}, body, "Ada").body
+        answer = dashboard_api.post_bulk(many.job_queue, {}, body, "Ada").body
         return answer["done"], [job["status"] for job in answer["jobs"]]
 
     start = json.dumps({"syncType": "all"}).encode()
-    ids = job_api.post_start(many.desk, many.registry, {}, start).body["jobIds"]
-    many.desk.records.claim(ids[1], "somebody")
+    ids = job_api.post_start(many.job_queue, many.registry, {}, start).body["jobIds"]
+    many.job_queue.records.claim(ids[1], "somebody")
     assert asked("retry", ids[0], "0000") == (0, [409, 404])
     assert asked("delete", *ids) == (5, [200, 202, 200, 200, 200])
     assert asked("retry", *ids[:2]) == (1, [200, 409])
     for body in (b"{}", b'{"action": "retry", "jobIds": []}', b'{"action": "stop", "jobIds": ["1"]}'):
         with pytest.raises(BackupError):
-            dashboard_api.post_bulk(many.desk, {}, body)
+            dashboard_api.post_bulk(many.job_queue, {}, body)
 
 
 def test_the_command_line_shows_one_record_before_and_after_a_run(customers: Place, tmp_path: Path) -> None:

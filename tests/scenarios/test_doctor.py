@@ -26,8 +26,8 @@ from backup.doctor.examination import examine
 from backup.doctor.findings import Check, Finding, Grade, findings_of, fine, worst
 from backup.doctor.identities import identity_checks
 from backup.entry.doctor_api import post_doctor
-from backup.jobs.desk import open_desk
 from backup.jobs.job import Request
+from backup.jobs.job_queue import open_job_queue
 from backup.runs.storage_account import storage_error
 from backup.stores import Side, tokens
 from tests.emulators.servers import postgres_database
@@ -123,9 +123,9 @@ def test_timers_that_do_nothing_or_too_long_are_told(
 
 def test_jobs_that_nobody_works_on_are_told(sqlite_place: Place, own_file: dict[str, str]) -> None:
     settings = load_settings({**sqlite_place.settings, **own_file})
-    desk = open_desk(settings, lambda: utc_now() - timedelta(hours=1))
-    desk.records.enqueue(Request("customer"), "http")
-    desk.keys.close()
+    job_queue = open_job_queue(settings, lambda: utc_now() - timedelta(hours=1))
+    job_queue.records.enqueue(Request("customer"), "http")
+    job_queue.keys.close()
     findings = examined({**sqlite_place.settings, **own_file})
     assert lines(findings) == {("failed", "jobs", "waiting")}
 

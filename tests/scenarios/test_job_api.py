@@ -17,7 +17,7 @@ from backup.core.errors import BackupError, BadRequest, Conflict, UnknownJob, Un
 from backup.core.run_values import Trigger
 from backup.entry import job_api
 from backup.entry.answers import Answer, error_answer
-from backup.jobs.desk import Desk, open_desk
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.worker import worker_of
 from backup.mirror.verification import Depth
 from backup.services.registry import Registry
@@ -31,18 +31,18 @@ class Api:
 
     def __init__(self, place: Place, file: Path) -> None:
         self.settings = load_settings({**place.settings, "BackupJobs__File": str(file)})
-        self.desk: Desk = open_desk(self.settings)
-        self.registry = Registry(self.settings, watcher=self.desk.watcher())
+        self.job_queue: JobQueue = open_job_queue(self.settings)
+        self.registry = Registry(self.settings, watcher=self.job_queue.watcher())
 
     def start(self, **body: Any) -> Answer:
-        return job_api.post_start(self.desk, self.registry, {}, json.dumps(body).encode())
+        return job_api.post_start(self.job_queue, self.registry, {}, json.dumps(body).encode())
 
     def work(self) -> None:
-        for job in self.desk.records.waiting():
-            worker_of(self.settings, self.desk).work(job.job_id)
+        for job in self.job_queue.records.waiting():
+            worker_of(self.settings, self.job_queue).work(job.job_id)
 
     def stats(self, **query: str) -> Any:
-        return job_api.get_stats(self.desk, self.settings, self.registry, query).body
+        return job_api.get_stats(self.job_queue, self.settings, self.registry, query).body
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
     place.fill()
     made = Api(place, tmp_path / "jobs.db")
     yield made
-    made.desk.keys.close()
+    made.job_queue.keys.close()
 
 
 def test_a_sync_is_queued_and_watched_to_its_end(api: Api) -> None:
@@ -66,20 +66,20 @@ def test_a_sync_is_queued_and_watched_to_its_end(api: Api) -> None:
         "syncMode": "async",
         "dashboardUrl": f"/api/sync/dashboard/jobs/{job_id}",
     }
-    waiting = job_api.get_job(api.desk, job_id, {}).body
+    waiting = job_api.get_job(api.job_queue, job_id, {}).body
     assert (waiting["state"], waiting["progress"], waiting["attempt"]) == ("Enqueued", 0, 0)
     api.work()
-    ended = job_api.get_job(api.desk, job_id, {}).body
+    ended = job_api.get_job(api.job_queue, job_id, {}).body
     assert (ended["state"], ended["progress"], ended["counts"]["inserted"]) == ("Succeeded", 100, 100)
     assert [state["stateName"] for state in ended["history"]] == ["Enqueued", "Processing", "Succeeded"]
-    details = job_api.get_job_details(api.desk, job_id, {}).body
+    details = job_api.get_job_details(api.job_queue, job_id, {}).body
     assert (details["run"]["syncId"], details["run"]["status"]) == (ended["syncId"], "Completed")
 
 
 def test_a_job_with_a_limit_makes_so_many_changes_and_says_how_many_remain(api: Api) -> None:
     job_id = api.start(syncType="customer", limit=30).body["jobId"]
     api.work()
-    details = job_api.get_job_details(api.desk, job_id, {}).body
+    details = job_api.get_job_details(api.job_queue, job_id, {}).body
     assert (details["state"], details["job"]["limit"]) == ("Succeeded", 30)
     assert (details["counts"]["inserted"], details["counts"]["remaining"]) == (30, 70)
     assert (details["run"]["verified"], details["run"]["counts"]["remaining"]) == (False, 70)
@@ -94,7 +94,7 @@ def test_all_services_are_a_job_each(api: Api) -> None:
     answer = api.start(syncType="all")
     assert answer.body["jobId"] == answer.body["jobIds"][0]
     api.work()
-    states = [job_api.get_job(api.desk, job_id, {}).body["state"] for job_id in answer.body["jobIds"]]
+    states = [job_api.get_job(api.job_queue, job_id, {}).body["state"] for job_id in answer.body["jobIds"]]
     assert states == ["Succeeded"] * 2
 
 
@@ -116,32 +116,32 @@ def test_a_wrong_request_is_refused_and_queues_nothing(
     with pytest.raises(error) as raised:
         api.start(**body)
     assert message in f"{raised.value} {raised.value.hint}"
-    assert job_api.get_jobs(api.desk, {}).body == {"jobs": [], "cursor": None}
+    assert job_api.get_jobs(api.job_queue, {}).body == {"jobs": [], "cursor": None}
 
 
 def test_a_job_is_retried_only_once_it_has_ended(api: Api) -> None:
     job_id = api.start(syncType="customer").body["jobId"]
     with pytest.raises(Conflict, match="has not ended"):
-        job_api.post_retry(api.desk, job_id, {}, b"")
+        job_api.post_retry(api.job_queue, job_id, {}, b"")
     api.work()
-    answer = job_api.post_retry(api.desk, job_id, {}, b"")
+    answer = job_api.post_retry(api.job_queue, job_id, {}, b"")
     assert answer.body == {"message": "Job requeued successfully", "jobId": job_id}
-    assert job_api.get_job(api.desk, job_id, {}).body["state"] == "Enqueued"
+    assert job_api.get_job(api.job_queue, job_id, {}).body["state"] == "Enqueued"
 
 
 def test_a_waiting_job_is_deleted_and_a_running_one_is_asked_to_stop(api: Api) -> None:
     waiting, running = (api.start(syncType="customer").body["jobId"] for _ in range(2))
-    assert api.desk.records.claim(running, "somebody") is not None
-    answers = [job_api.delete_job(api.desk, job_id, {}) for job_id in (waiting, running)]
+    assert api.job_queue.records.claim(running, "somebody") is not None
+    answers = [job_api.delete_job(api.job_queue, job_id, {}) for job_id in (waiting, running)]
     assert [answer.status for answer in answers] == [200, 202]
-    assert job_api.get_job(api.desk, waiting, {}).body["state"] == "Deleted"
-    assert job_api.get_job(api.desk, running, {}).body["cancelled"]
+    assert job_api.get_job(api.job_queue, waiting, {}).body["state"] == "Deleted"
+    assert job_api.get_job(api.job_queue, running, {}).body["cancelled"]
 
 
 def test_a_job_that_nobody_has_made_is_a_404(api: Api) -> None:
     for job_id in ("0" * 8, "no id", "..", "\u0000", "%"):
         with pytest.raises(UnknownJob) as raised:
-            job_api.get_job(api.desk, job_id, {})
+            job_api.get_job(api.job_queue, job_id, {})
         assert error_answer(raised.value).status == 404
 
 
@@ -151,13 +151,13 @@ def test_a_job_that_nobody_has_made_is_a_404(api: Api) -> None:
 )
 def test_a_list_refuses_what_it_does_not_know(api: Api, query: dict[str, str]) -> None:
     with pytest.raises(BadRequest):
-        job_api.get_jobs(api.desk, query)
+        job_api.get_jobs(api.job_queue, query)
 
 
 @pytest.mark.parametrize("query", [{"status": "x"}, {"verb": "copy"}, {"from": "yesterday"}, {"cursor": "run:"[1:]}])
 def test_a_history_refuses_what_it_does_not_know(api: Api, query: dict[str, str]) -> None:
     with pytest.raises(BadRequest):
-        job_api.get_history(api.desk, query)
+        job_api.get_history(api.job_queue, query)
 
 
 def test_every_run_has_a_summary_whoever_asked_for_it(api: Api) -> None:
@@ -165,21 +165,21 @@ def test_every_run_has_a_summary_whoever_asked_for_it(api: Api) -> None:
     [outcome] = api.registry.verify("customer", Depth())
     api.start(syncType="order")
     api.work()
-    runs = job_api.get_history(api.desk, {}).body["runs"]
+    runs = job_api.get_history(api.job_queue, {}).body["runs"]
     assert [(run["service"], run["verb"], run["trigger"]) for run in runs] == [
         ("order", "sync", "job"),
         ("customer", "verify", "cli"),
         ("customer", "sync", "cli"),
     ]
     query = {"service": "Customer", "verb": "verify", "status": "completed"}
-    verifies = job_api.get_history(api.desk, query).body["runs"]
+    verifies = job_api.get_history(api.job_queue, query).body["runs"]
     assert [run["syncId"] for run in verifies] == [outcome.run.sync_id]
 
 
 def test_a_day_is_summed_up(api: Api) -> None:
     api.registry.sync("all", Trigger.CLI)
     api.start(syncType="customer")
-    body = job_api.get_summary(api.desk, {}).body
+    body = job_api.get_summary(api.job_queue, {}).body
     assert body["summary"] == {
         "totalJobs": 2,
         "successJobs": 2,
@@ -196,11 +196,11 @@ def test_a_day_is_summed_up(api: Api) -> None:
     ]
     assert (body["queueStats"]["enqueued"], body["hangfireStats"]) == (1, body["queueStats"])
     for day in ("2020-01-01", "0001-01-01", "9999-12-31"):
-        assert job_api.get_summary(api.desk, {"date": day}).body["summary"]["totalJobs"] == 0
+        assert job_api.get_summary(api.job_queue, {"date": day}).body["summary"]["totalJobs"] == 0
     with pytest.raises(BadRequest):
-        job_api.get_summary(api.desk, {"date": "today"})
-    first = job_api.get_summary(api.desk, {"limit": "1"}).body
-    second = job_api.get_summary(api.desk, {"limit": "1", "cursor": first["cursor"]}).body
+        job_api.get_summary(api.job_queue, {"date": "today"})
+    first = job_api.get_summary(api.job_queue, {"limit": "1"}).body
+    second = job_api.get_summary(api.job_queue, {"limit": "1", "cursor": first["cursor"]}).body
     assert [row["syncType"] for row in (*first["byType"], *second["byType"])] == ["CUSTOMER", "ORDER"]
     assert (first["summary"], second["cursor"]) == (second["summary"], None)
 

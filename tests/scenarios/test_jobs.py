@@ -18,8 +18,8 @@ from backup.core.errors import Locked, StoreUnavailable
 from backup.core.retry import Retry
 from backup.core.run_values import Counts, Run, Trigger
 from backup.jobs import table_key_values, worker
-from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Job, Request, State
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.records import SILENCE
 from backup.jobs.worker import RETRIES, JobWorker
 from backup.runs.lock import open_lock
@@ -46,18 +46,18 @@ class Office:
     def __init__(self, place: Place, given: dict[str, str]) -> None:
         self.place, self.clock = place, Clock()
         self.settings: Settings = load_settings({**place.settings, **given})
-        self.desk: Desk = open_desk(self.settings, self.clock)
+        self.job_queue: JobQueue = open_job_queue(self.settings, self.clock)
 
     def worker(self, registry: Callable[..., Any] | None = None, slice_seconds: float | None = None) -> JobWorker:
-        desk = self.desk
+        job_queue = self.job_queue
         made = registry or (lambda watcher: Registry(self.settings, watcher=watcher))
-        return JobWorker(made, desk.records, desk.runs, desk.doorbell, self.clock, slice_seconds)
+        return JobWorker(made, job_queue.records, job_queue.runs, job_queue.doorbell, self.clock, slice_seconds)
 
     def asked(self, request: Request = CUSTOMER) -> Job:
-        return self.desk.ask(request, "http")
+        return self.job_queue.ask(request, "http")
 
     def job(self, job: Job) -> Job:
-        latest = self.desk.records.get(job.job_id)
+        latest = self.job_queue.records.get(job.job_id)
         assert latest is not None
         return latest
 
@@ -78,7 +78,7 @@ def office(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         given = {"AzureWebJobsStorage": request.getfixturevalue("azurite")}
     made = Office(place, given)
     yield made
-    made.desk.keys.close()
+    made.job_queue.keys.close()
 
 
 def test_a_job_becomes_a_run_and_ends_with_its_counts(office: Office, caplog: pytest.LogCaptureFixture) -> None:
@@ -87,7 +87,7 @@ def test_a_job_becomes_a_run_and_ends_with_its_counts(office: Office, caplog: py
     assert office.job(job).state is State.ENQUEUED
     left = office.worked(job)
     assert (left.state, left.percent, left.counts["inserted"], left.attempt) == (State.SUCCEEDED, None, 100, 1)
-    [run] = office.desk.runs.page().runs
+    [run] = office.job_queue.runs.page().runs
     assert (run["syncId"], run["jobId"], run["status"], run["trigger"]) == (
         left.sync_id,
         job.job_id,
@@ -95,7 +95,7 @@ def test_a_job_becomes_a_run_and_ends_with_its_counts(office: Office, caplog: py
         "job",
     )
     assert [past.state for past in left.history] == [State.ENQUEUED, State.PROCESSING, State.SUCCEEDED]
-    assert any("sync.completed" in line for line in office.desk.records.lines(job.job_id))
+    assert any("sync.completed" in line for line in office.job_queue.records.lines(job.job_id))
 
 
 def test_a_message_that_comes_twice_runs_the_job_once(office: Office) -> None:
@@ -109,7 +109,7 @@ def test_a_message_that_comes_twice_runs_the_job_once(office: Office) -> None:
         thread.join()
     left.append(worker.work(job.job_id))
     assert sorted(result is None for result in left) == [False, True, True]
-    assert len(office.desk.runs.page().runs) == 1
+    assert len(office.job_queue.runs.page().runs) == 1
 
 
 def test_a_dry_run_writes_nothing_to_the_backup(office: Office) -> None:
@@ -143,7 +143,7 @@ def test_an_error_that_may_pass_is_tried_again_after_longer_and_longer_pauses(of
         office.clock.ahead += left.due_at - office.clock()
     left = office.worked(job, registry=unreachable)
     assert (left.state, left.attempt) == (State.FAILED, RETRIES + 1)
-    again = office.desk.records.requeue(job.job_id, "Ada asked.")
+    again = office.job_queue.records.requeue(job.job_id, "Ada asked.")
     assert again is not None
     left = office.worked(job)
     assert (left.state, left.error) == (State.SUCCEEDED, None)
@@ -157,7 +157,7 @@ def test_a_job_whose_service_is_at_work_waits_in_line(office: Office) -> None:
         left = office.worked(job)
     assert (left.state, left.retries, left.error) == (State.SCHEDULED, 0, None)
     office.clock.ahead += timedelta(minutes=1)
-    assert [waiting.job_id for waiting in office.desk.records.waiting()] == [job.job_id]
+    assert [waiting.job_id for waiting in office.job_queue.records.waiting()] == [job.job_id]
     assert office.worked(job).state is State.SUCCEEDED
 
 
@@ -171,7 +171,7 @@ def test_work_in_slices_is_one_run(office: Office) -> None:
         slices += 1
     assert slices > 2
     assert (left.state, left.counts["inserted"]) == (State.SUCCEEDED, 100)
-    assert [run["syncId"] for run in office.desk.runs.page().runs] == [left.sync_id]
+    assert [run["syncId"] for run in office.job_queue.runs.page().runs] == [left.sync_id]
 
 
 def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkey
     def cancelled(self: worker._Progress, service: str, counts: Counts) -> None:
         progress(self, service, counts)
         if counts.updated == 10:
-            office.desk.records.cancel(job.job_id, "Ada asked.")
+            office.job_queue.records.cancel(job.job_id, "Ada asked.")
             while self._stop is None:  # its heartbeats have not heard of it yet
                 threading.Event().wait(0.001)
 
@@ -193,7 +193,7 @@ def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkey
     left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher))
     assert left.state is State.DELETED
     assert left.counts["updated"] == 11  # it hears of it when the next batch is written
-    [run] = office.desk.runs.page().runs
+    [run] = office.job_queue.runs.page().runs
     assert (run["status"], run["errorKind"]) == ("Failed", "Cancelled")
     rows = office.place.customer.backup.contents().values()
     assert sum(row["Version"] > 1000 for row in rows) == left.counts["updated"]
@@ -211,13 +211,13 @@ def test_a_verify_and_a_drill_say_how_far_they_are_and_stop_where_their_job_is_c
     def cancelled(self: worker._Progress, run: Run) -> None:
         walked(self, run)
         percents.append(run.percent)
-        office.desk.records.cancel(self.job.job_id, "Ada asked.")
+        office.job_queue.records.cancel(self.job.job_id, "Ada asked.")
         while self._stop is None:
             threading.Event().wait(0.001)
 
     monkeypatch.setattr(worker._Progress, "walked", cancelled)
     for verb in ("verify", "drill"):
-        job = office.desk.ask(Request("customer", verb), "http")
+        job = office.job_queue.ask(Request("customer", verb), "http")
         left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher))
         assert (left.state, left.error_kind) == (State.DELETED, "Cancelled")
     assert percents == [20, 20]  # it hears of it at the next chunk
@@ -225,10 +225,10 @@ def test_a_verify_and_a_drill_say_how_far_they_are_and_stop_where_their_job_is_c
 
 def test_a_job_whose_worker_died_goes_on_with_another(office: Office) -> None:
     job = office.asked()
-    assert office.desk.records.claim(job.job_id, "a process that is gone") is not None
+    assert office.job_queue.records.claim(job.job_id, "a process that is gone") is not None
     assert office.worker().work(job.job_id) is None
     office.clock.ahead += SILENCE + timedelta(seconds=1)
-    assert office.desk.sweep() == 1
+    assert office.job_queue.sweep() == 1
     left = office.worked(job)
     assert (left.state, left.attempt) == (State.SUCCEEDED, 2)
 
@@ -236,47 +236,49 @@ def test_a_job_whose_worker_died_goes_on_with_another(office: Office) -> None:
 def test_an_occurrence_of_the_schedule_is_queued_once_and_a_missed_night_is_caught_up_once(office: Office) -> None:
     names = ["customer", "order"]
     office.clock.ahead = datetime(2026, 12, 1, 12, 0, tzinfo=UTC) - datetime.now(UTC)
-    assert office.desk.queue_due(office.settings, names) == []  # what was due before the app was there is not missed
+    assert (
+        office.job_queue.queue_due(office.settings, names) == []
+    )  # what was due before the app was there is not missed
     office.clock.ahead += timedelta(hours=13)
-    queued = office.desk.queue_due(office.settings, names)
+    queued = office.job_queue.queue_due(office.settings, names)
     assert [(job.request.service, job.occurrence) for job in queued] == [
         (name, "2026-12-02T00:00:00+00:00") for name in names
     ]
-    assert office.desk.queue_due(office.settings, names) == []
+    assert office.job_queue.queue_due(office.settings, names) == []
     office.clock.ahead += timedelta(days=4)
-    assert [job.occurrence for job in office.desk.queue_due(office.settings, names)] == [
+    assert [job.occurrence for job in office.job_queue.queue_due(office.settings, names)] == [
         "2026-12-06T00:00:00+00:00"
     ] * 2
     disabled = office.settings.model_copy(update={"schedule_enabled": False})
     office.clock.ahead += timedelta(days=1)
-    assert office.desk.queue_due(disabled, names) == []
+    assert office.job_queue.queue_due(disabled, names) == []
 
 
 def test_a_worker_that_has_long_been_silent_is_forgotten(office: Office) -> None:
-    office.desk.worker_is_alive()
-    assert len(office.desk.workers()) == 1
+    office.job_queue.worker_is_alive()
+    assert len(office.job_queue.workers()) == 1
     office.clock.ahead += SILENCE + timedelta(seconds=1)
-    office.desk.sweep()
-    assert (office.desk.workers(), len(office.desk.keys.scan("server:", limit=10))) == ([], 1)
+    office.job_queue.sweep()
+    assert (office.job_queue.workers(), len(office.job_queue.keys.scan("server:", limit=10))) == ([], 1)
     office.clock.ahead += timedelta(hours=1)
-    office.desk.sweep()
-    assert office.desk.keys.scan("server:", limit=10) == []
+    office.job_queue.sweep()
+    assert office.job_queue.keys.scan("server:", limit=10) == []
 
 
 def test_two_timers_that_fire_at_once_queue_an_occurrence_once(office: Office) -> None:
     office.clock.ahead = datetime(2026, 12, 1, 0, 0, 5, tzinfo=UTC) - datetime.now(UTC)
     queued: list[Job] = []
-    desks = [open_desk(office.settings, office.clock) for _ in range(3)]
+    job_queues = [open_job_queue(office.settings, office.clock) for _ in range(3)]
 
-    def queue(desk: Desk) -> None:
-        queued.extend(desk.queue_due(office.settings, ["customer"]))
+    def queue(job_queue: JobQueue) -> None:
+        queued.extend(job_queue.queue_due(office.settings, ["customer"]))
 
-    threads = [threading.Thread(target=queue, args=(desk,)) for desk in desks]
+    threads = [threading.Thread(target=queue, args=(job_queue,)) for job_queue in job_queues]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(queued) == 1
-    for desk in desks:
+    for job_queue in job_queues:
         with contextlib.suppress(Locked):
-            desk.keys.close()
+            job_queue.keys.close()

@@ -22,8 +22,8 @@ from backup.config.settings import load_settings
 from backup.core.errors import Cancelled, GuardTripped
 from backup.core.run_values import Proof, Verb
 from backup.jobs import table_key_values
-from backup.jobs.desk import open_desk
 from backup.jobs.job import Request
+from backup.jobs.job_queue import open_job_queue
 from backup.jobs.key_values import Item
 from backup.jobs.run_records import RunKeeper
 from backup.jobs.worker import worker_of
@@ -177,7 +177,7 @@ def test_a_sink_that_hangs_delays_no_other_and_no_run(
     receiver.answers.clear()
     with hook() as healthy, post(tmp_path, webhooks=f"{receiver.url} {healthy.url}") as office:
         office.ran()
-        delivery_of(office.settings, office.desk).start()
+        delivery_of(office.settings, office.job_queue).start()
         receiver.wait_for(1)
         healthy.wait_for(1)
         began = time.monotonic()
@@ -200,11 +200,11 @@ def test_a_sink_that_hangs_delays_no_other_and_no_run(
 def test_an_event_that_comes_while_others_are_sent_is_sent_too(local: Post, receiver: Hook) -> None:
     receiver.answers.clear()
     local.ran()
-    at_work = delivery_of(local.settings, local.desk)
+    at_work = delivery_of(local.settings, local.job_queue)
     at_work.start()
     receiver.wait_for(1)
     local.ran()
-    delivery_of(local.settings, local.desk).deliver_to(at_work.sinks[0])  # finds the sink claimed
+    delivery_of(local.settings, local.job_queue).deliver_to(at_work.sinks[0])  # finds the sink claimed
     receiver.answers.set()
     wait_for_delivery(30)
     assert (len(receiver.requests), local.waiting()) == (2, [])
@@ -261,7 +261,7 @@ def test_a_clock_that_was_ahead_stops_no_sink(local: Post, receiver: Hook) -> No
 
 
 def test_a_kill_between_the_record_of_a_run_and_its_delivery_loses_no_event(local: Post, receiver: Hook) -> None:
-    local.desk.keys.close()
+    local.job_queue.keys.close()
     child = os.fork()
     if not child:
         local.ran()
@@ -275,11 +275,13 @@ def test_a_kill_between_a_delivery_and_its_record_sends_the_same_event_again(
     local: Post, receiver: Hook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local.ran()
-    local.desk.keys.close()
+    local.job_queue.keys.close()
     child = os.fork()
     if not child:
         monkeypatch.setattr(delivery._Work, "_send", send_and_die)
-        Delivery(local.desk.keys, sinks_of(local.settings), local.desk.now).deliver_to(sinks_of(local.settings)[0])
+        Delivery(local.job_queue.keys, sinks_of(local.settings), local.job_queue.now).deliver_to(
+            sinks_of(local.settings)[0]
+        )
     os.waitpid(child, 0)
     receiver.wait_for(1)
     local.deliver()
@@ -306,21 +308,21 @@ def test_processes_that_deliver_side_by_side_send_each_event_once(office: Post, 
         sinks = sinks_of(other.settings)
         barrier.wait()
         for _ in range(3):
-            Delivery(other.desk.keys, sinks, other.desk.now).deliver_to(sinks[0])
+            Delivery(other.job_queue.keys, sinks, other.job_queue.now).deliver_to(sinks[0])
 
     threads = [threading.Thread(target=deliver, args=(other,)) for other in others]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-        others.pop().desk.keys.close()
+        others.pop().job_queue.keys.close()
     assert len(receiver.requests) == 12
     assert len({event["id"] for event in receiver.events}) == 12
     assert office.waiting() == []
 
 
 def test_an_event_of_a_run_that_is_recorded_twice_is_one(local: Post, receiver: Hook) -> None:
-    keeper = RunKeeper(local.desk.runs)
+    keeper = RunKeeper(local.job_queue.runs)
     run = local.ran("It broke.")
     keeper.ended(Outcome(run))
     local.deliver()
@@ -392,10 +394,10 @@ def test_a_sink_that_is_down_fails_no_command(place: tuple[Place, dict[str, str]
 
 def test_a_job_that_could_not_begin_is_told_too(place: tuple[Place, dict[str, str]]) -> None:
     _, settings = place
-    desk = open_desk(load_settings(settings))
-    job = desk.ask(Request("nothing"), "http")
-    worker_of(load_settings(settings), desk).work(job.job_id)
-    [item] = desk.keys.scan("outbox:", limit=10)
+    job_queue = open_job_queue(load_settings(settings))
+    job = job_queue.ask(Request("nothing"), "http")
+    worker_of(load_settings(settings), job_queue).work(job.job_id)
+    [item] = job_queue.keys.scan("outbox:", limit=10)
     event = item.value["event"]
     assert (event["type"], event["subject"], event["data"]["jobId"], event["data"]["errorKind"]) == (
         "backup.sync.failed",
@@ -403,4 +405,4 @@ def test_a_job_that_could_not_begin_is_told_too(place: tuple[Place, dict[str, st
         job.job_id,
         "UnknownService",
     )
-    desk.keys.close()
+    job_queue.keys.close()

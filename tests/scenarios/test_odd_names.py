@@ -48,8 +48,8 @@ def test_a_table_is_named_alone_by_every_way_in(sqlite_shop: Shop, tmp_path: Pat
         assert http.post_verify(registry, service, {}, b"").body["Verified"]
         [synced] = http.post_sync(registry, {}, json.dumps({"service": service}).encode()).body["Results"]
         assert synced["ServiceName"] == service
-    job, desk, _ = work_on_set(sqlite_shop, tmp_path, service="shop/[2*3]")
-    run = desk.runs.get(job.sync_id or "")
+    job, job_queue, _ = work_on_set(sqlite_shop, tmp_path, service="shop/[2*3]")
+    run = job_queue.runs.get(job.sync_id or "")
     assert run is not None
     assert (job.state, run["service"]) == (State.SUCCEEDED, "shop/[2*3]")
     assert sqlite_shop.registry().directory.chosen("shop/2*3") == ["shop/2x3", "shop/[2*3]"]

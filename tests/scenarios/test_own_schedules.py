@@ -14,7 +14,7 @@ from backup.config.settings import Settings, load_settings
 from backup.core.errors import ConfigError
 from backup.entry.job_shapes import shape_stats
 from backup.entry.timer import run_own_schedules
-from backup.jobs.desk import Desk, open_desk
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.services.registry import Registry
 from tests.scenarios.places import Place
 
@@ -23,17 +23,17 @@ HOURLY = "0 0 * * * *"
 
 
 class Office:
-    """A desk whose clock a test sets, and what was queued at it: the service and the occurrence of each job."""
+    """A job queue whose clock a test sets, and what was queued in it: the service and the occurrence of each job."""
 
     def __init__(self, file: Path) -> None:
         self.time = datetime(2026, 12, 1, 12, 0, tzinfo=UTC)
-        self.desks: list[Desk] = [open_desk(settings(file=file), lambda: self.time) for _ in range(2)]
+        self.job_queues: list[JobQueue] = [open_job_queue(settings(file=file), lambda: self.time) for _ in range(2)]
         self.file = file
 
     def look(self, services: str = "customer,order", **given: str) -> list[tuple[str, str]]:
         """What both instances queue now."""
         asked = settings(file=self.file, **given)
-        jobs = [job for desk in self.desks for job in desk.queue_due(asked, services.split(","))]
+        jobs = [job for job_queue in self.job_queues for job in job_queue.queue_due(asked, services.split(","))]
         return [(job.request.service, job.occurrence or "") for job in jobs]
 
     def look_now_and_then(self, until: datetime, services: str = "customer", **given: str) -> list[tuple[str, str]]:
@@ -56,8 +56,8 @@ NAMES = ("Customer", "Order")
 def office(tmp_path: Path) -> Iterator[Office]:
     made = Office(tmp_path / "jobs.db")
     yield made
-    for desk in made.desks:
-        desk.keys.close()
+    for job_queue in made.job_queues:
+        job_queue.keys.close()
 
 
 def test_each_service_is_queued_by_its_own_schedule_and_zone(office: Office) -> None:
@@ -162,7 +162,7 @@ def test_what_is_due_while_the_schedule_is_disabled_is_not_missed(office: Office
 
 def test_figures_name_each_services_own_next_occurrence(office: Office) -> None:
     made = settings(file=office.file, **{"BackupCustomerDb__CronExpression": "0 0 5 * * 1"})
-    rows = [shape_stats(office.desks[0], made, name, 30)["nextOccurrence"] for name in ("customer", "order")]
+    rows = [shape_stats(office.job_queues[0], made, name, 30)["nextOccurrence"] for name in ("customer", "order")]
     assert rows == ["2026-12-07T05:00:00.000Z", "2026-12-02T00:00:00.000Z"]
 
 

@@ -14,7 +14,7 @@ from backup.config.settings import Settings, load_settings
 from backup.core.errors import BackupError, StoreUnavailable
 from backup.core.run_values import Run, Status, Trigger
 from backup.entry.job_timer import each_minute
-from backup.jobs.desk import Desk, open_desk
+from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.key_values import Change
 from backup.notify.after_runs import watcher_of
 from backup.services.registry import Registry
@@ -32,8 +32,8 @@ class Nights:
         self.now = NOON
         given = {"BackupJobs__File": str(folder / "jobs.db"), "BackupSchedule__Mode": "queue", **more}
         self.settings: Settings = load_settings({**place.customer.settings, **given})
-        self.desk: Desk = replace(open_desk(self.settings), now=lambda: self.now)
-        watcher = watcher_of(self.settings, self.desk, None)
+        self.job_queue: JobQueue = replace(open_job_queue(self.settings), now=lambda: self.now)
+        watcher = watcher_of(self.settings, self.job_queue, None)
         self.registry = Registry(self.settings, watcher=watcher, now=lambda: self.now)
         self.opened = 0
         real = open_store
@@ -49,14 +49,14 @@ class Nights:
         self.now += after
         self.opened = 0
         with suppress(BackupError):
-            each_minute(self.settings, self.registry, self.desk)
+            each_minute(self.settings, self.registry, self.job_queue)
         return self.opened
 
     def until_it_rests(self) -> None:
         """Syncs, and lets minutes pass until one opens nothing."""
         self.registry.sync("customer", Trigger.TIMER)
-        for job in self.desk.records.waiting():
-            self.desk.records.cancel(job.job_id, "The test has synced.")
+        for job in self.job_queue.records.waiting():
+            self.job_queue.records.cancel(job.job_id, "The test has synced.")
         assert self.minute() > 0
         for _ in range(5):
             if self.minute() == 0:
@@ -68,7 +68,7 @@ class Nights:
 def nights(sqlite_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nights]:
     made = Nights(sqlite_place, tmp_path, monkeypatch)
     yield made
-    made.desk.keys.close()
+    made.job_queue.keys.close()
 
 
 def test_a_service_that_never_synced_does_not_rest(nights: Nights) -> None:
@@ -78,25 +78,25 @@ def test_a_service_that_never_synced_does_not_rest(nights: Nights) -> None:
 def test_after_a_night_no_minute_opens_a_store_until_the_next_time_of_the_schedule(nights: Nights) -> None:
     nights.until_it_rests()
     assert [nights.minute() for _ in range(3)] == [0, 0, 0]
-    for job in nights.desk.records.waiting():
-        nights.desk.records.cancel(job.job_id, "None is worked on here.")
+    for job in nights.job_queue.records.waiting():
+        nights.job_queue.records.cancel(job.job_id, "None is worked on here.")
     assert nights.minute(after=timedelta(days=1)) == 0  # its job waits
-    for job in nights.desk.records.waiting():
-        nights.desk.records.cancel(job.job_id, "None is worked on here.")
+    for job in nights.job_queue.records.waiting():
+        nights.job_queue.records.cancel(job.job_id, "None is worked on here.")
     assert nights.minute() > 0  # and may have left something
 
 
 def test_a_run_that_is_left_open_wakes_its_service(nights: Nights) -> None:
     nights.until_it_rests()
     run = Run("customer", Trigger.HTTP, forced=False, started_at=nights.now, status=Status.IN_PROGRESS)
-    nights.desk.runs.save(run)
+    nights.job_queue.runs.save(run)
     assert nights.minute() > 0
 
 
 def test_an_open_run_of_another_service_wakes_nobody(nights: Nights) -> None:
     nights.until_it_rests()
     run = Run("customers", Trigger.HTTP, forced=False, started_at=nights.now, status=Status.IN_PROGRESS)
-    nights.desk.runs.save(run)
+    nights.job_queue.runs.save(run)
     assert nights.minute() == 0
 
 
@@ -115,12 +115,12 @@ def test_while_its_note_cannot_be_written_a_service_does_not_rest(
     nights: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nights.registry.sync("customer", Trigger.TIMER)
-    real = nights.desk.keys.commit
+    real = nights.job_queue.keys.commit
 
     def refusing(changes: list[Change]) -> bool:
         if any(change.key.startswith("rest:") for change in changes):
             raise StoreUnavailable("The records cannot be written.")
         return real(changes)
 
-    monkeypatch.setattr(nights.desk.keys, "commit", refusing)
+    monkeypatch.setattr(nights.job_queue.keys, "commit", refusing)
     assert [nights.minute() > 0 for _ in range(4)] == [True] * 4

@@ -12,8 +12,8 @@ from backup.core.errors import Interrupted, SetFailed
 from backup.core.model import utc_now
 from backup.core.run_values import Run, Status, Trigger
 from backup.entry.dashboard_shapes import shape_overview
-from backup.jobs.desk import open_desk
 from backup.jobs.job import Request, State
+from backup.jobs.job_queue import open_job_queue
 from backup.jobs.records import SILENCE
 from backup.jobs.run_numbers import RunNumbers
 from backup.jobs.run_records import RunKeeper
@@ -83,28 +83,28 @@ def test_a_job_of_a_set_is_one_run_in_the_records_and_the_numbers(
     sqlite_shop: Shop, tmp_path: Path, small: dict[str, str]
 ) -> None:
     sqlite_shop.run(SHOP)
-    job, desk, percents = work_on_set(sqlite_shop, tmp_path, EXCLUDE, **small)
+    job, job_queue, percents = work_on_set(sqlite_shop, tmp_path, EXCLUDE, **small)
     assert (job.state, job.counts["inserted"], len(percents) > 1) == (State.SUCCEEDED, 8, bool(small))
-    assert desk.runs.last_of_each(["shop"])["shop"]["versions"]["records"] == 8  # of all services, whichever slice
-    run = desk.runs.get(job.sync_id or "")
+    assert job_queue.runs.last_of_each(["shop"])["shop"]["versions"]["records"] == 8  # of all services, whichever slice
+    run = job_queue.runs.get(job.sync_id or "")
     assert run is not None
     assert (run["service"], run["jobId"], run["status"]) == ("shop", job.job_id, "Completed")
-    day = RunNumbers(desk.keys).day(date.fromisoformat(run["startedAt"][:10]))
+    day = RunNumbers(job_queue.keys).day(date.fromisoformat(run["startedAt"][:10]))
     assert {service: numbers["runs"] for service, numbers in day.items()} == {"shop": 1}
 
 
 def test_a_job_of_a_set_whose_worker_died_at_once_is_still_one_run(sqlite_shop: Shop, tmp_path: Path) -> None:
     sqlite_shop.run(SHOP)
     settings = load_settings({"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": sqlite_shop.text(EXCLUDE)})
-    desk = open_desk(settings)
-    job = desk.records.enqueue(Request("shop"), "http", owner="a process that has died")
+    job_queue = open_job_queue(settings)
+    job = job_queue.records.enqueue(Request("shop"), "http", owner="a process that has died")
     assert job is not None
     begun = new_run_of_several("shop", Trigger.JOB, NO_OPTIONS)
-    desk.runs.save(begun, job_id=job.job_id)
-    worked = worker_of(settings, open_desk(settings, lambda: utc_now() + 2 * SILENCE)).work(job.job_id)
+    job_queue.runs.save(begun, job_id=job.job_id)
+    worked = worker_of(settings, open_job_queue(settings, lambda: utc_now() + 2 * SILENCE)).work(job.job_id)
     assert worked is not None
     assert (worked.state, worked.sync_id, worked.counts["inserted"]) == (State.SUCCEEDED, begun.sync_id, 8)
-    assert [run["status"] for run in desk.runs.page(service="shop").runs] == ["Completed"]
+    assert [run["status"] for run in job_queue.runs.page(service="shop").runs] == ["Completed"]
 
 
 def test_a_job_of_a_set_whose_worker_died_later_counts_nothing_twice_and_forgets_no_failure(
@@ -114,23 +114,23 @@ def test_a_job_of_a_set_whose_worker_died_later_counts_nothing_twice_and_forgets
     text = sqlite_shop.text('exclude = ["*tmp_*"]')
     values = {"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": text, **SLICES}
     settings = load_settings(values)
-    desk = open_desk(settings)
-    job = desk.records.enqueue(Request("shop", force=True), "http")
+    job_queue = open_job_queue(settings)
+    job = job_queue.records.enqueue(Request("shop", force=True), "http")
     assert job is not None
-    first = worker_of(settings, desk).work(job.job_id)
+    first = worker_of(settings, job_queue).work(job.job_id)
     assert first is not None
-    dead = desk.records.claim(job.job_id, "a process that has died")
+    dead = job_queue.records.claim(job.job_id, "a process that has died")
     assert dead is not None
     # By its heartbeats it had written more than the checkpoints of the runs say. The failure may be of its slice, too.
     counts = {**first.counts, "inserted": first.counts["inserted"] + 3}
-    assert desk.records.beat(dead, counts=counts, error=None, error_kind=None) is not None
+    assert job_queue.records.beat(dead, counts=counts, error=None, error_kind=None) is not None
     inserted, job = [first.counts["inserted"]], None
     while job is None or job.state is State.ENQUEUED:
-        job = worker_of(settings, open_desk(settings, lambda: utc_now() + 2 * SILENCE)).work(first.job_id)
+        job = worker_of(settings, open_job_queue(settings, lambda: utc_now() + 2 * SILENCE)).work(first.job_id)
         assert job is not None
         inserted.append(job.counts["inserted"])
     assert (job.state, inserted[-1], inserted) == (State.FAILED, 8, sorted(inserted))
-    run = desk.runs.get(job.sync_id or "")
+    run = job_queue.runs.get(job.sync_id or "")
     assert run is not None
     assert (run["status"], run["error"], job.error_kind) == ("Failed", job.error, "SetFailed")
     assert "1 service of shop failed: shop/Keyless (SchemaMismatch)" in str(job.error)
@@ -155,11 +155,11 @@ def test_a_set_that_http_synced_is_safe_and_has_proven_what_its_services_have(
     sqlite_shop.run(SHOP)
     values = {"BackupJobs__File": str(tmp_path / "jobs.db"), "BACKUP_TOML": sqlite_shop.text(EXCLUDE)}
     settings = load_settings(values)
-    desk = open_desk(settings)
-    registry = Registry(settings, watcher=RunKeeper(desk.runs))
+    job_queue = open_job_queue(settings)
+    registry = Registry(settings, watcher=RunKeeper(job_queue.runs))
     for name in ("all", "shop"):
         registry.sync(name, Trigger.HTTP, wait_seconds=60)
-        [row] = shape_overview(desk, settings, ["shop"], None, 10, None)["services"]
+        [row] = shape_overview(job_queue, settings, ["shop"], None, 10, None)["services"]
         assert (row["state"], row["records"], row["versionsProven"]["verified"]) == ("Safe", 8, True)
 
 
@@ -167,14 +167,14 @@ def test_a_set_goes_on_in_the_next_slice_and_an_early_failure_is_not_forgotten(
     sqlite_shop: Shop, tmp_path: Path
 ) -> None:
     sqlite_shop.run(SHOP)
-    job, desk, percents = work_on_set(sqlite_shop, tmp_path, 'exclude = ["*tmp_*"]', **SLICES)
+    job, job_queue, percents = work_on_set(sqlite_shop, tmp_path, 'exclude = ["*tmp_*"]', **SLICES)
     percents_told = [percent for percent in percents[:-1] if percent]
     assert len(percents_told) > 1
     assert percents_told == sorted(percents_told)
     assert job.counts["inserted"] == 8  # those of all slices, once
     assert (job.state, job.error_kind) == (State.FAILED, "SetFailed")
     assert "Keyless" in str(job.error)
-    run = desk.runs.get(job.sync_id or "")
+    run = job_queue.runs.get(job.sync_id or "")
     assert run is not None
     assert (run["status"], run["errorKind"], run["error"]) == ("Failed", "SetFailed", job.error)
     names = ['"Customer"', '"Invoice"', '"Order Details"']

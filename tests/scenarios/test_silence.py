@@ -61,7 +61,7 @@ def test_silence_is_told_with_the_failure_since_the_last_success(office: Post) -
     office.look(hours=27)
     assert "error" not in office.waiting()[-1]["data"]
     office.ran("It broke again.", error_kind="StoreError")
-    [silence] = look_around(office.settings, office.desk, office.services)
+    [silence] = look_around(office.settings, office.job_queue, office.services)
     assert silence.failure["error"] == "It broke again."
 
 
@@ -134,7 +134,7 @@ def test_health_is_degraded_by_silence_and_by_records_that_cannot_be_read(office
     assert office.reasons() == ["No sync has succeeded for longer than 26 hours (MaxAgeHours)."]
     office.ran()
     assert office.reasons() == []
-    office.desk.keys.close()
+    office.job_queue.keys.close()
     (tmp_path / "jobs.db").write_bytes(b"no database" * 500)
     for left in tmp_path.glob("jobs.db-*"):
         left.unlink()
@@ -285,6 +285,6 @@ def test_only_digests_failures_or_all_go_to_people(tmp_path: Path) -> None:
 
 def test_what_an_earlier_release_wrote_is_read(office: Post) -> None:
     success = {"at": NIGHT.isoformat(), "syncId": "1", "error": None, "errorKind": None}
-    office.desk.keys.commit([Change(f"last:{hashed('customer')}", {"service": "customer", "success": success})])
+    office.job_queue.keys.commit([Change(f"last:{hashed('customer')}", {"service": "customer", "success": success})])
     assert office.look(hours=27) == ["customer"]
     json.dumps(office.waiting())

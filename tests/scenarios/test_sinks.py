@@ -319,10 +319,10 @@ def test_the_command_sends_what_waits_and_says_what_still_does(tmp_path: Path, r
     with post(tmp_path, webhooks=receiver.url) as office:
         office.ran()
         office.deliver()
-        answer = answer_delivery(office.settings, office.desk)  # it does not mind the pause after a failure
+        answer = answer_delivery(office.settings, office.job_queue)  # it does not mind the pause after a failure
         [row] = answer.body["sinks"]
         assert (answer.status, row["sent"], row["waiting"], row["error"]) == (503, 0, 1, "It answered HTTP 500.")
         receiver.status = 204
-        answer = answer_delivery(office.settings, office.desk)
+        answer = answer_delivery(office.settings, office.job_queue)
         [row] = answer.body["sinks"]
         assert (answer.status, row["sent"], row["waiting"], row["error"]) == (200, 1, 0, None)

@@ -26,7 +26,7 @@ from backup.core.errors import TransientStoreError
 from backup.core.retry import Retry
 from backup.core.run_values import Run, Trigger
 from backup.entry import telemetry_switch
-from backup.jobs.desk import desk_of
+from backup.jobs.job_queue import job_queue_of
 from backup.services.registry import Registry
 from backup.telemetry.exporting_spans import GAUGES
 from backup.telemetry.listening import GaugeValue, OtelListener
@@ -161,7 +161,7 @@ def test_the_gauges_are_those_of_prometheus(tmp_path: Path) -> None:
         }
     )
     run = Run("shop", Trigger.HTTP, False, datetime(2026, 11, 29, tzinfo=UTC))
-    desk_of(settings).runs.save(run.ended(run.status.COMPLETED, run.started_at, run.counts, None))
+    job_queue_of(settings).runs.save(run.ended(run.status.COMPLETED, run.started_at, run.counts, None))
     values = telemetry_switch._values(settings)
     assert {value.name for value in values} == set(GAUGES)
     [overdue] = [value for value in values if value.name == "backup.overdue"]

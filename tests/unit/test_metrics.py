@@ -16,16 +16,16 @@ from backup.config.settings import load_settings
 from backup.core.errors import BadRequest, StoreUnavailable
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.entry.metrics import Metric, Point, exposition, get_metrics
-from backup.jobs.desk import Desk, open_desk
 from backup.jobs.job import Request
+from backup.jobs.job_queue import JobQueue, open_job_queue
 
 NOW = datetime(2026, 11, 29, 6, 0, tzinfo=UTC)
 LINE = re.compile(r'([a-z_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\[\\"n])*",?)*\}) (-?[\d.e+-]+)')
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return open_desk(load_settings({"BackupJobs__File": str(tmp_path / "jobs.db")}), lambda: NOW)
+def job_queue(tmp_path: Path) -> JobQueue:
+    return open_job_queue(load_settings({"BackupJobs__File": str(tmp_path / "jobs.db")}), lambda: NOW)
 
 
 def ended(service: str, hours_ago: float, verb: Verb = Verb.SYNC, error: str | None = None, **counts: int) -> Run:
@@ -34,10 +34,10 @@ def ended(service: str, hours_ago: float, verb: Verb = Verb.SYNC, error: str | N
     return run.ended(status, run.started_at + timedelta(seconds=1.5), Counts(**counts), error)
 
 
-def numbers(desk: Desk, *names: str, **settings: str) -> dict[str, float]:
+def numbers(job_queue: JobQueue, *names: str, **settings: str) -> dict[str, float]:
     """The samples by their name and labels; asserts that each line is one that Prometheus can read."""
     registry: Any = SimpleNamespace(directory=SimpleNamespace(entries=names))
-    answer = get_metrics(desk, load_settings(settings), registry, {})
+    answer = get_metrics(job_queue, load_settings(settings), registry, {})
     assert answer.media == "text/plain; version=0.0.4"
     assert answer.content.endswith("\n")
     lines = [line for line in answer.content.splitlines() if not line.startswith("#")]
@@ -50,12 +50,12 @@ def numbers(desk: Desk, *names: str, **settings: str) -> dict[str, float]:
     return samples
 
 
-def test_runs_are_counted_by_service_and_verb_and_dry_runs_are_not(desk: Desk) -> None:
+def test_runs_are_counted_by_service_and_verb_and_dry_runs_are_not(job_queue: JobQueue) -> None:
     charged = replace(ended("customer", 2, inserted=5, failed=2), request_charge=7.5)
     for run in (charged, charged, ended("customer", 1, error="It broke.", updated=1), ended("Customer", 1, Verb.UNDO)):
-        desk.runs.save(run)
-    desk.runs.save(replace(ended("customer", 1, inserted=99), dry_run=True))
-    values = numbers(desk, "customer")
+        job_queue.runs.save(run)
+    job_queue.runs.save(replace(ended("customer", 1, inserted=99), dry_run=True))
+    values = numbers(job_queue, "customer")
     sync, undo = '{service="customer",verb="sync"}', '{service="customer",verb="undo"}'
     assert (values[f"backup_runs_total{sync}"], values[f"backup_runs_total{undo}"]) == (2, 1)
     assert (values[f"backup_run_failures_total{sync}"], values[f"backup_run_failures_total{undo}"]) == (1, 0)
@@ -67,10 +67,10 @@ def test_runs_are_counted_by_service_and_verb_and_dry_runs_are_not(desk: Desk) -
     assert values[f"backup_request_units_total{sync}"] == 7.5
 
 
-def test_a_service_is_overdue_by_absence_and_its_last_success_has_an_age(desk: Desk) -> None:
-    desk.runs.save(ended("customer", 2))
-    desk.runs.save(ended("order", 30))
-    values = numbers(desk, "customer", "order", "new", BackupSync__MaxAgeHours="26")
+def test_a_service_is_overdue_by_absence_and_its_last_success_has_an_age(job_queue: JobQueue) -> None:
+    job_queue.runs.save(ended("customer", 2))
+    job_queue.runs.save(ended("order", 30))
+    values = numbers(job_queue, "customer", "order", "new", BackupSync__MaxAgeHours="26")
     overdue = {name: values[f'backup_overdue{{service="{name}"}}'] for name in ("customer", "order", "new")}
     assert overdue == {"customer": 0, "order": 1, "new": 1}
     assert values['backup_last_success_age_seconds{service="customer"}'] == pytest.approx(7200, abs=2)
@@ -81,22 +81,22 @@ def test_a_service_is_overdue_by_absence_and_its_last_success_has_an_age(desk: D
     assert values['backup_service_state{service="order",state="safe"}'] == 0
 
 
-def test_the_runs_of_a_sets_tables_count_for_the_set_and_its_syncs_once(desk: Desk) -> None:
-    desk.runs.save(ended("shop", 1, inserted=10))
+def test_the_runs_of_a_sets_tables_count_for_the_set_and_its_syncs_once(job_queue: JobQueue) -> None:
+    job_queue.runs.save(ended("shop", 1, inserted=10))
     for table in ("a", "b"):
-        desk.runs.save(ended(f"shop/dbo.{table}", 1, inserted=5))
-        desk.runs.save(ended(f"shop/dbo.{table}", 1, Verb.VERIFY, skipped=3))
-    desk.runs.save(ended("gone", 1, inserted=1))
-    values = numbers(desk, "shop")
+        job_queue.runs.save(ended(f"shop/dbo.{table}", 1, inserted=5))
+        job_queue.runs.save(ended(f"shop/dbo.{table}", 1, Verb.VERIFY, skipped=3))
+    job_queue.runs.save(ended("gone", 1, inserted=1))
+    values = numbers(job_queue, "shop")
     assert values['backup_records_total{service="shop",verb="sync",change="inserted"}'] == 10
     assert values['backup_runs_total{service="shop",verb="verify"}'] == 2
     assert not any("gone" in name for name in values)
 
 
-def test_jobs_are_counted_by_state(desk: Desk) -> None:
+def test_jobs_are_counted_by_state(job_queue: JobQueue) -> None:
     for _ in range(2):
-        desk.records.enqueue(Request("customer"), "http")
-    values = numbers(desk, "customer")
+        job_queue.records.enqueue(Request("customer"), "http")
+    values = numbers(job_queue, "customer")
     assert (values['backup_jobs{state="enqueued"}'], values['backup_jobs{state="failed"}']) == (2, 0)
 
 
@@ -105,14 +105,14 @@ def test_labels_are_escaped() -> None:
     assert text == '# HELP m Of a name.\n# TYPE m gauge\nm{service="a \\"b\\"\\\\\\n"} 0.5\n'
 
 
-def test_two_hundred_services_cost_a_handful_of_reads(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_hundred_services_cost_a_handful_of_reads(job_queue: JobQueue, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"service{number}" for number in range(200)]
     for name in names:
-        desk.runs.save(ended(name, 1, inserted=1))
+        job_queue.runs.save(ended(name, 1, inserted=1))
     reads: list[str] = []
 
     def watched(method: str) -> Callable[..., Any]:
-        of_keys = getattr(desk.keys, method)
+        of_keys = getattr(job_queue.keys, method)
 
         def read(*given: Any, **more: Any) -> Any:
             reads.append(method)
@@ -121,15 +121,15 @@ def test_two_hundred_services_cost_a_handful_of_reads(desk: Desk, monkeypatch: p
         return read
 
     for method in ("scan", "get", "get_all"):
-        monkeypatch.setattr(desk.keys, method, watched(method))
-    assert len(numbers(desk, *names)) > 200
+        monkeypatch.setattr(job_queue.keys, method, watched(method))
+    assert len(numbers(job_queue, *names)) > 200
     assert len(reads) <= 4
 
 
 def test_a_parameter_and_records_that_cannot_be_read_are_errors_and_no_numbers(tmp_path: Path) -> None:
     registry: Any = SimpleNamespace(directory=SimpleNamespace(entries=["customer"]))
-    desk = open_desk(load_settings({"BackupJobs__File": str(tmp_path)}))
+    job_queue = open_job_queue(load_settings({"BackupJobs__File": str(tmp_path)}))
     with pytest.raises(BadRequest):
-        get_metrics(desk, load_settings({}), registry, {"days": "1"})
+        get_metrics(job_queue, load_settings({}), registry, {"days": "1"})
     with pytest.raises(StoreUnavailable):
-        get_metrics(desk, load_settings({}), registry, {})
+        get_metrics(job_queue, load_settings({}), registry, {})

@@ -8,7 +8,7 @@ from pathlib import Path
 from backup.config.environment import use_local_settings
 from backup.config.settings import Settings, load_settings
 from backup.entry.telemetry_switch import switch_on
-from backup.jobs.desk import desk_of
+from backup.jobs.job_queue import job_queue_of
 from backup.notify.after_runs import watcher_of
 from backup.notify.concerns import concerns_now
 from backup.runs.condition import Concern
@@ -40,10 +40,10 @@ def open_registry(path: Path | None) -> Registry:
     # A person who waits wants to hear of a wrong port at once. The second try is for a server that restarts.
     settings = settings_from(path)
     switch_on(lambda: settings)
-    return Registry(settings, unanswered_attempts=2, watcher=watcher_of(settings, desk_of(settings)))
+    return Registry(settings, unanswered_attempts=2, watcher=watcher_of(settings, job_queue_of(settings)))
 
 
 def concerns_here(path: Path | None, registry: Registry) -> list[Concern]:
     """What is not well by the records of runs: silent services, and sinks that take no events."""
     settings = settings_from(path)
-    return concerns_now(settings, desk_of(settings), registry.directory.entries)
+    return concerns_now(settings, job_queue_of(settings), registry.directory.entries)

@@ -23,7 +23,7 @@ from backup.entry.command_line.terminal import (
 )
 from backup.entry.dashboard_shapes import shape_overview
 from backup.entry.service_states import ServiceState
-from backup.jobs.desk import desk_of
+from backup.jobs.job_queue import job_queue_of
 
 _UNITS = ((86_400, "d", 172_800), (3_600, "h", 3_600), (60, "min", 60), (1, "s", 1))
 """Seconds and name of each unit, and from how many seconds on it is used: 26 hours are not one day."""
@@ -49,7 +49,7 @@ def overview_command(
         settings = settings_from(config)
         directory = open_registry(config).directory
         set_name = directory.set_named(of_set).name if of_set else None
-        body = shape_overview(desk_of(settings), settings, directory.entries, text, _ALL, None, set_name)
+        body = shape_overview(job_queue_of(settings), settings, directory.entries, text, _ALL, None, set_name)
         print_answer(Answer(200, body), as_json, lambda: _show_overview(body))
         if any(row["state"] != ServiceState.SAFE for row in body["services"]):
             raise typer.Exit(1)

@@ -12,7 +12,7 @@ from backup.entry.command_line.grid import GridColumn, GridRow
 from backup.entry.command_line.options import AsJson, Config
 from backup.entry.command_line.terminal import errors_shown, plain, print_answer, say, show_grid, show_trouble
 from backup.entry.notify_api import answer_delivery, answer_test
-from backup.jobs.desk import desk_of
+from backup.jobs.job_queue import job_queue_of
 from backup.notify.silence import look_around
 
 
@@ -30,9 +30,9 @@ def notify_command(
         if test:
             answer = answer_test(settings)
         else:
-            desk = desk_of(settings)
-            look_around(settings, desk, open_registry(config).directory.entries)
-            answer = answer_delivery(settings, desk)
+            job_queue = job_queue_of(settings)
+            look_around(settings, job_queue, open_registry(config).directory.entries)
+            answer = answer_delivery(settings, job_queue)
         print_answer(answer, as_json, lambda: _show(answer))
 
 

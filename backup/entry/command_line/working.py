@@ -16,7 +16,7 @@ from backup.entry.command_line.configuration import settings_from
 from backup.entry.command_line.log_lines import release_logs
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.terminal import errors_shown, show_trouble
-from backup.jobs.desk import desk_of
+from backup.jobs.job_queue import job_queue_of
 from backup.jobs.worker import worker_of
 from backup.jobs.workers import work_until
 from backup.notify.after_runs import after_runs
@@ -47,9 +47,14 @@ def work_command(
 @contextmanager
 def working_on_jobs(settings: Settings, at_once: int | None = None) -> Iterator[None]:
     """Threads of this process work on jobs while the block runs. At its end each finishes or leaves its job."""
-    desk = desk_of(settings)
+    job_queue = job_queue_of(settings)
     ended = threading.Event()
-    args = (ended, desk, worker_of(settings, desk, after_runs(settings, desk)), at_once or settings.jobs_at_once)
+    args = (
+        ended,
+        job_queue,
+        worker_of(settings, job_queue, after_runs(settings, job_queue)),
+        at_once or settings.jobs_at_once,
+    )
     thread = threading.Thread(target=work_until, args=args, name="jobs", daemon=True)
     thread.start()
     try:

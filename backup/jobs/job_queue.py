@@ -30,7 +30,7 @@ _WORKERS_STAY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Desk:
+class JobQueue:
     """The records of jobs and runs, the outbox of events, and the doorbell. Several threads may use it at once."""
 
     keys: KeyValues
@@ -108,33 +108,33 @@ class Desk:
         return [item.value["name"] for item in items if datetime.fromisoformat(item.value["at"]) > since]
 
 
-def desk_of(settings: Settings) -> Desk:
-    """Returns the desk of this app. A process has one desk for the same settings of it."""
+def job_queue_of(settings: Settings) -> JobQueue:
+    """Returns the job queue of this app. A process has one job queue for the same settings of it."""
     names = ("jobs_file", "storage_connection", "storage_account", "storage_blob_uri", "storage_table_uri")
     storage = tuple(getattr(settings, name) for name in (*names, "storage_queue_uri", "storage_client_id"))
     sinks = tuple(getattr(settings, name) for name in sorted(Settings.model_fields) if name.startswith("notify_"))
     values = (*storage, *sinks)
-    if values not in _desks:
-        _desks[values] = open_desk(settings)
-    return _desks[values]
+    if values not in _job_queues:
+        _job_queues[values] = open_job_queue(settings)
+    return _job_queues[values]
 
 
-_desks: dict[tuple[object, ...], Desk] = {}
+_job_queues: dict[tuple[object, ...], JobQueue] = {}
 
 
-def open_desk(settings: Settings, now: Now = utc_now) -> Desk:
-    """Opens the desk of this app: in its storage account if it has one, else in its file. Connects nowhere yet."""
+def open_job_queue(settings: Settings, now: Now = utc_now) -> JobQueue:
+    """Opens the job queue of this app: in its storage account if it has one, else in its file. Connects nowhere yet."""
     retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
     outbox = Outbox(subscriptions_of(settings), settings.notify_source)
     if not settings.has_storage_account:
         from backup.jobs.sqlite_key_values import SqliteKeyValues
 
         local: KeyValues = SqliteKeyValues(Path(settings.jobs_file))
-        return Desk(local, JobRecords(local, now), RunRecords(local, outbox), outbox, LOCAL_DOORBELL, now)
+        return JobQueue(local, JobRecords(local, now), RunRecords(local, outbox), outbox, LOCAL_DOORBELL, now)
     from backup.jobs.table_key_values import TableKeyValues
 
     table = TableKeyValues(settings, retry)
-    return Desk(table, JobRecords(table, now), RunRecords(table, outbox), outbox, QueueDoorbell(settings), now)
+    return JobQueue(table, JobRecords(table, now), RunRecords(table, outbox), outbox, QueueDoorbell(settings), now)
 
 
 LOCAL_DOORBELL = LocalDoorbell()
@@ -143,7 +143,7 @@ LOCAL_DOORBELL = LocalDoorbell()
 _logged_reasons: set[str] = set()
 
 
-def is_queued(settings: Settings, desk: Desk) -> bool:
+def is_queued(settings: Settings, job_queue: JobQueue) -> bool:
     """Whether the schedule queues jobs. If not, it runs the syncs inline.
 
     `BackupSchedule__Mode` decides. Without it, the schedule queues jobs where the records can be written and something
@@ -153,10 +153,10 @@ def is_queued(settings: Settings, desk: Desk) -> bool:
     if settings.schedule_mode is not None:
         return settings.schedule_mode == "queue"
     try:
-        if not isinstance(desk.doorbell, QueueDoorbell):
-            return bool(desk.workers())
-        desk.doorbell.check()
-        return desk.keys.commit([Change("probe", {"at": desk.now().isoformat()})])
+        if not isinstance(job_queue.doorbell, QueueDoorbell):
+            return bool(job_queue.workers())
+        job_queue.doorbell.check()
+        return job_queue.keys.commit([Change("probe", {"at": job_queue.now().isoformat()})])
     except Exception as error:
         reason = safe_text(error)
         if reason not in _logged_reasons:
