@@ -74,7 +74,7 @@ def test_what_is_called_measured_stands_in_the_figures() -> None:
     [row] = [line.split("|") for line in page.splitlines() if line.startswith("| 1,000 changed |")]
     measured = KNOWN["measured"]
     assert row[3].strip() == f"{measured['sync_seconds_per_million']} s"
-    assert f"{20 * measured['documents_read_per_changed']} documents were read" in page
+    assert f"Of the 100 changed, {100 * measured['documents_read_per_changed']} were read" in page
 
 
 def test_what_is_called_deployed_is_what_the_template_makes() -> None:
