@@ -69,7 +69,7 @@ def test_a_masked_record_is_stamped_with_a_keyed_hash_and_the_mark_of_its_masks(
     stamped.match(source)
     collated, version = "AS nvarchar(max)) COLLATE Latin1_General_BIN2", "CAST(T.[Version] AS varchar(60))"
     pieces = (
-        f"isnull((CAST(datalength(CAST({value} {collated}) AS nvarchar(20)) + N':') + CAST({value} {collated}, N'-')"
+        f"isnull(CAST(datalength(CAST({value} {collated}) AS nvarchar(20)) + N':' + CAST({value} {collated}, N'-')"
         for value in ("?", version)
     )
     hashed = f"CAST(hashbytes('SHA2_256', {' + '.join(pieces)}) + 0x{masking.mark} AS varbinary(40))"
@@ -216,7 +216,7 @@ def test_contents_are_short_texts_before_an_end_and_others_behind_their_lengths(
     assert hashed == [
         f"SELECT hashbytes('SHA2_256', {short}) AS hashbytes_1 FROM T",
         f"SELECT hashbytes('SHA2_256', {text_of.format(short)}"
-        f" + isnull((CAST(datalength({long}) AS nvarchar(20)) + N':') + {long}, N'-')) AS hashbytes_1 FROM T",
+        f" + isnull(CAST(datalength({long}) AS nvarchar(20)) + N':' + {long}, N'-')) AS hashbytes_1 FROM T",
     ]
 
 
@@ -245,7 +245,7 @@ HALF = "CAST(CAST(substring(hashbytes('SHA2_256', CAST(T.[A] AS varbinary(max)))
         (column("A", "ntext", 16, collation="Latin1_General_CI_AS"), "T.[A]"),
         (
             column("A", "varbinary", -1),
-            f"({HALF.format(1)} + N',') + {HALF.format(9)}",
+            f"{HALF.format(1)} + N',' + {HALF.format(9)}",
         ),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.mixing import LOW_BITS, MIXES, NULL_AS, bucket_of
-from backup.stores.sql.engines.mssql.expressions import as_exact_text, as_type, big, eight_bytes, sha256
+from backup.stores.sql.engines.mssql.expressions import as_exact_text, as_type, big, concatenated, eight_bytes, sha256
 from backup.stores.sql.engines.mssql.types import MssqlType
 
 _COLON: Any = sa.literal_column("N':'")
@@ -27,10 +26,10 @@ def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     """The SHA-256 of the columns' exact texts: short ones with an end, others after their lengths. NULL has a mark that
     no text begins with."""
     shorts = [column.type.short_text(column) for column in columns]  # type: ignore[attr-defined] # MssqlType
-    ended = [sa.func.isnull(short.op("+")(_END), _SHORT_NULL) for short in shorts if short is not None]
+    ended = [sa.func.isnull(concatenated(short, _END), _SHORT_NULL) for short in shorts if short is not None]
     others = [column for column, short in zip(columns, shorts, strict=True) if short is None]
     if not others and len(ended) <= _CONCATENATED:
-        return sha256(_concatenated(ended))  # type: ignore[no-any-return]
+        return sha256(concatenated(*ended))  # type: ignore[no-any-return]
     # A text of any length costs much more than a short one. So short ones are put together first.
     return _hash_of([*map(as_exact_text, _in_groups(ended)), *(_after_its_length(_text(column)) for column in others)])
 
@@ -40,14 +39,14 @@ def keyed_hash(columns: Sequence[sa.Column[Any]], secret: str, mark: str) -> sa.
     keep it: it stays as it is."""
     texts = [as_exact_text(sa.literal(secret)), *map(_text, columns)]
     hashed = _hash_of(list(map(_after_its_length, texts)))
-    stamp: sa.ColumnElement[Any] = as_type(hashed.op("+")(sa.literal_column(f"0x{mark}")), "varbinary(40)")
+    stamp: sa.ColumnElement[Any] = as_type(concatenated(hashed, sa.literal_column(f"0x{mark}")), "varbinary(40)")
     return stamp
 
 
 def _after_its_length(text: Any) -> Any:
     """The text after its length; a mark in place of NULL."""
     length = as_type(sa.func.datalength(text), "nvarchar(20)")
-    return sa.func.isnull(length.op("+")(_COLON).op("+")(text), _NULL)
+    return sa.func.isnull(concatenated(length, _COLON, text), _NULL)
 
 
 def _hash_of(texts: list[Any]) -> sa.ColumnElement[Any]:
@@ -58,11 +57,7 @@ def _hash_of(texts: list[Any]) -> sa.ColumnElement[Any]:
 
 
 def _in_groups(texts: Sequence[Any]) -> list[Any]:
-    return [_concatenated(texts[start : start + _CONCATENATED]) for start in range(0, len(texts), _CONCATENATED)]
-
-
-def _concatenated(texts: Sequence[Any]) -> Any:
-    return reduce(lambda whole, text: whole.op("+")(text), texts)
+    return [concatenated(*texts[start : start + _CONCATENATED]) for start in range(0, len(texts), _CONCATENATED)]
 
 
 def bucket_expression(key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
