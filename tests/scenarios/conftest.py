@@ -1,11 +1,13 @@
 """The places that scenarios run in."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from backup.core import log
 from backup.stores import pools
 from tests.contract.benches import ROLES, Role, made_databases
 from tests.emulators.servers import lent_database, postgres_database
@@ -13,6 +15,29 @@ from tests.scenarios import places
 from tests.scenarios.inside import alone, few_orders
 from tests.scenarios.places import Place
 from tests.scenarios.shops import SHOP, Shop, empty
+
+
+class _Broken(logging.Handler):
+    """Notes the looks at a set that met an error which is none of the app's own."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("set.not_looked_at") and "Unexpected" in record.getMessage():
+            self.lines.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def broken_looks() -> Iterator[list[str]]:
+    """Fails a test in which a look at a set met a mistake in the code: each table gets a run of its own then, so nothing
+    else would be wrong. Gives the lines of the log about such looks."""
+    broken = _Broken()
+    log.logger.addHandler(broken)
+    yield broken.lines
+    log.logger.removeHandler(broken)
+    assert broken.lines == []
 
 
 @pytest.fixture

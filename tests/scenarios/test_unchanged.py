@@ -423,6 +423,28 @@ def test_a_look_waits_once_for_a_catalogue_and_not_for_long(
     tables.close()
 
 
+def test_a_look_that_meets_a_mistake_in_the_code_logs_its_place_and_each_table_gets_a_run(
+    shop: Shop,
+    own_runs: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken_looks: list[str],
+) -> None:
+    def broken(*_: Any) -> Any:
+        sa.select(1).where(object())  # type: ignore[arg-type]  # a library raises it, some calls away
+
+    monkeypatch.setattr(unchanged_runs, "openings", broken)
+    own_runs.clear()
+    outcomes = shop.sync(VERSION)
+    assert sorted(own_runs) == ["A", "B"]
+    assert {outcome.error for outcome in outcomes.values()} == {None}
+    [unexpected] = [record for record in caplog.records if record.getMessage().startswith("unexpected ")]
+    assert unexpected.levelname == "ERROR"
+    assert re.search(r"error=ArgumentError at=.*services/unchanged\.py:\d+; .*sqlalchemy", unexpected.getMessage())
+    assert len(broken_looks) == 1
+    broken_looks.clear()
+
+
 def test_what_a_look_has_written_is_settled_though_somebody_cancels(shop: Shop, own_runs: list[str]) -> None:
     class Cancelling(Observer):
         def progress(self, service: str, counts: Counts) -> None:
