@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from backup.core.run_values import Status, Verb
@@ -22,18 +23,20 @@ def services_at_work(entries: Sibling) -> list[str]:
     return list(dict.fromkeys(str(entry["ServiceName"]) for entry in syncs))
 
 
-def services_with_run(entries: Sibling, text: str) -> set[str]:
-    """Returns the services that have the run whose id is the text, or else those with runs whose ids begin so: all, or
-    at least twenty. Costs a query or two, and more where a hundred ids begin so."""
+def services_with_run(entries: Sibling, text: str, services: Collection[str]) -> set[str]:
+    """Returns those of the services that have the run whose id is the text, or else those with runs whose ids begin so:
+    all, or at least twenty. Their names are in small letters. Costs a query or two, and more where a hundred ids begin
+    so."""
     text = text.lower()
     if same := entries.find({"SyncId": text}, order_by="SyncId", limit=1, fields=("ServiceName",)):
-        return {str(same[0]["ServiceName"])}
-    services = set[str]()
+        return {str(same[0]["ServiceName"]).lower()}
+    having = set[str]()
     for _, service in ids_of(entries, {}, text) if is_beginning(text) else ():
-        services.add(service)
-        if len(services) >= _ENOUGH:
+        if service.lower() in services:  # another set may have its entries here, too
+            having.add(service.lower())
+        if len(having) >= _ENOUGH:
             break
-    return services
+    return having
 
 
 def newest_starts(entries: Sibling) -> list[tuple[str, datetime]]:

@@ -171,7 +171,8 @@ class Directory:
         """Those of the services that may have a run whose id is the text, or begins with it: it leaves out services of
         a set whose SyncHistory has none. Costs a query or two a set."""
         set_of = {service: self.set_with(service) for service in services}
-        found = {each.name: each.with_run(text) for each in self.sets.values() if each in set_of.values()}
+        wanted = frozenset(map(str.lower, services))
+        found = {each.name: each.with_run(text, wanted) for each in self.sets.values() if each in set_of.values()}
 
         def may_have(service: str, service_set: ServiceSet | None) -> bool:
             of_set = None if service_set is None else found[service_set.name]

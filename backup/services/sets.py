@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from threading import Lock as ThreadLock
@@ -145,12 +145,12 @@ class ServiceSet:
             event("sync.not_looked_for", level=logging.WARNING, service=self.name, error=error)
             return None
 
-    def with_run(self, text: str) -> list[str] | None:
-        """The names in small letters of services that may have a run whose id is the text, or begins with it, by
+    def with_run(self, text: str, services: Collection[str]) -> set[str] | None:
+        """Those of the services, all in small letters, that may have a run whose id is the text, or begins with it, by
         SyncHistory beside the backup; None if that cannot be read now. Costs a query or two."""
         try:
             with self._history() as history:
-                return [service.lower() for service in services_with_run(history.entries, text)]
+                return services_with_run(history.entries, text, services)
         except BackupError:  # each service says what is wrong
             return None
 

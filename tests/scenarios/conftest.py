@@ -31,8 +31,8 @@ class _Broken(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def broken_looks() -> Iterator[list[str]]:
-    """Fails a test in which a look at a set met a mistake in the code: each table gets a run of its own then, so nothing
-    else would be wrong. Gives the lines of the log about such looks."""
+    """Fails a test in which a look at a set met a mistake in the code: each table gets a run of its own then, and
+    nothing else is wrong. Gives the lines of the log about such looks."""
     broken = _Broken()
     log.logger.addHandler(broken)
     yield broken.lines

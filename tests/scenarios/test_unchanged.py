@@ -17,7 +17,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import Cancelled, Locked, TransientStoreError
 from backup.core.model import utc_now
 from backup.core.run_values import Counts, Run, Status, Trigger
-from backup.runs import unchanged_runs
+from backup.runs import of_all_services, unchanged_runs
 from backup.runs.history import History
 from backup.runs.outcome import Observer
 from backup.runs.runner import Runner
@@ -290,6 +290,21 @@ def cost_of_twenty(shop: Shop) -> None:
             service, run_id = shop.registry(version).run_named(text)
         assert (service.name, run_id) == (shop.name("t7"), newest)
         assert sum("SyncHistory" in statement for statement in statements) <= 5  # two of the set, then of one service
+
+
+def test_a_run_is_found_by_few_letters_though_many_other_services_have_runs_that_begin_so(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_all_services, "_ENOUGH", 1)
+    registry = shop.registry(VERSION)
+    for table in ("A", "B"):
+        service = registry.get(shop.name(table))
+        with service.stores() as (_, backup):
+            history = History(backup)
+            [newest] = history.latest(service.name, 1)
+            history.save(replace(newest, sync_id=f"a0{table.lower() * 6}-0000", number=2), new=True)
+    service, run_id = registry.run_named("A0", shop.name("B"))
+    assert (service.name, run_id) == (shop.name("B"), "a0bbbbbb-0000")
 
 
 def test_what_is_asked_of_history_costs_no_look_at_all_of_it(shop: Shop, own_runs: list[str]) -> None:
