@@ -55,9 +55,9 @@ def test_an_entry_with_a_long_text_is_added_by_parameters() -> None:
 
 
 def test_entries_are_named_by_one_parameter() -> None:
-    condition = is_one_of(ENTRIES.c["Id"], ["a", "b"])
+    condition = is_one_of(ENTRIES.c["Id"], ["a", "ß"])
     assert text(condition) == "[Bin].[Id] IN (SELECT v FROM OPENJSON(?) WITH (v NVARCHAR(200) '$'))"
-    assert condition.compile(dialect=dialect()).params == {"sought": '["a", "b"]'}
+    assert condition.compile(dialect=dialect()).params == {"sought": '["a", "ß"]'}
 
 
 @pytest.mark.parametrize("other", ['"', "\\", "\t"])

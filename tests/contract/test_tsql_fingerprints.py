@@ -130,7 +130,11 @@ def test_blocks_are_grouped_between_their_ends_and_sought_by_one_parameter() -> 
         " WHERE T.[Id] >= blocks.start AND T.[Id] <= blocks.start + ?"
     )
     assert in_blocks.compile(dialect=dialect()).params["starts"] == "[-5, 123]"
-    for beyond in (EqualRanges(-(1 << 62), 1 << 62, 64), EqualRanges(0, (1 << 63) - 1, 64)):
+    for beyond in (
+        EqualRanges(-(1 << 62), 1 << 62, 64),
+        EqualRanges(0, (1 << 63) - 1, 64),
+        EqualRanges(-(1 << 63), -1, 64).as_one(),
+    ):
         assert blocks.fingerprints(Connection(), stamps_of(things), (), beyond) is None  # type: ignore[arg-type]
 
 

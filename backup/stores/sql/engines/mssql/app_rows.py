@@ -97,4 +97,4 @@ def is_one_of(column: sa.Column[Any], values: Sequence[str]) -> sa.ColumnElement
         return column.in_(values)
     declared = column.type.compile(dialect=_SPELLING)
     rows = sa.text(f"SELECT v FROM OPENJSON(:sought) WITH (v {declared} '$')")  # noqa: S608 - a type's name
-    return column.in_(rows.bindparams(sa.bindparam("sought", json.dumps([*values]), JSON)))
+    return column.in_(rows.bindparams(sa.bindparam("sought", json.dumps([*values], ensure_ascii=False), JSON)))

@@ -25,7 +25,7 @@ class SqlServerBlocks:
         self, cx: sa.Connection, stamps: StampColumns, conditions: Sequence[sa.ColumnElement[bool]], blocks: EqualRanges
     ) -> Mapping[int, Fingerprint] | None:
         """None where a number on the way would not fit into 64 bits."""
-        if blocks.last - blocks.first > _LARGEST or blocks.last > _LARGEST - blocks.width:
+        if max(blocks.last - blocks.first, blocks.width, blocks.last + blocks.width) > _LARGEST:
             return None
         key: Any = stamps.key[0]
         first, last, width = (sa.literal(number, _BIGINT) for number in (blocks.first, blocks.last, blocks.width))
