@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -291,7 +292,7 @@ def with_password(connection_string: str, password: str) -> str:
 
     if "://" in connection_string:
         return make_url(connection_string).set(password=password).render_as_string(hide_password=False)
-    return named(connection_string, "tempdb") + f";PWD={password}"
+    return re.sub(r"(?<=;PWD=)[^;]*", password, named(connection_string, "tempdb"))
 
 
 def test_errors_do_not_quote_values(sql_bench: SqlBench) -> None:
@@ -540,9 +541,12 @@ def test_what_a_view_or_a_value_names_in_vain_does_not_make_a_table_missing(sql_
         more = bench.quoted("More")
         bench.create([Item(1)])
         bench.sql("source", f"CREATE TABLE {more} (Id integer)")
-        bench.sql(
-            "source", f"CREATE TRIGGER T{bench.name} AFTER INSERT ON {{table}} BEGIN INSERT INTO {more} VALUES (1); END"
-        )
+        create = f"CREATE TRIGGER {bench.quoted(f'T{bench.name}')}"
+        insert = f"INSERT INTO {more} VALUES (1)"
+        if bench.kind == "mssql":
+            bench.sql("source", f"{create} ON {{table}} AFTER INSERT AS {insert}")
+        else:
+            bench.sql("source", f"{create} AFTER INSERT ON {{table}} BEGIN {insert}; END")
         bench.sql("source", f"DROP TABLE {more}")
         store, record = bench.open("source"), {"Id": 2, "Version": 1, "Name": "x"}
     with pytest.raises(StoreError) as caught:
@@ -555,7 +559,7 @@ def test_a_column_that_a_table_lacks_has_an_error_of_its_own(sql_bench: SqlBench
     _, backup = sql_bench.pair()
     backup.sibling(SIBLING).create()
     later = backup.sibling(replace(SIBLING, fields={**SIBLING.fields, "Later": "name"}))
-    with pytest.raises(ColumnMissing, match="Later"):
+    with pytest.raises(ColumnMissing, match=r"(?i)later"):  # Babelfish writes all names in lower case
         later.find({}, order_by="At", limit=1)
     later.create()
     assert later.find({}, order_by="At", limit=1) == []

@@ -77,6 +77,7 @@ def test_postgresqls_refusal_is_answered_with_the_grant(text: str, statement: st
     [
         ("42S22", "Invalid column name 'Verb'.", 207, "column_missing"),
         ("42000", 'column "Verb" does not exist', 33557097, "column_missing"),  # as Babelfish has it
+        ("42000", "column notes.later does not exist", 33557097, "column_missing"),
         (
             "42000",
             "The SELECT permission was denied on the column 'Verb' of the object 'SyncHistory', "

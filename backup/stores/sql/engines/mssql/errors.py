@@ -47,7 +47,7 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("database_missing", text)
     if state == "42S02" or 208 in codes or re.search(r'relation "[^"]*" does not exist', text):  # Babelfish's words
         return Failure("missing", text, name=name_in(text))
-    if state == "42S22" or 207 in codes or re.search(r'column "[^"]*" does not exist', text):  # Babelfish's words
+    if state == "42S22" or 207 in codes or re.search(r'column ("[^"]*"|\S+) does not exist', text):  # Babelfish's words
         return Failure("column_missing", text)
     if isinstance(error, OSError):  # from `connect`
         return Failure("unanswered", text)
