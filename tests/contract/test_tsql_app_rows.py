@@ -28,7 +28,7 @@ def test_only_texts_with_quotes_or_backslashes_are_looked_through() -> None:
     [(statement, values)] = added_rows(dialect(), ENTRIES, rows, has_openjson=True)
     assert text(statement) == (
         "INSERT INTO [Bin] ([Id], [Record], [At]) SELECT [Id], REPLACE(REPLACE([Record] COLLATE Latin1_General_BIN2,"
-        " NCHAR(57344), N'\"'), NCHAR(57345), N'\\'), [At] FROM OPENJSON(?) WITH ([Id] NVARCHAR(200) '$.Id', [Record]"
+        " NCHAR(57344), N'\"'), NCHAR(57345), N'\\'), [At] FROM OPENJSON(?) WITH ([Id] NVARCHAR(4000) '$.Id', [Record]"
         " NVARCHAR(max) '$.Record', [At] DATETIME2 '$.At') AS added WHERE NOT EXISTS (SELECT 1 FROM [Bin] AS old WHERE"
         " old.[Id] = added.[Id])"
     )
@@ -56,7 +56,7 @@ def test_an_entry_with_a_long_text_is_added_by_parameters() -> None:
 
 def test_entries_are_named_by_one_parameter() -> None:
     condition = is_one_of(ENTRIES.c["Id"], ["a", "ß"])
-    assert text(condition) == "[Bin].[Id] IN (SELECT v FROM OPENJSON(?) WITH (v NVARCHAR(200) '$'))"
+    assert text(condition) == "[Bin].[Id] IN (SELECT v FROM OPENJSON(?) WITH (v NVARCHAR(4000) '$'))"
     assert condition.compile(dialect=dialect()).params == {"sought": '["a", "ß"]'}
 
 

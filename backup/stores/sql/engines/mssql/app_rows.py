@@ -45,7 +45,7 @@ def add_rows_statement(dialect: sa.Dialect, table: sa.Table, replaced: Collectio
     """
     quote = dialect.identifier_preparer
     into, [key] = quote.format_table(table), [quote.quote_identifier(c.name) for c in table.primary_key]
-    columns = [(quote.quote_identifier(c.name), c.type.compile(dialect=dialect), c) for c in table.columns]
+    columns = [(quote.quote_identifier(c.name), _read_as(c).compile(dialect=dialect), c) for c in table.columns]
     typed = ", ".join(f"{name} {spelled} '$.{column.name}'" for name, spelled, column in columns)
     values = ", ".join(_UNESCAPED.format(name) if column.name in replaced else name for name, _, column in columns)
     statement = (
@@ -66,6 +66,12 @@ def add_row_statement(table: sa.Table) -> sa.Insert:
     ]
     exists = sa.exists().where(key == values[key.name])
     return table.insert().from_select([*table.columns], sa.select(*selected).where(~exists))
+
+
+def _read_as(column: sa.Column[Any]) -> sa.types.TypeEngine[Any]:
+    """The type as which OPENJSON reads the column's values. It cuts a text that is too long for its type: so it gets
+    one for any that is listed, and the table refuses the text."""
+    return sa.Unicode(4_000) if isinstance(column.type, sa.Unicode) else column.type
 
 
 def _plain(value: Any) -> Any:
@@ -95,6 +101,6 @@ def is_one_of(column: sa.Column[Any], values: Sequence[str]) -> sa.ColumnElement
     server takes five times as long."""
     if not all(value.isprintable() and not {*value} & {'"', "\\"} for value in values):
         return column.in_(values)
-    declared = column.type.compile(dialect=_SPELLING)
+    declared = _read_as(column).compile(dialect=_SPELLING)
     rows = sa.text(f"SELECT v FROM OPENJSON(:sought) WITH (v {declared} '$')")  # noqa: S608 - a type's name
     return column.in_(rows.bindparams(sa.bindparam("sought", json.dumps([*values], ensure_ascii=False), JSON)))
