@@ -75,7 +75,7 @@ def sync_stores(
             try:
                 _check_deletes(source, pending, at, run, tally, guard)
             except GuardTripped as tripped:
-                waiting = "" if run.dry_run else what_waits(pair, with_waiting, settling.waiting, tally)
+                waiting = what_waits(pair, with_waiting, settling.waiting, tally)
                 raise GuardTripped(f"{tripped}{waiting}", hint=tripped.hint) from None
             if run.limit is not None:
                 _part(source, pending, within_limit, settling.room(run.limit), tally)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backup.core.errors import ConstraintRefused, GuardTripped, LockLost, Stopped, StoreUnavailable
+from backup.core.errors import ConstraintRefused, GuardTripped, LockLost, Stopped, StoreError, StoreUnavailable
 from backup.core.model import WHOLE, Key, Record
 from backup.core.run_values import Counts, Proof, Run, Trigger
 from backup.core.workers import Workers
@@ -291,6 +291,27 @@ def test_what_waits_when_the_time_is_up_is_set_aside_where_the_next_call_would_n
     run, tally = Run("test", Trigger.CLI, force, NOW, limit=limit), Tally(lambda counts: None)
     assert sync_stores(source, backup, run, tally, Guard(), replace(steps(), seconds_left=lambda: 0)) is not None
     assert ([*tally.failures], tally.counts.failed) == (aside, len(aside))
+
+
+def test_a_run_that_the_guard_stopped_names_what_waits_since_earlier_calls_too_but_not_what_it_set_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = MemoryStore("source", [record(f"ü{n:02}", 2) for n in range(12)], chunk_size=4)
+    backup = MemoryStore("backup", [record(f"ü{n:02}", 1) for n in range(12)] + [record("ü99")], batch_size=1)
+
+    def constrained(records: Sequence[Record], *_: Any) -> Written:
+        raise (StoreError if records[0]["id"] == "ü11" else ConstraintRefused)("No.")
+
+    monkeypatch.setattr(backup, "write", constrained)
+    run, tally, guard = Run("test", Trigger.CLI, False, NOW), Tally(lambda counts: None), Guard(max_deletes=0)
+    left = sync_stores(source, backup, run, tally, guard, replace(steps(), seconds_left=lambda: 0))
+    assert left is not None
+    assert not left.complete
+    with pytest.raises(GuardTripped) as stopped:
+        sync_stores(source, backup, run, tally, guard, steps(), left)
+    named = ", ".join(f'["ü{n:02}"]' for n in range(10))
+    assert f"Not written: 11 records waiting for the deletes, {named}, …. The backup" in str(stopped.value)
+    assert [*tally.failures] == ['["ü11"]']
 
 
 def test_what_waits_in_a_run_whose_limit_leaves_changes_is_set_aside(monkeypatch: pytest.MonkeyPatch) -> None:
