@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from threading import Semaphore
+from typing import Literal
 
 from backup.core.errors import StoreError
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key
@@ -55,9 +56,10 @@ class Settling:
         """Makes the backup's part of the chunk equal to the source's, except for deletes, which come last.
 
         Equal fingerprints settle the chunk. If the backup has no record there, the chunk is copied without reading
-        stamps; so is any chunk of a forced run, over what the backup has. Otherwise the stamps of both sides say what
-        to write. Fingerprints of buckets first rule out the buckets that are equal, unless the `spread` says that the
-        last chunk had many changes. A dry run only counts and names.
+        stamps. So is any chunk of a forced run, over what the backup has; and where most of the last chunk had changed,
+        what has another version. Otherwise the stamps of both sides say what to write. Fingerprints of buckets first
+        rule out the buckets that are equal, unless the `spread` says that the last chunk had many changes. A dry run
+        only counts and names.
 
         If the changes are spread over all chunks, the fingerprint of a whole chunk is never equal. So after a few such
         chunks in a row the fingerprints of the buckets are read at once, until a chunk is equal again.
@@ -74,8 +76,8 @@ class Settling:
         if self._may_skip and of_source is not None and proof.are_equal(of_source, of_backup):
             return self._skip(chunk, proof.of_fingerprint(of_source))
         if of_backup is not None and of_backup.records == 0 and may_copy:
-            return self._settle_copied(chunk, self._writing.copy(chunk).counts)
-        if overwrites:
+            return self._settle_written(chunk, self._writing.copy(chunk).counts, by="copy")
+        if overwrites or (may_copy and spread.most):
             return self._overwrite(chunk)
         # The source's keys cut the chunk. If the backup has many more records there, its own keys cut the chunk
         # further, so that the stamps of both sides fit into memory.
@@ -84,31 +86,32 @@ class Settling:
         return self._settle_pieces(chunk, pieces, narrow=narrow)
 
     def _overwrite(self, chunk: Chunk) -> Settled:
-        """Settles a chunk of a forced run. What the servers cannot write by themselves is read and written here."""
+        """Settles a chunk whose records are probably all to be written. What the servers cannot write by themselves is
+        read and written here."""
         written, rest = self._writing.overwrite(chunk)
         if rest is None:
-            return self._settle_copied(chunk, written, narrow=True)
+            return self._settle_written(chunk, written, by="relay")
         of_rest = self._settle_pieces(rest, self._backup.chunks(rest))
         if rest == chunk:
             return of_rest
-        of_others = self._settle_copied(Chunk(chunk.after, rest.after), written, narrow=True)
+        of_others = self._settle_written(Chunk(chunk.after, rest.after), written, by="relay")
         return Settled(chunk, NONE, 0, 0, proof=Proof()).joined(of_others).joined(of_rest)
 
-    def _settle_copied(self, chunk: Chunk, written: Counts, *, narrow: bool = False) -> Settled:
-        """Settles a chunk of which all records were written. What else differs there, stamps say."""
+    def _settle_written(self, chunk: Chunk, written: Counts, *, by: Literal["copy", "relay"]) -> Settled:
+        """Settles a chunk that was written. What else differs there, stamps say."""
         equal = self._pair.proven(chunk)
         if equal is not None:
             records_before = max(0, equal.backup.records - written.inserted)
-            return Settled(chunk, written, equal.source.records, records_before, proof=equal, by="copy")
-        return self._settle_pieces(chunk, self._backup.chunks(chunk), written, narrow=narrow)
+            return Settled(chunk, written, equal.source.records, records_before, proof=equal, by=by)
+        return self._settle_pieces(chunk, self._backup.chunks(chunk), written, narrow=by == "relay")
 
     def _settle_pieces(
         self, chunk: Chunk, pieces: Iterator[Chunk], written: Counts = NONE, *, narrow: bool = False
     ) -> Settled:
-        """Settles the pieces of a chunk by their stamps. So many of its records were `written` before."""
+        """Settles the pieces of a chunk by their stamps. So many of its records were `written` or skipped before."""
         settled = Settled(chunk, written, 0, 0, proof=None if self._run.dry_run else Proof())
         # Force applies only to records that were not written before, so that none is written and counted twice.
-        force, counted = self._run.forced and not written.processed, written.processed
+        force, counted = self._run.forced and not written.processed, written.seen
         for piece in pieces:
             of_piece = self._settle_by_stamps(piece, counted, force=force, narrow=narrow)
             settled = settled.joined(of_piece)
@@ -137,6 +140,11 @@ class Settling:
     def has_blocks(self) -> bool:
         """Whether blocks may say what differs in a part of any size (`differing_blocks`)."""
         return self._may_skip and have_blocks(self._pair)
+
+    @property
+    def learns_from_first(self) -> bool:
+        """Whether what the first chunk shows may spare the others their stamps."""
+        return self._may_skip and self._backup.relational is not None
 
     def asks_in_parts(self, records: int) -> bool:
         """Whether one fingerprint of so many records takes several statements, and blocks as many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 from backup.core import spans
@@ -38,9 +39,12 @@ class Relays:
         return (Counts(), chunk) if relational is None else self._relay(chunk, relational.relay)
 
     def overwrite(self, chunk: Chunk) -> tuple[Counts, Chunk | None]:
-        """Has the servers write all records of a chunk over the backup's. What only the backup has stays."""
+        """Has the servers write the records of a chunk over the backup's: in a forced run all of them, else those with
+        another version. What only the backup has stays."""
         relational = self._backup.relational
-        return (Counts(), chunk) if relational is None else self._relay(chunk, relational.overwrite, over=True)
+        if relational is None:
+            return Counts(), chunk
+        return self._relay(chunk, partial(relational.overwrite, changed=not self._run.forced), over=True)
 
     def write(self, keys: frozenset[Key]) -> tuple[Counts, frozenset[Key]]:
         """Has the servers write the records of these keys."""
@@ -66,7 +70,7 @@ class Relays:
             try:
                 for part in relay(self._source, rest, note, self._steps.keep):
                     tell_number_of_lower(self._run, part.lower, part.first_lower)
-                    written = {"inserted": part.inserted, "updated": part.updated}
+                    written = {"inserted": part.inserted, "updated": part.updated, "skipped": part.skipped}
                     self._tally.add(**written)
                     counts = counts.plus(**written)
                     self._check()

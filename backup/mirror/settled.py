@@ -23,7 +23,8 @@ class Settled:
     - `waiting`: how many records a constraint refused; they are tried again later.
     - `proof`: None in a dry run, and where deletes or waiting records come first.
     - `unread_keys`: whether the source has keys there that could not be read.
-    - `by`: what settled the chunk: equal fingerprints, equal numbers, a copy of all its records, or stamps.
+    - `by`: what settled the chunk: equal fingerprints, equal numbers, a copy of all its records, what the servers wrote
+      over its copies, or stamps.
     """
 
     chunk: Chunk
@@ -34,7 +35,7 @@ class Settled:
     waiting: int = 0
     proof: Proof | None = None
     unread_keys: bool = False
-    by: Literal["fingerprints", "numbers", "copy", "stamps"] = "stamps"
+    by: Literal["fingerprints", "numbers", "copy", "relay", "stamps"] = "stamps"
 
     def joined(self, piece: Settled) -> Settled:
         """The chunk as settled so far, with one more settled piece of it."""
@@ -55,11 +56,13 @@ class Spread:
     """How changes are spread over the chunks so far. It decides how to compare the next chunk.
 
     `in_a_row` is how many chunks in a row, up to the last, had few changes each. `many` says whether the last chunk
-    that stamps settled had many changes. `copied` says whether the last chunk was copied whole.
+    that stamps settled had many changes, `most` whether most of its records had. `copied` says whether the last chunk
+    was copied whole.
     """
 
     in_a_row: int = 0
     many: bool = False
+    most: bool = False
     copied: bool = False
 
     def after(self, settled: Settled) -> Spread:
@@ -70,7 +73,7 @@ class Spread:
             return replace(self, copied=True)
         changed = settled.counts.processed + settled.deletes
         many = changed * FEW_OF >= settled.counts.seen
-        return Spread(self.in_a_row + 1 if changed and not many else 0, many)
+        return Spread(self.in_a_row + 1 if changed and not many else 0, many, changed * 2 > settled.counts.seen)
 
     @property
     def is_all_over(self) -> bool:

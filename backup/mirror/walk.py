@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from backup.core import spans
@@ -60,7 +61,7 @@ class Walk:
         settling, chunks = self._settling, self._chunks()
         rest, quiet = self._rest() if settling.expects_nothing else None, settling.expects_nothing
         changed = False  # the first chunk
-        if rest is None and (quiet or settling.has_blocks) and (first := next(chunks, None)) is not None:
+        if rest is None and (quiet or settling.learns_from_first) and (first := next(chunks, None)) is not None:
             settled = self._settle(first)
             yield settled
             quiet = quiet and settled.by == "fingerprints"
@@ -73,6 +74,8 @@ class Walk:
             if at_once is not None:
                 yield at_once
                 return
+            if not changed and settling.learns_from_first:  # how much of the rest differs, its first chunk shows
+                yield from map(self._settle, islice(chunks, 1))
         yield from self._workers.in_order(self._settle, chunks)
 
     def _chunks(self) -> Iterator[tuple[Chunk, Spread]]:

@@ -86,8 +86,8 @@ class Writing:
         return written
 
     def overwrite(self, chunk: Chunk) -> tuple[Counts, Chunk | None]:
-        """Has the servers write all records of a chunk over the backup's. Returns what they wrote, and the part of the
-        chunk that is left."""
+        """Has the servers write the records of a chunk over the backup's, as `Relays.overwrite`. Returns what they
+        wrote, and the part of the chunk that is left."""
         with self._copies_at_once:
             return self._relays.overwrite(chunk)
 

@@ -113,9 +113,12 @@ class Relational(Protocol):
         earlier transactions stay. A restore has no `note` and no `keep`: its place gets no mark of a copy.
         """
 
-    def overwrite(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
+    def overwrite(
+        self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep, *, changed: bool = False
+    ) -> Iterator[RelayedPart]:
         """As `relay`, but over whatever copies this store has of these records. The server makes the images of what it
-        replaces. What only this store has in the chunk stays."""
+        replaces. What only this store has in the chunk stays. `changed`: only records of another version than that of
+        their copies; where records have no version, the servers cannot do this."""
 
     def content_fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         """As `Store.fingerprint`, but of all values that this table shares with the one that it was matched with, also

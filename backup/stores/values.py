@@ -197,14 +197,15 @@ class Written:
 
 @dataclass(frozen=True)
 class RelayedPart:
-    """What servers have written by themselves in one transaction: how many new records, and how many over older copies.
+    """What servers have written by themselves in one transaction: so many new records, and so many over older copies.
 
-    `lower`: how many of these had a lower version than their copies. `first_lower` has some of them: key, version and
-    the copy's version.
+    `skipped`: how many they left as they were, because their copies have the same version. `lower`: how many of the
+    updated had a lower version than their copies. `first_lower` has some of them: key, version and the copy's version.
     """
 
     inserted: int = 0
     updated: int = 0
+    skipped: int = 0
     lower: int = 0
     first_lower: Sequence[tuple[Key, Any, Any]] = ()
 

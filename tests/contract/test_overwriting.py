@@ -1,4 +1,5 @@
-"""A forced run whose servers write all records over their copies: it does what this process would do by stamps."""
+"""A run whose servers write records over their copies, all of them if it is forced, else those that have changed: it
+does what this process would do by stamps."""
 
 from __future__ import annotations
 
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from backup.core.model import Action
+from backup.core.model import Action, Chunk
 from backup.core.run_values import Proof
+from backup.mirror.compared import Compared, compare_piece
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
 from backup.mirror.pair import StorePair
@@ -30,10 +32,12 @@ from tests.contract.test_server_images import OBSTACLES, numbers, raw
 Sync = Callable[..., Tally]
 
 
-def forced(sides: Recycled, minutes: int, keep: Keep | None = None, *, parallelism: int = 2) -> Tally:
-    """What a forced run has counted and noted."""
+def forced(
+    sides: Recycled, minutes: int, keep: Keep | None = None, *, parallelism: int = 2, force: bool = True
+) -> Tally:
+    """What a forced run has counted and noted, or one that is not."""
     run, now = run_at(minutes)
-    run, tally = replace(run, forced=True, allow_mass_delete=True), Tally(lambda _: None)
+    run, tally = replace(run, forced=force, allow_mass_delete=True), Tally(lambda _: None)
     sync_stores(
         sides.source,
         sides.backup,
@@ -43,6 +47,10 @@ def forced(sides: Recycled, minutes: int, keep: Keep | None = None, *, paralleli
         Steps(lambda: None, now, keep or sides.keep(minutes), parallelism),
     )
     return tally
+
+
+def versions(bench: SqlBench, role: Role) -> dict[int, int | None]:
+    return {n: item.version for n, item in bench.items(role).items()}
 
 
 def by_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +86,8 @@ def what_is_kept(sides: Recycled, minutes: int) -> list[Any]:
 
 
 def filled(bench: SqlBench, source: Sequence[Item], backup: Sequence[Item], **limits: int) -> Recycled:
-    """Both sides with these items, in chunks of 20 and batches of 7."""
+    """Both sides with these items, each with a version, in chunks of 20 and batches of 7."""
+    bench.create_table = bench.create_table.replace("Version INTEGER,", "Version INTEGER NOT NULL,")
     bench.create(source)
     sides = recycled(bench, **{"chunk_size": 20, "batch_size": 7} | limits)
     sides.backup.catalog.match(sides.source)
@@ -86,25 +95,30 @@ def filled(bench: SqlBench, source: Sequence[Item], backup: Sequence[Item], **li
     return sides
 
 
+@pytest.mark.parametrize("force", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_it_writes_counts_and_keeps_what_this_process_would(
-    making_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seed: int
+    making_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seed: int, force: bool
 ) -> None:
     rng, bench = random.Random(seed), making_bench
-    some = [
-        [Item(n, rng.randrange(3), rng.choice(("a", "é'\\", ""))) for n in sorted(rng.sample(range(-70, 70), size))]
-        for size in (100, rng.choice((3, 60, 100)))
+    both = [
+        [
+            Item(n, rng.choice(versions_), rng.choice(("a", "é'\\", "")))
+            for n in sorted(rng.sample(range(-70, 70), size))
+        ]
+        for size, versions_ in ((100, range(9)), (rng.choice((3, 60, 100)), (*range(9), None)))
     ]
-    sides = filled(bench, *some)
+    sides = filled(bench, *both)
     before, results = bench.rows("backup"), []
     for minutes in (1, 2):
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            tally = forced(sides, minutes)
+            tally = forced(sides, minutes, force=force)
         lower = [re.search(r"version_went_back.* records=(\d+)", line.getMessage()) for line in caplog.records]
         went_back = sum(int(match[1]) for match in lower if match)
         results.append((tally.counts, tally.notes, tally.proof, what_is_kept(sides, minutes), went_back))
-        assert bench.items("backup") == bench.items("source")
+        assert versions(bench, "backup") == versions(bench, "source")
+        assert not force or bench.items("backup") == bench.items("source")
         sides.put_back(minutes)
         bench.remove("backup", *(key[0] for key, action in sides.actions(minutes).items() if action is Action.INSERTED))
         assert bench.rows("backup") == before
@@ -122,6 +136,27 @@ def test_it_reads_neither_records_nor_stamps(
     tally = forced(sides, 1)
     assert (tally.counts.inserted, tally.counts.updated, tally.notes) == (5, 95, [])
     assert sum(number or 0 for number in made) == 95
+    assert tally.proof is not None
+    assert (tally.proof.verified, tally.proof.backup.records) == (True, 100)
+
+
+def test_where_most_has_changed_only_the_first_chunk_is_compared_by_stamps(
+    making_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, made: list[int | None]
+) -> None:
+    sides = filled(
+        making_bench, [Item(n, 2) for n in range(1, 101)], [Item(n, 1 + (n % 5 == 0)) for n in range(3, 101)]
+    )
+    pieces: list[Chunk] = []
+
+    def compare_and_note(pair: StorePair, piece: Chunk, **options: Any) -> Compared:
+        pieces.append(piece)
+        return compare_piece(pair, piece, **options)
+
+    monkeypatch.setattr("backup.mirror.chunk.compare_piece", compare_and_note)
+    tally = forced(sides, 1, force=False)
+    assert (tally.counts.inserted, tally.counts.updated, tally.counts.skipped) == (2, 78, 20)
+    assert pieces == [Chunk(None, (20,))]
+    assert sum(number or 0 for number in made) == 78
     assert tally.proof is not None
     assert (tally.proof.verified, tally.proof.backup.records) == (True, 100)
 

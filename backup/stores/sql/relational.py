@@ -64,8 +64,10 @@ class SqlRelational:
     def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[RelayedPart]:
         return self._relay.insert(catalog_of(source), chunk, note, keep)
 
-    def overwrite(self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
-        return self._relayed_changes.overwrite(catalog_of(source), chunk, note, keep)
+    def overwrite(
+        self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep, *, changed: bool = False
+    ) -> Iterator[RelayedPart]:
+        return self._relayed_changes.overwrite(catalog_of(source), chunk, note, keep, changed=changed)
 
     def content_fingerprint(self, chunk: Chunk) -> Fingerprint | None:
         shape, operation = self._catalog.shape, "read the fingerprint of the content"

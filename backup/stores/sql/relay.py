@@ -66,7 +66,7 @@ class RelayedParts:
                 self._rows = self._first  # the next try may be as vain
                 raise NotRelayed(left)
             yield relayed
-            rows = max(self._rows, relayed.inserted + relayed.updated)
+            rows = max(self._rows, relayed.inserted + relayed.updated + relayed.skipped)
             self._rows, left = min(self.size.chunk_size, rows * _GROWTH), following
 
     def of_chunk(

@@ -34,16 +34,18 @@ class SqlRelayedChanges:
         self._access, self._catalog, self._parts = access, catalog, RelayedParts(limits)
         self._may_stage = True
 
-    def overwrite(self, source: SqlCatalog, chunk: Chunk, note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
+    def overwrite(
+        self, source: SqlCatalog, chunk: Chunk, note: CopyNote, keep: Keep, *, changed: bool
+    ) -> Iterator[RelayedPart]:
         """As `Relational.overwrite`."""
         shape, original = self._catalog.shape, source.shape
         without_key = original.nullable_key or original.key_may_repeat or shape.nullable_key or shape.key_may_repeat
-        if without_key or not self._may_relay(source, keep):
+        if without_key or (changed and not original.has_version) or not self._may_relay(source, keep):
             raise NotRelayed(chunk)
 
         def relay(part: Chunk) -> RelayedPart | None:
             conditions = [*original.within(part), *original.filters]
-            return self._transaction(source, conditions, note, keep, among=shape.within(part))
+            return self._transaction(source, conditions, note, keep, among=shape.within(part), changed=changed)
 
         return self._parts.of_chunk(source, chunk, relay)
 
@@ -79,10 +81,11 @@ class SqlRelayedChanges:
         *,
         among: _Conditions = (),
         number: int | None = None,
+        changed: bool = False,
     ) -> RelayedPart | None:
-        """Relays the source's rows that fulfil the conditions, which are so many if a `number` is given. Their copies
-        are `among` the rows that fulfil these other conditions. None, and nothing was done, where the servers
-        cannot."""
+        """Relays the source's rows that fulfil the conditions, which are so many if a `number` is given; if `changed`,
+        only those whose copies have another version. Their copies are `among` the rows that fulfil these other
+        conditions. None, and nothing was done, where the servers cannot."""
         shape, dialect = self._catalog.shape, self._access.dialect
         rows = relayed_rows(source, shape, conditions, note)
         for attempt in self._access.attempts("relay records", writes=True):
@@ -94,7 +97,8 @@ class SqlRelayedChanges:
                         raise OthersWrote
                     measured.records = staged.number
                     staged_rows = _Staged(shape, staged, rows.names, among, compared=number is None)
-                    written = staged_rows.write(cx, ServerImages(dialect), keep)
+                    skipped = staged_rows.drop_unchanged(cx) if changed else 0
+                    written = staged_rows.write(cx, ServerImages(dialect), keep, skipped)
         return written
 
 
@@ -121,13 +125,23 @@ class _Staged:
         self._values = {shape.table.c[name]: self._by_name[name] for name in names if name not in shape.key_names}
         self._has_same_key = sa.and_(*(shape.table.c[name] == self._by_name[name] for name in shape.key_names), *among)
 
-    def write(self, cx: sa.Connection, images: ServerImages, keep: Keep) -> RelayedPart | None:
-        """Writes the rows, those that they replace into the bin first. None, and nothing was written, where the server
-        cannot make the images. Raises OthersWrote if others wrote the same rows meanwhile."""
-        if not self._staged.number:
-            return RelayedPart()
+    def drop_unchanged(self, cx: sa.Connection) -> int:
+        """Drops the staged rows whose versions are those of the rows with their keys, and returns their number. What
+        the server takes for equal and is not, the proof finds."""
+        table, version = self._shape.table, self._shape.version
+        equal = [table.c[column.name].is_not_distinct_from(self._by_name[column.name]) for column in version]
+        delete = self._staged.table.delete().where(sa.exists().where(self._has_same_key, *equal))
+        return cx.execute(delete.execution_options(preserve_rowcount=True)).rowcount
+
+    def write(self, cx: sa.Connection, images: ServerImages, keep: Keep, skipped: int) -> RelayedPart | None:
+        """Writes the rows but for those `skipped` ones that were dropped; those that they replace into the bin first.
+        None, and nothing was written, where the server cannot make the images. Raises OthersWrote if others wrote the
+        same rows meanwhile."""
+        number = self._staged.number - skipped
+        if not number:
+            return RelayedPart(skipped=skipped)
         beside = self._beside(cx)
-        missing = self._staged.number - beside.existing
+        missing = number - beside.existing
         first_lower = self._lower(cx) if beside.lower else ()
         new_keys = self._new_keys(cx) if missing else ()
         if beside.existing:
@@ -141,7 +155,7 @@ class _Staged:
         if missing and not (len(new_keys) == missing == self._insert(cx)):
             raise OthersWrote
         keep([], cx, new_keys)
-        return RelayedPart(len(new_keys), beside.existing, beside.lower, first_lower)
+        return RelayedPart(len(new_keys), beside.existing, skipped, beside.lower, first_lower)
 
     def _beside(self, cx: sa.Connection) -> _Beside:
         table = self._shape.table

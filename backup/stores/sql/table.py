@@ -168,6 +168,11 @@ class TableShape:
         """Whether the service has version fields, but the table has no column for them."""
         return bool(self._rules.version) and not self.version
 
+    @property
+    def has_version(self) -> bool:
+        """Whether each row has a version."""
+        return bool(self.version) and not self._exact[self.version[0].name].nullable
+
     def stamps(self, dialect: Dialect) -> StampColumns:
         """The columns and the hash that stamps consist of. The hash covers the columns that source and backup share.
 
@@ -177,13 +182,12 @@ class TableShape:
         if self._has_kept_stamps and self.own_stamp is not None:
             kept = self.table.c[self.own_stamp.name]
             return StampColumns(self.key, [], sa.func.coalesce(kept, dialect.no_stamp))
-        has_version = bool(self.version) and not self._exact[self.version[0].name].nullable
-        if has_version and self._stamping is None:
+        if self.has_version and self._stamping is None:
             return StampColumns(self.key, self.version, None, self._is_numbered)
         shared = self._shared()
         if self._stamping is None:
             return StampColumns(self.key, self.version, dialect.content_hash(shared), self._is_numbered)
-        hashed = self.version if has_version else shared
+        hashed = self.version if self.has_version else shared
         return StampColumns(self.key, [], dialect.keyed_hash(hashed, self._stamping))
 
     def reading(self, dialect: Dialect) -> tuple[tuple[str, ...], sa.Select[Any]]:
