@@ -250,11 +250,11 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         measured = measure(Path(folder), large=replace(LARGE, runs=runs), rounds=rounds)
     if as_json:
-        print(json.dumps([{**vars(one), "ratio": round(one.ratio, 2)} for one in measured]))
+        print(json.dumps([{**vars(line), "ratio": round(line.ratio, 2)} for line in measured]))
         return
     print(f"| request | {SMALL.runs:,} runs | {runs:,} runs | ratio (aim ≤ {AIM:g}) |\n|---|---|---|---|")
-    for one in measured:
-        print(f"| `{one.request}` | {one.small_ms:.2f} ms | {one.large_ms:.2f} ms | {one.ratio:.2f} |")
+    for line in measured:
+        print(f"| `{line.request}` | {line.small_ms:.2f} ms | {line.large_ms:.2f} ms | {line.ratio:.2f} |")
 
 
 if __name__ == "__main__":

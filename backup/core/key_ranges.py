@@ -60,7 +60,7 @@ def keys_of(ranges: Iterable[KeyRange]) -> list[Key]:
 
 def is_among(number: int, ranges: Sequence[KeyRange]) -> bool:
     """Returns whether one of the ascending ranges has the integer. Looks at few of them."""
-    place = bisect_right(ranges, number, key=lambda one: one[0])
+    place = bisect_right(ranges, number, key=lambda key_range: key_range[0])
     return place > 0 and number <= ranges[place - 1][1]
 
 

@@ -23,7 +23,7 @@ def tell_lower_versions(run: Run, compared: Compared) -> None:
         for key in compared.changes.update
         if key in backup_stamps and went_back(source_stamps[key], backup_stamps[key])
     ]
-    tell_number_of_lower(run, len(lower), sorted(lower, key=lambda one: str(one[0])))
+    tell_number_of_lower(run, len(lower), sorted(lower, key=lambda record: str(record[0])))
 
 
 def tell_number_of_lower(run: Run, records: int, first: Sequence[tuple[Key, Any, Any]]) -> None:

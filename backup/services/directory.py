@@ -172,10 +172,10 @@ class Directory:
         a set whose SyncHistory has none. Costs a query or two a set."""
         set_of = {service: self.set_with(service) for service in services}
         wanted = frozenset(map(str.lower, services))
-        found = {each.name: each.with_run(text, wanted) for each in self.sets.values() if each in set_of.values()}
+        services_of = {each.name: each.with_run(text, wanted) for each in self.sets.values() if each in set_of.values()}
 
         def may_have(service: str, service_set: ServiceSet | None) -> bool:
-            of_set = None if service_set is None else found[service_set.name]
+            of_set = None if service_set is None else services_of[service_set.name]
             return of_set is None or service.lower() in of_set
 
         return [service for service, service_set in set_of.items() if may_have(service, service_set)]

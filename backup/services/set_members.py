@@ -91,7 +91,7 @@ def _without_source(specs: SetSpecs, copies: Sequence[str], error: BackupError) 
 
 
 def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
-    return all(one is other for one, other in zip(some, others, strict=True))
+    return all(item is other for item, other in zip(some, others, strict=True))
 
 
 def _members(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[Listed]) -> Members:

@@ -76,7 +76,7 @@ class CosmosEngine(Engine):
         self._servers = None if isinstance(source, str) or isinstance(backup, str) else (source, backup)
         self._kept: dict[str, Mapping[str, Sequence[Kept]]] = {}
         self.keeps = self._servers is not None
-        self.source, self.backup = (one if isinstance(one, str) else one.account for one in (source, backup))
+        self.source, self.backup = (side if isinstance(side, str) else side.account for side in (source, backup))
 
     def build(self) -> None:
         _drop(self.source, "bench_source")
@@ -187,7 +187,7 @@ def _path(table: str) -> str:
 
 
 def _by_key(documents: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], int]:
-    return {(one["customerId"], one["id"]): hash(json.dumps(own(one), sort_keys=True)) for one in documents}
+    return {(order["customerId"], order["id"]): hash(json.dumps(own(order), sort_keys=True)) for order in documents}
 
 
 def _trust_nothing(folder: Path) -> None:

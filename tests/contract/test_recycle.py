@@ -27,8 +27,8 @@ def test_each_record_that_a_run_changes_leaves_one_image_of_what_it_did(bench: B
     bench.put("backup", Item(2), Item(4), Item(5))
     sides.write(keys(bench, 1, 2, 3), 1)
     sides.delete(keys(bench, 4, 77), 1)
-    one, two, three, four = keys(bench, 1, 2, 3, 4)
-    expected = {one: Action.INSERTED, two: Action.UPDATED, three: Action.INSERTED, four: Action.DELETED}
+    first, second, third, fourth = keys(bench, 1, 2, 3, 4)
+    expected = {first: Action.INSERTED, second: Action.UPDATED, third: Action.INSERTED, fourth: Action.DELETED}
     assert sides.actions(1) == expected
     assert bench.items("backup").keys() == {1, 2, 3, 5}
 

@@ -209,7 +209,7 @@ def _parts(
         end = sa.literal(first + KEYS_AT_ONCE, key.type)
         yield [*conditions, lt(key, end)]
         # In place of the lower bound before: of two, SQLite would seek by one and read on to the other.
-        conditions = [*(one for one in conditions if getattr(one, "operator", None) not in (gt, ge)), ge(key, end)]
+        conditions = [*(c for c in conditions if getattr(c, "operator", None) not in (gt, ge)), ge(key, end)]
         first, last = _row(cx, _ends, key, None, conditions)
     if first is not None:  # without an upper bound, which SQLite would compare with each number
         yield conditions
