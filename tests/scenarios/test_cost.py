@@ -245,15 +245,17 @@ def test_a_write_that_the_backup_did_not_take_is_not_proven(place: Place) -> Non
     assert (outcome.run.verified, outcome.run.proof.differing) == (False, 1)
 
 
-def test_where_much_has_changed_the_stamps_of_whole_chunks_are_read(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("each", "chunks"), [(5, 4), (1, 1)], ids=["much", "most"])
+def test_where_much_has_changed_the_stamps_of_whole_chunks_are_read_and_of_one_where_most_has(
+    place: Place, monkeypatch: pytest.MonkeyPatch, each: int, chunks: int
 ) -> None:
-    change(place, f"UPDATE {{table}} SET Version = 2 WHERE Id <= {4 * CHUNK}")
+    updated = 4 * CHUNK // each
+    change(place, f"UPDATE {{table}} SET Version = 2 WHERE Id <= {4 * CHUNK} AND Id % {each} = 0")
     with counting(monkeypatch) as asked:
         run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
-    assert run.counts == Counts(updated=4 * CHUNK, skipped=ROWS - 4 * CHUNK)
+    assert run.counts == Counts(updated=updated, skipped=ROWS - updated)
     assert run.verified
-    assert (asked["stamps"], asked["records"]) == (4 * CHUNK, 0)
+    assert (asked["stamps"], asked["records"]) == (chunks * CHUNK, 0)
     assert asked["read the fingerprints of buckets"] == 1  # then it is known
 
 
