@@ -12,7 +12,7 @@ from backup.core.run_values import Trigger
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores import Limits, Rules, Side, open_store
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 
 SHOP_FILES = ("shop.db", "shop_backup.db")
 
@@ -57,8 +57,8 @@ def run_demo_of_a_set(folder: Path, show: Callable[[str, list[Outcome]], None]) 
     _execute(source, ["DELETE FROM Payments WHERE Id = 2"])
     [deleted] = registry.sync("shop/Payments", Trigger.CLI)
     show("6. After a payment was deleted in the shop by mistake", [deleted])
-    wish = Wish(run=deleted.run.sync_id, only=Action.DELETED)
-    restored = registry.get("shop/Payments").restore(wish)
+    spec = RestoreSpec(run=deleted.run.sync_id, only=Action.DELETED)
+    restored = registry.get("shop/Payments").restore(spec)
     restored = replace(restored, run=replace(restored.run, notes=()))  # they name the run, whose id differs each time
     show("7. The payment is brought back from the backup", [restored])
 

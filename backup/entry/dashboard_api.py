@@ -28,7 +28,7 @@ from backup.services.past_values import ChangedRecord
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.stores.exact_json import plain_json
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 
 _PAGE_AT_MOST = 500
 _JOBS_AT_ONCE = 200
@@ -171,7 +171,7 @@ def post_run_restore(
     request = parse_body(RestoreOfRunRequest, body)
     service, run_id = _run_named(job_queue, registry, sync_id)
     writes = _is_confirmed(request.confirm, service)
-    wish = Wish(
+    spec = RestoreSpec(
         keys=tuple(request.keys),
         overwrite_newer=request.overwrite_newer,
         delete_extra=request.delete_extra,
@@ -180,7 +180,7 @@ def post_run_restore(
         without_masked=request.without_masked,
     )
     options = Options(dry_run=not writes, allow_mass_delete=request.allow_mass_delete)
-    return shape_one(service.restore(wish, options, trigger=Trigger.HTTP))
+    return shape_one(service.restore(spec, options, trigger=Trigger.HTTP))
 
 
 def post_run_undo(

@@ -45,7 +45,7 @@ from backup.services.group_undo import undo_group
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.turns import side_by_side
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 
 __all__ = [  # the answers too: callers need only this module
     "Answer",
@@ -134,7 +134,7 @@ def post_restore(registry: Registry, service: str, query: Mapping[str, str], bod
     restored_name, run = service if is_group else registry.get(service).name, request.run
     if run is not None and not is_group:  # `restore_group` refuses it
         run = registry.run_named(run, restored_name)[1]
-    wish = Wish(
+    spec = RestoreSpec(
         request.at,
         tuple(request.keys),
         request.overwrite_newer,
@@ -145,8 +145,8 @@ def post_restore(registry: Registry, service: str, query: Mapping[str, str], bod
     )
     options = Options(dry_run=not request.confirm, allow_mass_delete=request.allow_mass_delete)
     if is_group:
-        return shape_restores(restore_group(registry, service, wish, options, trigger=Trigger.HTTP))
-    return shape_one(registry.get(service).restore(wish, options, trigger=Trigger.HTTP))
+        return shape_restores(restore_group(registry, service, spec, options, trigger=Trigger.HTTP))
+    return shape_one(registry.get(service).restore(spec, options, trigger=Trigger.HTTP))
 
 
 def post_verify(registry: Registry, service: str, query: Mapping[str, str], body: bytes) -> Answer:

@@ -17,7 +17,7 @@ from backup.core.model import Action, Key, Now
 from backup.core.run_values import Counts, Run
 from backup.core.timeline import Timeline
 from backup.recycle_bin import entries
-from backup.recycle_bin.entries import RECYCLE_BIN, Kept
+from backup.recycle_bin.entries import RECYCLE_BIN, KeptImage
 from backup.recycle_bin.entry_pages import pages_of, pages_of_hashes
 from backup.recycle_bin.kept_batches import batches
 from backup.recycle_bin.purging import delete_older
@@ -122,7 +122,7 @@ class RecycleBin:
         page = self._entries.find(self._of_place(), order_by="RecycledAt", limit=1, fields=("EntryId", "RecycledAt"))
         return self._moment(page[0]) if page else None
 
-    def of_run(self, sync_id: str, action: Action | None = None, *, records: bool = True) -> Iterator[list[Kept]]:
+    def of_run(self, sync_id: str, action: Action | None = None, *, records: bool = True) -> Iterator[list[KeptImage]]:
         """Yields what the run changed, in any way or by this `action`, in batches and in no particular order.
 
         A batch is at most 500 keys and, with `records`, about 8 MiB; as many as the backup writes at once, if
@@ -134,7 +134,7 @@ class RecycleBin:
             yield from batches(page, self._backup.traits.batch_size)
             del page
 
-    def inserted(self, sync_id: str) -> Iterator[tuple[list[KeyRange], list[Kept]]]:
+    def inserted(self, sync_id: str) -> Iterator[tuple[list[KeyRange], list[KeptImage]]]:
         """Yields what the run inserted, some at a time: integer keys of the backup that had no record before, as
         ascending ranges; and what the other entries say, as `of_run` does."""
         start, _, end = entries.bounds(sync_id)
@@ -176,7 +176,7 @@ class RecycleBin:
         first_batch = next(self.of_run(sync_id, records=False), [])
         return all(self._backup.keys.may_hold(kept.key) for kept in first_batch if kept.side == "backup")
 
-    def of_keys(self, keys: Iterable[Key], after: datetime | None = None, *, records: bool = True) -> list[Kept]:
+    def of_keys(self, keys: Iterable[Key], after: datetime | None = None, *, records: bool = True) -> list[KeptImage]:
         """Returns the entries of the backup's records with these keys, oldest first; with `after`, only later ones.
 
         It includes entries of keys that the server may take for the same; see `exact_json.key_hash`. All of them are in
@@ -197,7 +197,7 @@ class RecycleBin:
         )
         return sorted(timed, key=lambda kept: (kept.number, kept.at))
 
-    def of_keys_since(self, sync_id: str, keys: Iterable[Key]) -> Iterator[Kept]:
+    def of_keys_since(self, sync_id: str, keys: Iterable[Key]) -> Iterator[KeptImage]:
         """Yields what `of_keys` returns without records, of this run and of later ones; oldest first.
 
         Asks for the entries of some runs at a time, and only while the caller wants more: who needs the next image of
@@ -222,7 +222,7 @@ class RecycleBin:
                     if kept.side == "backup"
                 )
 
-    def of_key_in_source(self, sync_id: str, key: Key) -> Kept | None:
+    def of_key_in_source(self, sync_id: str, key: Key) -> KeptImage | None:
         """Returns the first image that a restore kept of this record of the place that it wrote to, without the record;
         None without one."""
         hashes, _ = entries.hashes_of([key])
@@ -241,7 +241,7 @@ class RecycleBin:
         at = entry["RecycledAt"]
         return self._timeline.moment(run, at if isinstance(at, datetime) else _NEVER)
 
-    def with_records(self, without_records: Iterable[Kept]) -> Iterator[list[Kept]]:
+    def with_records(self, without_records: Iterable[KeptImage]) -> Iterator[list[KeptImage]]:
         """Yields the same entries with their records, in batches as those of `of_run` and in no particular order.
 
         Entries of inserts have no record and are left out.
@@ -253,7 +253,7 @@ class RecycleBin:
                 del batch  # else memory holds it beside the next one
             del page
 
-    def first_after(self, keys: Iterable[Key], after: datetime, *, records: bool = True) -> dict[Key, Kept]:
+    def first_after(self, keys: Iterable[Key], after: datetime, *, records: bool = True) -> dict[Key, KeptImage]:
         """Returns, for each of these keys that was changed after a time, its first entry since then.
 
         The entry's record is the one that the backup had at that time. It includes keys that the server may take for
@@ -262,20 +262,20 @@ class RecycleBin:
         `with_records` then reads the images that the caller needs.
         """
         keys = list(keys)
-        groups: dict[str, list[Kept]] = {}
+        groups: dict[str, list[KeptImage]] = {}
         for kept in self.of_keys(keys, after, records=records):
             groups.setdefault(key_hash(kept.key), []).append(kept)
         keys_by_hash: dict[str, set[Key]] = {}
         for key in keys if not (records or self._backup.traits.keys_are_exact) else ():
             keys_by_hash.setdefault(key_hash(key), set()).add(key)
-        first: dict[Key, Kept] = {}
+        first: dict[Key, KeptImage] = {}
         for hashed, group in groups.items():
             is_respelled = len({kept.key for kept in group} | keys_by_hash.get(hashed, set())) > 1
             own_keys = [self._own_key(kept) if records or is_respelled else kept.key for kept in group]
             first |= first_by_spelling(group, own_keys)
         return first
 
-    def _own_key(self, kept: Kept) -> Key:
+    def _own_key(self, kept: KeptImage) -> Key:
         """Returns the key as the entry's record spells it. Reads the record if it was left out."""
         if kept.record is None and kept.action is not Action.INSERTED:
             kept = next((whole for batch in self.with_records([kept]) for whole in batch), kept)

@@ -60,7 +60,7 @@ _OF_BACKUP, _OF_SOURCE = "b", "a"
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptImage:
     """What an entry says about one key: its record before `action` of the run `sync_id`.
 
     - `record`, `version`: None if there was no record before. `record` is also None if it was not read. `version` alone
@@ -222,7 +222,7 @@ def _ranges_to_text(keys: Sequence[int]) -> str:
 # --- reading them -----------------------------------------------------------------------------------------------------
 
 
-def kept(entry: Mapping[str, Any]) -> Iterator[Kept]:
+def kept(entry: Mapping[str, Any]) -> Iterator[KeptImage]:
     """Yields what the entry says about each of its keys. Keeps no reference to an entry of one key: it may be large."""
     kept_of_keys = kept_of(entry, {})
     with _named(entry):
@@ -248,7 +248,7 @@ def number_of_keys(entry: Mapping[str, Any]) -> int:
         return sum(last - first + 1 for first, last in json.loads(text)) if text.startswith("[[") else 1
 
 
-def kept_of(entry: Mapping[str, Any], keys_by_block: Mapping[str, set[Key]]) -> Iterator[Kept]:
+def kept_of(entry: Mapping[str, Any], keys_by_block: Mapping[str, set[Key]]) -> Iterator[KeptImage]:
     """Yields what the entry says about its keys. Of an entry of many keys, only those in `keys_by_block` count."""
     with _named(entry):
         in_block = keys_by_block.get(entry["KeyHash"])
@@ -292,10 +292,10 @@ def _keys(entry: Mapping[str, Any]) -> Iterator[Key]:
     return ((key,) for first, last in json.loads(text) for key in range(first, last + 1))
 
 
-def _kept(entry: Mapping[str, Any], key: Key) -> Kept:
+def _kept(entry: Mapping[str, Any], key: Key) -> KeptImage:
     if not isinstance(entry["RecycledAt"], datetime):
         raise TypeError("RecycledAt")
-    return Kept(
+    return KeptImage(
         entry["EntryId"],
         entry["SyncId"],
         entry["Side"],

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 from backup.core.errors import BadRequest
 from backup.core.model import Action
 from backup.recycle_bin import entries
-from backup.recycle_bin.entries import RECYCLE_BIN, Kept
+from backup.recycle_bin.entries import RECYCLE_BIN, KeptImage
 from backup.recycle_bin.entry_pages import WITHOUT_RECORD
 from backup.stores import Store
 
@@ -38,7 +38,7 @@ class Position(NamedTuple):
 
 def page_of_run(
     backup: Store, service: str, sync_id: str, action: Action | None, after: Position | None, limit: int
-) -> tuple[list[Kept], Position | None]:
+) -> tuple[list[KeptImage], Position | None]:
     """Returns up to `limit` keys that the run changed, in any way or by this `action`, without their records.
 
     Their order is always the same. Also returns the position of the next page; None at the end. Cost: a seek in the
@@ -54,7 +54,7 @@ def page_of_run(
         begun = sibling.find({**where, "EntryId": [after.entry_id]}, order_by="EntryId", limit=1, fields=WITHOUT_RECORD)
         start = after.entry_id
     following = sibling.find(where, order_by="EntryId", above=start, below=end, limit=limit + 1, fields=WITHOUT_RECORD)
-    page: list[Kept] = []
+    page: list[KeptImage] = []
     position = after
     for entry in (*begun, *following):
         skipped = after.keys if after is not None and entry["EntryId"] == after.entry_id else 0

@@ -32,7 +32,7 @@ _NO_USERS = ("sqlite",)
 
 
 @dataclass(frozen=True)
-class GrantWish:
+class GrantRequest:
     """What to grant, and to whom.
 
     `name`: the app's user; None: the login that the connection string names. `sides`: of which. `restores`: what a
@@ -66,7 +66,7 @@ class DatabaseGrant:
     unseen: BackupError | None = None
 
 
-def grants_of(directory: Directory, limits: Limits, name: str, wish: GrantWish) -> list[DatabaseGrant]:
+def grants_of(directory: Directory, limits: Limits, name: str, request: GrantRequest) -> list[DatabaseGrant]:
     """Returns what to grant in each database of the service, of the set, or of all. Databases that several services
     share come once. Asks a database only for the schemas of a set that has patterns; where it does not answer, they are
     those that the patterns spell.
@@ -77,11 +77,11 @@ def grants_of(directory: Directory, limits: Limits, name: str, wish: GrantWish) 
     for entry in directory.chosen_entries(name):
         if entry.lower() not in directory.sets and directory.is_group(entry):
             raise ConfigError(f"Rights are of whole databases, and {quoted(name)} is a pattern.", hint="Name its set.")
-        for role in wish.sides:
-            made = _grant_of(directory, limits, entry, role, wish)
+        for role in request.sides:
+            made = _grant_of(directory, limits, entry, role, request)
             key = role, *_place(made.side, limits)
             by_place[key] = _together(by_place[key], made) if key in by_place else made
-    return [_spelled(made, limits, wish) for made in by_place.values()]
+    return [_spelled(made, limits, request) for made in by_place.values()]
 
 
 def run_grants(made: DatabaseGrant, limits: Limits) -> None:
@@ -102,7 +102,7 @@ def rights_seen(made: DatabaseGrant, limits: Limits) -> list[RightSeen]:
     return look_at(made.side, limits, made.needed, made.grantee.name)
 
 
-def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, wish: GrantWish) -> DatabaseGrant:
+def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, request: GrantRequest) -> DatabaseGrant:
     service_set = directory.sets.get(entry.lower())
     if service_set is not None:
         side = service_set.specs.side(role)
@@ -113,15 +113,15 @@ def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, 
         side = spec.source if role == "source" else spec.backup
         names = [side.table or side.default_table]
     own = side
-    if wish.connection_string is not None:
-        side = replace(side, connection_string=wish.connection_string, setting="--connect", of_set=True)
+    if request.connection_string is not None:
+        side = replace(side, connection_string=request.connection_string, setting="--connect", of_set=True)
         if _place(side, limits) != _place(own, limits):
             raise ConfigError(
                 f"--connect leads to another database than the {role} of {entry}. Nothing was changed.",
                 hint="Spell server and database as the settings do, and name one side with --side.",
             )
     if is_cosmos(side):
-        return DatabaseGrant(side, "", (entry,), Needed(role, ()), wish.grantee)
+        return DatabaseGrant(side, "", (entry,), Needed(role, ()), request.grantee)
     tables: Sequence[tuple[str, str]] = tables_of(side, limits, names)
     schemas, errors = {schema for schema, _ in tables}, list[BackupError]()
     if service_set is not None and not names:
@@ -132,16 +132,16 @@ def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, 
     if service_set is not None and role == "backup":
         schemas.add(default_schema_of(side, limits))  # SyncHistory and the bin of a set lie there
         tables = ()
-    needed = Needed(role, tuple(sorted(schemas)), tuple(tables), unmasks=wish.unmasks)
+    needed = Needed(role, tuple(sorted(schemas)), tuple(tables), unmasks=request.unmasks)
     login, has_password = login_of(own)
-    name = wish.grantee.name or login
+    name = request.grantee.name or login
     if not name and place_of(side, limits)[0] not in _NO_USERS:
         raise ConfigError(
             f"Nobody can tell who logs in to the {role} of {entry}: its connection string names no user.",
             hint="Name the app's user, which for an identity is its name, with --to.",
         )
     has_password = has_password and name == login
-    grantee = replace(wish.grantee, name=name or "", has_password=has_password)
+    grantee = replace(request.grantee, name=name or "", has_password=has_password)
     return DatabaseGrant(side, "", (entry,), needed, grantee, unseen=errors[0] if errors else None)
 
 
@@ -154,30 +154,30 @@ def _together(first: DatabaseGrant, other: DatabaseGrant) -> DatabaseGrant:
     return replace(first, services=services, needed=needed, unseen=first.unseen or other.unseen)
 
 
-def _spelled(made: DatabaseGrant, limits: Limits, wish: GrantWish) -> DatabaseGrant:
+def _spelled(made: DatabaseGrant, limits: Limits, request: GrantRequest) -> DatabaseGrant:
     kind, location = _place(made.side, limits)
     title = f"{made.needed.role.capitalize()} of {', '.join(made.services)}: {location}"
     if kind == "cosmos":
-        if made.needed.role == "backup" and wish.restores:
+        if made.needed.role == "backup" and request.restores:
             return replace(made, title=title)
-        return replace(made, title=title, commands=_role_commands(made, wish))
-    needed = replace(made.needed, restores=wish.restores and made.needed.role == "source")
-    if wish.restores and made.needed.role == "backup":
+        return replace(made, title=title, commands=_role_commands(made, request))
+    needed = replace(made.needed, restores=request.restores and made.needed.role == "source")
+    if request.restores and made.needed.role == "backup":
         return replace(made, title=title)
-    statements = statements_for(made.side, limits, made.grantee, needed, revokes=wish.revokes)
-    needed = replace(needed, restores=needed.restores and not wish.revokes)
+    statements = statements_for(made.side, limits, made.grantee, needed, revokes=request.revokes)
+    needed = replace(needed, restores=needed.restores and not request.revokes)
     return replace(made, title=title, needed=needed, statements=statements)
 
 
-def _role_commands(made: DatabaseGrant, wish: GrantWish) -> list[str]:
+def _role_commands(made: DatabaseGrant, request: GrantRequest) -> list[str]:
     where = parse_connection(made.side.connection_string, made.side.named("ConnectionString"))
     assert isinstance(where, Cosmos)  # noqa: S101 - for mypy; the place is Cosmos DB's
     account = (urlsplit(where.endpoint).hostname or "").partition(".")[0]
-    role_name, role_id = _ROLES["backup" if made.needed.role == "backup" or wish.restores else "source"]
+    role_name, role_id = _ROLES["backup" if made.needed.role == "backup" or request.restores else "source"]
     principal = str(made.grantee.object_id or "PRINCIPAL_ID")
     az = "az cosmosdb sql role assignment"
-    of_account = f"--resource-group {wish.resource_group} --account-name {account}"
-    if not wish.revokes:
+    of_account = f"--resource-group {request.resource_group} --account-name {account}"
+    if not request.revokes:
         granted = f'--scope "/" --principal-id {principal} --role-definition-id {role_id}'
         return [f"{az} create {of_account} {granted}  # {role_name}"]
     own = f"[?principalId=='{principal}' && ends_with(roleDefinitionId, '{role_id}')].name"

@@ -14,7 +14,7 @@ from backup.services.group_passes import GroupPasses, by_set
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
 from backup.services.sets import ServiceSet
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 
 _LATER_TRIES = 10
 """How often tables of a cycle are tried again, at most."""
@@ -23,7 +23,7 @@ _LATER_TRIES = 10
 def restore_group(
     registry: Registry,
     name: str,
-    wish: Wish,
+    spec: RestoreSpec,
     options: Options = NO_OPTIONS,
     to: str | None = None,
     observer: Observer = NOBODY,
@@ -43,11 +43,11 @@ def restore_group(
     had at the last sync if it cannot be asked. One that cannot be made fails the outcome of its table; what was
     restored stays, and SyncHistory says Completed.
 
-    Raises BadRequest for a wish that is about one service, for `to` with services of several sets, and for
+    Raises BadRequest for a spec that is about one service, for `to` with services of several sets, and for
     `constraints` where there can be none. Raises UnknownService when there is no such service, and what a store raises
     when the place of `to` cannot be asked, or the source for `constraints`. Then nothing was changed.
     """
-    if wish.run is not None or wish.keys:
+    if spec.run is not None or spec.keys:
         raise BadRequest(
             f"A run and a key belong to one service, and {quoted(name)} stands for several. Nothing was changed.",
             hint="Name the service, or name a time instead of a run.",
@@ -68,7 +68,7 @@ def restore_group(
         for own_set in filter(None, groups):
             own_set.foreign_keys.check_addable(to)
     restores = [
-        _GroupRestore(registry, own_set, names, wish, to, options, observer, trigger)
+        _GroupRestore(registry, own_set, names, spec, to, options, observer, trigger)
         for own_set, names in groups.items()
     ]
     return [outcome for restore in restores for outcome in restore.run(constraints=constraints)]
@@ -82,7 +82,7 @@ class _GroupRestore:
         registry: Registry,
         own_set: ServiceSet | None,
         services: Sequence[str],
-        wish: Wish,
+        spec: RestoreSpec,
         to: str | None,
         options: Options,
         observer: Observer,
@@ -92,33 +92,33 @@ class _GroupRestore:
         self._options, self._observer, self._trigger = options, observer, trigger
         foreign_keys = [] if own_set is None else own_set.foreign_keys.known(to)
         self._passes = GroupPasses(own_set, services, foreign_keys)
-        self._wish = replace(wish, beside=self._passes.order.linked)
+        self._spec = replace(spec, beside=self._passes.order.linked)
 
     def run(self, *, constraints: bool) -> list[Outcome]:
         """Restores; returns an outcome for each service."""
-        passes, order, wish = self._passes, self._passes.order, self._wish
-        deletes_apart = wish.delete_extra and not self._options.dry_run
-        self._pass_over(order.levels, frozenset(passes.service_of), replace(wish, deletes_later=deletes_apart))
+        passes, order, spec = self._passes, self._passes.order, self._spec
+        deletes_apart = spec.delete_extra and not self._options.dry_run
+        self._pass_over(order.levels, frozenset(passes.service_of), replace(spec, deletes_later=deletes_apart))
         if deletes_apart:
             not_stopped = (t for t in order.linked if isinstance(passes.error(t), RecordsSetAside | None))
-            self._pass_over(reversed(order.levels), frozenset(not_stopped), wish)
+            self._pass_over(reversed(order.levels), frozenset(not_stopped), spec)
         for _ in range(_LATER_TRIES if order.cycles or deletes_apart else 0):
             refused = passes.refused()
-            if not refused or not self._pass_over(order.levels, refused, wish):
+            if not refused or not self._pass_over(order.levels, refused, spec):
                 break
         outcomes = {table: passes.whole(table) for level in order.levels for table in level}
         if constraints and self._own_set is not None:
             self._add_foreign_keys(outcomes, self._own_set, dry_run=self._options.dry_run)
         return [*outcomes.values()]
 
-    def _pass_over(self, levels: Iterable[Sequence[str]], tables: frozenset[str], linked_wish: Wish) -> int:
-        """Restores these tables level by level, those that foreign keys link by `linked_wish`. Returns how many records
+    def _pass_over(self, levels: Iterable[Sequence[str]], tables: frozenset[str], linked_spec: RestoreSpec) -> int:
+        """Restores these tables level by level, those that foreign keys link by `linked_spec`. Returns how many records
         that wrote or deleted."""
 
         def restore(table: str) -> Outcome:
-            wish = linked_wish if table in self._passes.order.linked else self._wish
+            spec = linked_spec if table in self._passes.order.linked else self._spec
             service = self._registry.get(self._passes.service_of[table])
-            return service.restore(wish, self._options, self._to, self._observer, self._trigger)
+            return service.restore(spec, self._options, self._to, self._observer, self._trigger)
 
         return self._passes.make(levels, tables, restore, self._failed)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from backup.core.model import Action, Key, Record, SideName
 from backup.core.run_values import Run
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Shown:
 
     key: list[Any]
     record: Record | None
-    changes: Sequence[Kept]
+    changes: Sequence[KeptImage]
 
     @property
     def is_known(self) -> bool:
@@ -32,7 +32,7 @@ class Ran:
     """A past run and some of its changes; whether it `has_more`, and whether images of it `may_be_purged`."""
 
     run: Run
-    changes: Sequence[Kept]
+    changes: Sequence[KeptImage]
     has_more: bool
     may_be_purged: bool
     key_to_json: Callable[[Key], list[Any]]

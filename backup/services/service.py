@@ -42,11 +42,11 @@ from backup.stores import Limits, SideName, Store, open_store
 from backup.stores.values import Place
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore
+from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.sync import sync_with_schema
 from backup.verbs.unchanged import find_unchanged
 from backup.verbs.undo import undo
 from backup.verbs.upkeep import progress_of, verify_on
-from backup.verbs.wish import Wish
 
 
 @dataclass(frozen=True)
@@ -242,21 +242,21 @@ class SyncService:
 
     def restore(
         self,
-        wish: Wish,
+        spec: RestoreSpec,
         options: Options = NO_OPTIONS,
         to: str | None = None,
         observer: Observer = NOBODY,
         trigger: Trigger = Trigger.CLI,
     ) -> Outcome:
-        """Writes the state of the backup that `wish` names into the source, or into the database of the connection
+        """Writes the state of the backup that `spec` names into the source, or into the database of the connection
         string `to`."""
 
         def work(session: Session) -> None:
-            restore(session, session.source, wish, elsewhere=to is not None)
+            restore(session, session.source, spec, elsewhere=to is not None)
 
         def tell_apart(source: Store, backup: Store) -> None:
             self._places.tell_apart(source, backup, is_target=to is not None)
-            for key in wish.keys:
+            for key in spec.keys:
                 backup.keys.from_text(key)  # a mistyped key is refused before the run has an entry
 
         run = self._new_run(Verb.RESTORE, trigger, options.dry_run, options.allow_mass_delete)

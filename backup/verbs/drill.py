@@ -11,8 +11,8 @@ from backup.mirror.verification import Depth, verify
 from backup.runs.runner import Session
 from backup.runs.scratch import name_of
 from backup.verbs.restore import restore
+from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.upkeep import progress_of
-from backup.verbs.wish import Wish
 
 
 def drill(session: Session) -> None:
@@ -27,7 +27,7 @@ def drill(session: Session) -> None:
     started = time.perf_counter()
     try:
         scratch.catalog.make_like(session.source)
-        restore(session, scratch, Wish(), elsewhere=True)
+        restore(session, scratch, RestoreSpec(), elsewhere=True)
         seconds = time.perf_counter() - started
         restored, session.tally.counts = session.tally.counts.inserted, Counts()  # a verify changes nothing
         session.note(f"Restored {quantity(restored, 'record')} into a scratch place in {seconds:.1f} s.")

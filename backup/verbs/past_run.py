@@ -10,7 +10,7 @@ from backup.core.errors import BadRequest
 from backup.core.model import Action, Key
 from backup.core.run_values import Run, Verb
 from backup.recycle_bin.bin import RecycleBin
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 from backup.recycle_bin.run_pages import Position, page_of_run
 from backup.stores import Store
 
@@ -21,8 +21,8 @@ class NetChange(NamedTuple):
     """What a run as a whole did to a record: its image before the run, and the next later image; None without one."""
 
     action: Action
-    kept: Kept
-    later: Kept | None
+    kept: KeptImage
+    later: KeptImage | None
 
 
 class PastRun:
@@ -42,7 +42,7 @@ class PastRun:
                 existing_keys = self._backup.matching(keys)
                 yield [key for key in keys if key not in existing_keys]
 
-    def before(self, keys: Sequence[Key]) -> Mapping[Key, Kept]:
+    def before(self, keys: Sequence[Key]) -> Mapping[Key, KeptImage]:
         """The images before the run, without their records, of those of these keys that the run changed so."""
         images = self._images(keys)
         existing_keys = self._backup.matching(keys) if self._only in (Action.UPDATED, Action.DELETED) else set[Key]()
@@ -126,7 +126,7 @@ class PastRun:
         counted = getattr(self._recycled.counted(self.run.sync_id), name)
         return self.run.verb is Verb.RESTORE or bool(counted >= getattr(self.run.counts, name))
 
-    def _changed_so(self, kept: Sequence[Kept]) -> list[NetChange]:
+    def _changed_so(self, kept: Sequence[KeptImage]) -> list[NetChange]:
         """The changes that these entries stand for. Of a restore's place the app does not know what came later."""
         in_backup = self.changes([entry.key for entry in kept if entry.side == "backup"])
         changes = [
@@ -135,9 +135,9 @@ class PastRun:
         ]
         return [change for change in changes if change is not None and self._only in (None, change.action)]
 
-    def _images(self, keys: Sequence[Key]) -> dict[Key, tuple[Kept, Kept | None]]:
+    def _images(self, keys: Sequence[Key]) -> dict[Key, tuple[KeptImage, KeptImage | None]]:
         """Of each of these keys that the run changed: its image before the run, and the next later image, if any."""
-        missing, own, later = set(keys), dict[Key, Kept](), dict[Key, Kept]()
+        missing, own, later = set(keys), dict[Key, KeptImage](), dict[Key, KeptImage]()
         for kept in self._recycled.of_keys_since(self.run.sync_id, keys):  # oldest first
             if kept.key not in missing:
                 continue
@@ -155,12 +155,12 @@ class PastRun:
             yield [kept.key for kept in entries if kept.side == "backup"]
 
 
-def _stayed(key: Key, later: Kept | None, existing_keys: Collection[Key]) -> bool:
+def _stayed(key: Key, later: KeptImage | None, existing_keys: Collection[Key]) -> bool:
     """Whether the record existed after the run: the next later image says so, or else whether it exists now."""
     return key in existing_keys if later is None else later.had_record
 
 
-def _action_of(kept: Kept, *, stayed: bool) -> Action:
+def _action_of(kept: KeptImage, *, stayed: bool) -> Action:
     """What the run as a whole did to the record; `stayed` says whether the record existed after the run."""
     if kept.action is Action.INSERTED:
         return Action.INSERTED

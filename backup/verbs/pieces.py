@@ -19,7 +19,7 @@ _KEYS_AT_ONCE = 100  # whole records, in memory
 
 
 class Piece(NamedTuple):
-    """A part of the key space. `named_keys` are those of its keys that the wish names, or its run changed."""
+    """A part of the key space. `named_keys` are those of its keys that the spec names, or its run changed."""
 
     chunk: Chunk
     named_keys: Sequence[Key]

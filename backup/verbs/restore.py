@@ -17,26 +17,26 @@ from backup.stores import Store
 from backup.verbs.indexing import make_indexes
 from backup.verbs.lately import ELSEWHERE, deleted_from_source_lately
 from backup.verbs.past_run import PastRun
+from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.restoring import Restoring
 from backup.verbs.undo import find_run, refuse_other_keys, refuse_purged
-from backup.verbs.wish import Wish
 
 _OLDER = "The platform's own backups may reach further back."
 
 
-def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = False) -> None:
-    """Makes the place of the store `into` hold what the wish says; creates the place if it is missing. A dry run only
+def restore(session: Session, into: Store, spec: RestoreSpec, *, elsewhere: bool = False) -> None:
+    """Makes the place of the store `into` hold what the spec says; creates the place if it is missing. A dry run only
     counts and names. `elsewhere`: the place is not the source.
 
     A record that is newer in the place than in the backup, or that does not belong to the service any more, is named
     and left alone, unless `overwrite_newer`. A record that only the place has is left alone, unless `delete_extra`.
     Then deletes come last, after the guard has seen their number. The restore decides both once it has locked the
     record, and first keeps in the bin what it replaces. It skips records that are equal already, so a restore that
-    failed half-way may be repeated. If the wish names a run, it looks only at the records that the run changed. It
+    failed half-way may be repeated. If the spec names a run, it looks only at the records that the run changed. It
     tries again at the end what a constraint refused. It reads again what it wrote, so the counts are of what is there.
 
     Another place than the source gets the backup's secondary indexes, once all records are there. Of a source with
-    masked columns it changes only the others, and only in records that exist, if the wish says so.
+    masked columns it changes only the others, and only in records that exist, if the spec says so.
 
     Raises, before a record is changed:
 
@@ -49,17 +49,17 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
     """
     if elsewhere and session.run.verb is Verb.RESTORE:
         session.note(f"{ELSEWHERE}{into.place.label}.")
-    if wish.at is not None:
-        _refuse_unknown(session, wish.at)
-    past = None if wish.run is None else _past_run(session, wish.run, wish.only)
-    keys = tuple(dict.fromkeys(map(session.backup.keys.from_text, wish.keys)))
-    runs_since = () if wish.at is None else _runs_since(session, wish.at)
-    _refuse_masked(into, wish)
+    if spec.at is not None:
+        _refuse_unknown(session, spec.at)
+    past = None if spec.run is None else _past_run(session, spec.run, spec.only)
+    keys = tuple(dict.fromkeys(map(session.backup.keys.from_text, spec.keys)))
+    runs_since = () if spec.at is None else _runs_since(session, spec.at)
+    _refuse_masked(into, spec)
     _refuse_marked(session)
     into_exists = _prepare(session, into)
-    if elsewhere and wish == Wish():
+    if elsewhere and spec == RestoreSpec():
         _note_deleted(session)
-    restoring = Restoring(session, into, into_exists, wish, keys, runs_since, past=past, elsewhere=elsewhere)
+    restoring = Restoring(session, into, into_exists, spec, keys, runs_since, past=past, elsewhere=elsewhere)
     with PendingDeletes() as extra:
         wanted = existing = 0
         for piece in restoring.pieces():
@@ -68,7 +68,7 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
             extra.add([*restored.extra.items()])
         if not keys and past is None:
             wanted += restoring.relayed + restoring.gone_since()
-        if wish.delete_extra and not wish.deletes_later and len(extra):
+        if spec.delete_extra and not spec.deletes_later and len(extra):
             if keys or past is not None:  # the guard always compares with the whole side
                 wanted, existing = session.backup.count(), into.count()
             guard, allowed = session.policy.guard, session.run.allow_mass_delete
@@ -76,7 +76,7 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
                 guard = replace(guard, deleted_lately=lambda: deleted_from_source_lately(session))
             label, dry_run = session.backup.place.label, session.run.dry_run
             guard.check_deletes(len(extra), wanted, existing, label, allowed=allowed, dry_run=dry_run)
-            _refuse_referred(into, extra, wish.beside if dry_run else ())
+            _refuse_referred(into, extra, spec.beside if dry_run else ())
             triggers = () if into.relational is None else into.relational.triggers_on_delete()
             session.note(*(f"The {into.place.label} has a trigger on deletes: {name}." for name in triggers))
             for batch in extra.batches(into.traits.batch_size):
@@ -84,13 +84,13 @@ def restore(session: Session, into: Store, wish: Wish, *, elsewhere: bool = Fals
         elif len(extra):
             which = "{} only in" if past is None else "that the run inserted {} in"
             records = quantity(len(extra), f"record {which.format('is')}", f"records {which.format('are')}")
-            fate = "another run deletes them" if wish.deletes_later else "without delete-extra they stay"
+            fate = "another run deletes them" if spec.deletes_later else "without delete-extra they stay"
             session.note(f"{records} the {into.place.label}; {fate}.")
     restoring.try_again()
     if not session.run.dry_run:
         session.note(*(() if into.relational is None else into.relational.advance_counters()))
     restoring.finish()
-    is_whole = not keys and past is None and not wish.deletes_later
+    is_whole = not keys and past is None and not spec.deletes_later
     if elsewhere and is_whole and session.run.verb is Verb.RESTORE and not session.run.dry_run:
         make_indexes(session, into, session.backup)
 
@@ -105,7 +105,7 @@ def exists(store: Store) -> bool:
     return True
 
 
-def _refuse_masked(into: Store, wish: Wish) -> None:
+def _refuse_masked(into: Store, spec: RestoreSpec) -> None:
     """Raises BadRequest when the backup has only masked or transformed values of some of the source's columns."""
     if into.transforming is not None and into.transforming.may_leave_out:
         raise BadRequest(
@@ -114,7 +114,7 @@ def _refuse_masked(into: Store, wish: Wish) -> None:
             hint="Restore into another place: --to.",
         )
     kind = "masked" if into.transforming is None else "masked or transformed"
-    if (names := into.copies.masked) and not wish.without_masked:
+    if (names := into.copies.masked) and not spec.without_masked:
         raise BadRequest(
             f"The backup has only {kind} values of {', '.join(sorted(names))}, which must not get into the "
             f"{into.place.label}. Nothing was changed.",

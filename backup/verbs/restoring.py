@@ -11,15 +11,15 @@ from backup.core.suggestions import quantity
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
 from backup.mirror.pair import StorePair
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.overwrite import LEFT_ALONE, NOT_INSERTED, Overwriting
 from backup.verbs.past_run import PastRun
 from backup.verbs.pieces import Piece, Pieces, only_of
 from backup.verbs.relaying import Relaying
+from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.wanted import wanted_records
-from backup.verbs.wish import Wish
 from backup.verbs.writing_back import WritingBack
 
 
@@ -47,7 +47,7 @@ class Restoring:
         session: Session,
         into: Store,
         into_exists: bool,
-        wish: Wish,
+        spec: RestoreSpec,
         keys: tuple[Key, ...],
         runs_since: Sequence[Run],
         *,
@@ -58,7 +58,7 @@ class Restoring:
         source."""
         self._session, self._past = session, past
         self._backup, self._into, self._recycled = session.backup, into, session.recycled
-        self._wish, self._keys, self._runs_since = wish, keys, runs_since
+        self._spec, self._keys, self._runs_since = spec, keys, runs_since
         runs = runs_since if past is None else [past.run]
         self._filling = {run.sync_id for run in runs if run.added_columns}
         session.note(
@@ -71,21 +71,21 @@ class Restoring:
         )
         self._into_exists = into_exists
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
-        self._overwriting = Overwriting(session, into, self._is_newer, overwrite_newer=wish.overwrite_newer)
+        self._overwriting = Overwriting(session, into, self._is_newer, overwrite_newer=spec.overwrite_newer)
         self._writing = WritingBack(session, into, self._overwriting)
         self._pieces = Pieces(session, into, into_exists=into_exists)
-        may_relay = into_exists and not session.run.dry_run and wish.at is None
+        may_relay = into_exists and not session.run.dry_run and spec.at is None
         self._relaying = Relaying(session, into, self._overwriting) if may_relay else None
         self._not_inserted = 0
         self._has_etags = not elsewhere  # another place has etags of its own, which no copy remembers
 
     def pieces(self) -> Iterator[Piece]:
-        """The pieces of the wish's keys, of the records that its run changed, or of the whole key space."""
+        """The pieces of the spec's keys, of the records that its run changed, or of the whole key space."""
         if self._keys:
             return self._pieces.of_many_keys(self._keys)
         if self._past is not None:
             return self._pieces.of_run(self._past)
-        return self._pieces.of_all(self._wish.at, self._rest_of)
+        return self._pieces.of_all(self._spec.at, self._rest_of)
 
     @property
     def relayed(self) -> int:
@@ -118,7 +118,7 @@ class Restoring:
             plan = self._without_inserts(plan)
         newer = plan.newer
         gone = {key: place_stamps[key] for key in absent if key in place_stamps}
-        if not self._wish.overwrite_newer:  # a record that the backup lacks is not newer than a copy
+        if not self._spec.overwrite_newer:  # a record that the backup lacks is not newer than a copy
             newer += [
                 key
                 for key, version in gone.items()
@@ -144,7 +144,7 @@ class Restoring:
         return Restored(len(present), {key: place_stamps[key] for key in extra if key not in spelled_otherwise} | gone)
 
     def gone_since(self) -> int:
-        """Restores the records that the backup had at the wish's time, and that neither it nor the place has now.
+        """Restores the records that the backup had at the spec's time, and that neither it nor the place has now.
         Returns how many they are."""
         restored = 0
         for run in self._runs_since:
@@ -182,7 +182,7 @@ class Restoring:
     def _plan(
         self,
         present: Sequence[Key],
-        images: Mapping[Key, Kept],
+        images: Mapping[Key, KeptImage],
         touched: set[Key],
         place_stamps: Stamps,
         backup_stamps: Stamps,
@@ -196,7 +196,7 @@ class Restoring:
                 plan.inserts.append(key)
             elif key in place_stamps and copy is None and not self._must_write(place_stamps[key], None, image):
                 equal += 1  # an earlier restore has written it
-            elif not self._wish.overwrite_newer and (
+            elif not self._spec.overwrite_newer and (
                 key in spelled_otherwise  # in doubt it is newer
                 or (key not in touched and self._is_newer(place_stamps[key], copy))
             ):
@@ -217,7 +217,7 @@ class Restoring:
     def _only_touched(self, chunk: Chunk, place_stamps: Stamps, backup_stamps: Stamps) -> set[Key]:
         """The keys of records that have another etag than their copies, as after another restore, and the same
         values."""
-        if self._wish.overwrite_newer or not self._has_etags:
+        if self._spec.overwrite_newer or not self._has_etags:
             return set()
         keys = frozenset(
             key
@@ -227,7 +227,7 @@ class Restoring:
         with Workers(1) as workers:
             return StorePair(self._into, self._backup, workers).same_content(keys, chunk)
 
-    def _only_filled(self, image: Kept, copy: Version | None) -> bool:
+    def _only_filled(self, image: KeptImage, copy: Version | None) -> bool:
         """Whether the run that kept this image filled new columns, and the copy still has the image's version.
 
         Then the record keeps its new columns. Without them it would differ from the copy under the same version, and no
@@ -235,13 +235,13 @@ class Restoring:
         """
         return copy is not None and image.sync_id in self._filling and image.version == copy.value
 
-    def _first_images(self, keys: Iterable[Key]) -> Mapping[Key, Kept]:
-        """The images of the first change of each of these records after the wish's time, or by its run."""
+    def _first_images(self, keys: Iterable[Key]) -> Mapping[Key, KeptImage]:
+        """The images of the first change of each of these records after the spec's time, or by its run."""
         if self._past is not None:
             return self._past.before([*keys])
-        return {} if self._wish.at is None else self._recycled.first_after(keys, self._wish.at, records=False)
+        return {} if self._spec.at is None else self._recycled.first_after(keys, self._spec.at, records=False)
 
-    def _must_write(self, version: Version, copy: Version | None, image: Kept | None) -> bool:
+    def _must_write(self, version: Version, copy: Version | None, image: KeptImage | None) -> bool:
         """Whether the place's record, of this version, is another than the wanted one."""
         if image is None:
             return copy is None or self._differs(version, copy)
@@ -259,7 +259,7 @@ class Restoring:
     def _restore_keys(self, keys: Sequence[Key]) -> None:
         self.restore(self._pieces.of_keys(keys))
 
-    def _restore_gone(self, entries: Sequence[Kept]) -> int:
+    def _restore_gone(self, entries: Sequence[KeptImage]) -> int:
         """Restores those of these entries whose records are on neither side. Returns how many they are."""
         first_images = self._first_images(kept.key for kept in entries)
         by_entry = {kept.entry_id: kept for kept in entries}
@@ -288,9 +288,9 @@ class Restoring:
         new_keys = [key for key in inserts if key not in foreign_keys]
         self._tally.name(new_keys, Action.INSERTED)
         self._tally.name(updates, Action.UPDATED)
-        self._tally.name(foreign_keys, Action.UPDATED if self._wish.overwrite_newer else LEFT_ALONE)
-        overwritten = len(updates) + (len(foreign_keys) if self._wish.overwrite_newer else 0)
-        skipped = 0 if self._wish.overwrite_newer else len(foreign_keys)
+        self._tally.name(foreign_keys, Action.UPDATED if self._spec.overwrite_newer else LEFT_ALONE)
+        overwritten = len(updates) + (len(foreign_keys) if self._spec.overwrite_newer else 0)
+        skipped = 0 if self._spec.overwrite_newer else len(foreign_keys)
         self._tally.add(inserted=len(new_keys), updated=overwritten, skipped=skipped)
 
     def _note_untouched(self, keys: Sequence[Key]) -> None:

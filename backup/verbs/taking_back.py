@@ -10,7 +10,7 @@ from backup.core.errors import BackupError, ConstraintRefused
 from backup.core.key_ranges import KeyRange, is_among, keys_of, split_at
 from backup.core.model import Action, Key, Record
 from backup.mirror.set_aside import Refusal, bisect
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 from backup.runs.runner import Session
 from backup.stores import RangesNotDeleted
 from backup.verbs.effects import Effects
@@ -36,7 +36,7 @@ class TakingBack:
         self.older_run: str | None = None
         """The run that is taken back now; None while it is the newest of them."""
 
-    def take_back(self, action: Action, entries: Sequence[Kept]) -> None:
+    def take_back(self, action: Action, entries: Sequence[KeptImage]) -> None:
         """Takes back this action of a run on the records of these entries."""
         if action is Action.INSERTED:
             self._delete_inserted([kept.key for kept in entries if kept.record is None])

@@ -11,7 +11,7 @@ from backup.core.model import Action
 from backup.core.run_values import Run, Status
 from backup.core.suggestions import quantity
 from backup.recycle_bin.bin import RecycleBin
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 from backup.runs.runner import Session
 from backup.verbs.taking_back import TakingBack
 
@@ -65,7 +65,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     taking_back.finish()
 
 
-def _changes(recycled: RecycleBin, sync_id: str) -> Iterator[tuple[Action, Sequence[KeyRange], Sequence[Kept]]]:
+def _changes(recycled: RecycleBin, sync_id: str) -> Iterator[tuple[Action, Sequence[KeyRange], Sequence[KeptImage]]]:
     """What the run changed, some at a time; ranges are of keys that it inserted. All that it inserted comes first, for
     the server may see the new spelling of a key as equal to the old one."""
     for ranges, entries in recycled.inserted(sync_id):
@@ -150,7 +150,7 @@ def _refuse_conflicts(session: Session, runs: Sequence[Run]) -> None:
         )
 
 
-def _later(recycled: RecycleBin, run: Run) -> Iterator[Kept]:
+def _later(recycled: RecycleBin, run: Run) -> Iterator[KeptImage]:
     """What later runs kept of the records that the run changed."""
     for entries in recycled.of_run(run.sync_id, records=False):
         keys = [kept.key for kept in entries if kept.side == "backup"]

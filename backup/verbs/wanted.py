@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from backup.core.model import Chunk, Key, Record
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 from backup.runs.session import Session
 
 
 def wanted_records(
-    session: Session, keys: frozenset[Key], images: Mapping[Key, Kept], filled: Mapping[Key, Kept], chunk: Chunk
+    session: Session,
+    keys: frozenset[Key],
+    images: Mapping[Key, KeptImage],
+    filled: Mapping[Key, KeptImage],
+    chunk: Chunk,
 ) -> Iterator[list[Record]]:
     """Yields the records of these keys as the place should have them, some at a time.
 
@@ -28,7 +32,7 @@ def wanted_records(
         del records, whole, image_of
 
 
-def _with_image(record: Record, image: Kept | None) -> Record:
+def _with_image(record: Record, image: KeptImage | None) -> Record:
     """The record with the values of its image; columns that are newer than the image keep what filled them. An undo may
     have emptied columns, so the image's values count."""
     if image is None or image.record is None:

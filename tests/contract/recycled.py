@@ -11,7 +11,7 @@ from typing import Any
 from backup.core.model import Action, Chunk, Key, Record
 from backup.core.run_values import Run
 from backup.recycle_bin.bin import RecycleBin
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 from backup.stores import CopyNote, Keep, Store
 from tests.contract.benches import RUN, Bench, CosmosBench, SqlBench
 from tests.contract.memory_bench import MemoryBench
@@ -52,7 +52,7 @@ class Recycled:
     def delete(self, keys: Sequence[Key], minutes: int) -> None:
         self.backup.delete(keys, self.keep(minutes))
 
-    def of(self, minutes: int) -> dict[Key, Kept]:
+    def of(self, minutes: int) -> dict[Key, KeptImage]:
         """The entries of a run by key. A key has one entry."""
         all_kept = [kept for page in self.bin.of_run(run_at(minutes)[0].sync_id) for kept in page]
         by_key = {kept.key: kept for kept in all_kept}

@@ -22,7 +22,7 @@ from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.stores import Shape, stamps_in
 from backup.stores.cosmos.store import CosmosStore
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.contract.benches import NOTE, ROLES, CosmosBench
 from tests.emulators.clients import cosmos_client
 from tests.emulators.partitioned import Partitioned
@@ -392,9 +392,9 @@ def test_every_verb_takes_ids_that_no_address_can_name(
         assert place.backup.contents() == {document["id"]: document for document in second}
         done(service.undo(changed.run.sync_id))
         assert place.backup.contents() == {document["id"]: document for document in first}
-        done(service.restore(Wish(overwrite_newer=True)))
+        done(service.restore(RestoreSpec(overwrite_newer=True)))
         assert place.source.contents() == {document["id"]: document for document in first}
-        again = done(service.restore(Wish()))  # the etags alone say that what was just restored is newer
+        again = done(service.restore(RestoreSpec()))  # the etags alone say that what was just restored is newer
         assert (again.changes, again.run.counts.skipped) == ((), len(first))
         done(service.verify(Depth(full=True), drilled=True))
         assert done(service.sync(Trigger.CLI)).run.counts.skipped == len(first)

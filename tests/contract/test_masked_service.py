@@ -16,7 +16,7 @@ from backup.runs.history_entries import HISTORY
 from backup.runs.outcome import Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.contract.benches import CosmosBench, SqlBench
 
 CLEAR = "ada.lovelace@example.org", "Lovelace-Byron"
@@ -87,7 +87,7 @@ def test_no_clear_value_is_in_backup_bin_history_answers_or_log(
     outcomes.append(service.verify(Depth(full=True)))
     outcomes.append(service.verify(Depth(), drilled=True))
     outcomes.append(service.undo(outcomes[2].run.sync_id))
-    outcomes.append(service.restore(Wish(without_masked=True, overwrite_newer=True)))
+    outcomes.append(service.restore(RestoreSpec(without_masked=True, overwrite_newer=True)))
     for outcome in outcomes:
         assert outcome.error is None, outcome.error
     for clear in CLEAR:
@@ -140,14 +140,14 @@ def test_masks_are_restored_into_no_source(masked: Masked) -> None:
     masked.bench.sql("source", "DELETE FROM {table} WHERE Id = 2")
     before = masked.source()
     service = masked.service()
-    refused = service.restore(Wish(overwrite_newer=True))
+    refused = service.restore(RestoreSpec(overwrite_newer=True))
     assert "masked values of" in str(refused.error)
     assert refused.error is not None
     assert "--without-masked" in refused.error.hint
     assert masked.source() == before
 
-    preview = service.restore(Wish(overwrite_newer=True, without_masked=True), Options(dry_run=True))
-    restored = service.restore(Wish(overwrite_newer=True, without_masked=True))
+    preview = service.restore(RestoreSpec(overwrite_newer=True, without_masked=True), Options(dry_run=True))
+    restored = service.restore(RestoreSpec(overwrite_newer=True, without_masked=True))
     for outcome in (preview, restored):
         assert outcome.error is None, outcome.error
         counts = outcome.run.counts
@@ -184,7 +184,7 @@ def test_the_words_of_a_trigger_show_no_clear_value(
     bench.sql("source", f"{raised} '%% stays', OLD.mail USING ERRCODE = '23514'; END $$")
     call = f"FOR EACH ROW EXECUTE FUNCTION {bench.quoted('f')}()"
     bench.sql("source", f"CREATE TRIGGER t BEFORE UPDATE ON {{table}} {call}")
-    refused = masked.service().restore(Wish(without_masked=True, overwrite_newer=True))
+    refused = masked.service().restore(RestoreSpec(without_masked=True, overwrite_newer=True))
     assert "the server refused it (23514)" in str(refused.error)
     for shown in (repr(shape_one(refused)), masked.backup(), caplog.text):
         assert CLEAR[0] not in shown

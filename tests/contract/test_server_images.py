@@ -16,7 +16,7 @@ from backup.core.masks import Mask, Masking
 from backup.core.model import WHOLE, Action, Chunk, Image, Key
 from backup.recycle_bin import entries
 from backup.recycle_bin.bin import RecycleBin
-from backup.recycle_bin.entries import RECYCLE_BIN, Kept
+from backup.recycle_bin.entries import RECYCLE_BIN, KeptImage
 from backup.stores import NotRelayed, RangesNotDeleted, Rules, Store, stamps_in
 from backup.stores.exact_json import key_from_text, record_from_text
 from backup.stores.sql import range_deletes
@@ -212,7 +212,7 @@ def sides(making_bench: SqlBench) -> Recycled:
     return made
 
 
-def text_of(kept: Kept) -> str:
+def text_of(kept: KeptImage) -> str:
     """The text of the item in the image."""
     [text] = [value for name, value in (kept.record or {}).items() if name.lower() == "name"]
     return str(text)

@@ -30,7 +30,7 @@ from backup.runs.opening import NEWEST
 from backup.runs.runner import Outcome
 from backup.services.service import NO_OPTIONS, Options
 from backup.verbs.overwrite import LEFT_ALONE
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.reliability import plain
 from tests.reliability.bench import (
     RECYCLE_DAYS,
@@ -379,12 +379,12 @@ class Machine(RuleBasedStateMachine):
         images = [entry for entry in self.kept.values() if entry["Side"] == "backup"]
         since = {entry["Key"] for entry in images if at is not None and entry["RecycledAt"] > at}
         asked = [self.keys.pool[place] for place in places]
-        wish = Wish(at, tuple(map(self.keys.text, asked)), overwrite_newer, delete_extra)
+        spec = RestoreSpec(at, tuple(map(self.keys.text, asked)), overwrite_newer, delete_extra)
         keys = {*map(self.keys.fold, asked)}
         plan = plain.restore(
             *(self.source, self.backup, then, since, columns & copied, [*self.keys.columns], keys), overwrite_newer
         )
-        outcome, ran = self._run(lambda: self.bench.service.restore(wish, options), kill)
+        outcome, ran = self._run(lambda: self.bench.service.restore(spec, options), kill)
         tripped = delete_extra and plan.tripped and not options.allow_mass_delete
         extra = plan.extra if delete_extra and not tripped else set()
         refused = outcome is not None and isinstance(outcome.error, BadRequest)

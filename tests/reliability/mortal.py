@@ -45,7 +45,7 @@ from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.store import SqlStore
 from backup.stores.sql.writes import SqlWrites
 from backup.verbs import sync
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.programs import prepare_to_fork
 from tests.reliability.effort import SEED
 from tests.scenarios import product
@@ -257,7 +257,7 @@ def _do(order: dict[str, Any]) -> dict[str, Any]:
             outcome = service.undo(order["sync_id"], through=order["through"])
         case "restore":
             at = datetime.fromisoformat(order["at"]) if order["at"] else None
-            outcome = service.restore(Wish(at=at, overwrite_newer=True, delete_extra=True))
+            outcome = service.restore(RestoreSpec(at=at, overwrite_newer=True, delete_extra=True))
     run = outcome.run
     return {
         "sync_id": run.sync_id,

@@ -14,7 +14,7 @@ from azure.cosmos import DatabaseProxy
 
 from backup.core.run_values import Run
 from backup.recycle_bin.bin import RecycleBin
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 from tests.emulators.clients import cosmos_client
 from tests.scenarios.inside import remove, revised
 from tests.scenarios.places import Cosmos, Place, Sql
@@ -78,7 +78,7 @@ def change_orders(place: Place) -> None:
     remove(place, "order", "order-0009", "order-0010")
 
 
-def kept_by(place: Place, service: str, sync_id: str) -> list[Kept]:
+def kept_by(place: Place, service: str, sync_id: str) -> list[KeptImage]:
     """The run's images."""
     with place.registry.get(service).stores() as (_, backup):
         return [kept for page in RecycleBin(backup, service).of_run(sync_id) for kept in page]

@@ -18,7 +18,7 @@ from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.clients import cosmos_client
 from tests.scenarios.shops import SHOPS, Shop
 
@@ -130,25 +130,25 @@ def test_the_guard_counts_what_would_be_marked(file_shop: Shop) -> None:
 def test_a_restore_leaves_marked_records_out_unless_it_goes_back_to_their_time(file_shop: Shop) -> None:
     while_there = service(file_shop).past.history(1)[0]
     marking = sync(file_shop)
-    newest = done(service(file_shop).restore(Wish()))
+    newest = done(service(file_shop).restore(RestoreSpec()))
     assert (newest.counts.inserted, file_shop.column('SELECT count(*) FROM "Thing"', "source")) == (0, [3])
     assert while_there.completed_at is not None
-    older = done(service(file_shop).restore(Wish(at=while_there.completed_at)))
+    older = done(service(file_shop).restore(RestoreSpec(at=while_there.completed_at)))
     assert (older.counts.inserted, file_shop.column('SELECT count(*) FROM "Thing"', "source")) == (1, [4])
     sync(file_shop)  # it lives again, and is marked anew
     file_shop.run('DELETE FROM "Thing" WHERE "Id" = 2')
     sync(file_shop)
     assert marking.completed_at is not None
-    between = done(service(file_shop).restore(Wish(at=marking.completed_at)))
+    between = done(service(file_shop).restore(RestoreSpec(at=marking.completed_at)))
     assert between.counts.inserted == 0
-    of_run = done(service(file_shop).restore(Wish(run=marking.sync_id)))
+    of_run = done(service(file_shop).restore(RestoreSpec(run=marking.sync_id)))
     assert (of_run.counts.inserted, file_shop.column('SELECT count(*) FROM "Thing"', "source")) == (1, [4])
 
 
 def test_a_restore_to_another_place_says_how_many_it_leaves_out(file_shop: Shop) -> None:
     sync(file_shop)
     target = file_shop.backup.replace("backup.db", "target.db")
-    restored = done(service(file_shop).restore(Wish(), to=target))
+    restored = done(service(file_shop).restore(RestoreSpec(), to=target))
     assert restored.counts.inserted == 3
     assert "1 record that the source has deleted stays in the backup and is not restored." in restored.notes
     engine = sa.create_engine(target)
@@ -167,7 +167,7 @@ def test_a_set_that_mirrors_again_deletes_what_it_kept_through_guard_and_bin(sho
     stopped = outcome_of(shop, *MIRROR[:1], "max_delete_percent = 10")
     assert isinstance(stopped.error, GuardTripped)
     assert shop.column(DELETED) == [2, 3]
-    refused = service(shop, *MIRROR).restore(Wish())
+    refused = service(shop, *MIRROR).restore(RestoreSpec())
     assert "Sync first" in str(getattr(refused.error, "hint", ""))
     mirrored = sync(shop, *MIRROR)
     assert mirrored.counts == Counts(deleted=1, skipped=3)
@@ -175,7 +175,7 @@ def test_a_set_that_mirrors_again_deletes_what_it_kept_through_guard_and_bin(sho
     assert shop.column(DELETED) == []
     assert marking.completed_at is not None
     shop.run('DELETE FROM "Thing" WHERE "Id" = 4')
-    at_that_time = done(service(shop, *MIRROR).restore(Wish(at=marking.completed_at)))
+    at_that_time = done(service(shop, *MIRROR).restore(RestoreSpec(at=marking.completed_at)))
     assert shop.column('SELECT "Id" FROM "Thing" ORDER BY "Id"', "source") == [1, 3, 4]
     assert at_that_time.counts.inserted == 1
     done(service(shop, *MIRROR).undo(mirrored.sync_id))

@@ -35,12 +35,12 @@ from backup.services.registry import Registry
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
 from backup.mirror.verification import Depth
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 
 registry = Registry(load_settings())
 [synced] = registry.sync("customer", Trigger.CLI)
 service = registry.get("customer")
-then = Wish(at=service.past.history(2)[-1].completed_at, overwrite_newer=True)
+then = RestoreSpec(at=service.past.history(2)[-1].completed_at, overwrite_newer=True)
 for outcome in (synced, service.verify(Depth(full=True)), service.restore(then), service.undo(synced.run.sync_id)):
     assert outcome.error is None, outcome.error
 """

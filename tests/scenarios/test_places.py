@@ -24,7 +24,7 @@ from backup.services.presets import CustomerSyncService
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.stores import Limits
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
@@ -131,7 +131,7 @@ def test_runs_about_one_table_are_no_runs_of_another(two: tuple[Service, Service
     assert {then.sync_id}.isdisjoint(taken.undone)
     assert [run.sync_id for run in invoice.past.history(9) if run.verb is Verb.SYNC] == [own.sync_id]
     assert [change.sync_id for change in invoice.past.show("1").changes] == [own.sync_id]
-    restored = invoice.restore(Wish(at=then.started_at), Options(dry_run=True))
+    restored = invoice.restore(RestoreSpec(at=then.started_at), Options(dry_run=True))
     assert (restored.error, restored.run.counts.skipped) == (None, 7)
     assert track.undo(then.sync_id).run.counts.updated == 2
     assert two[1].backup.contents() == copies
@@ -181,7 +181,7 @@ def test_a_backup_of_an_earlier_release_stays_usable(
 
         order = service(only.settings, "order")
         assert [run.number for run in order.past.history(9)] == [2, 1]
-        at = order.restore(Wish(at=first.completed_at, overwrite_newer=True), Options(dry_run=True))
+        at = order.restore(RestoreSpec(at=first.completed_at, overwrite_newer=True), Options(dry_run=True))
         assert (at.error, at.run.counts.updated) == (None, 1)
         assert order.undo(second.sync_id).error is None
         assert place.order.backup.contents() == before
@@ -239,7 +239,7 @@ def test_entries_of_an_earlier_release_are_refused_where_two_tables_share_a_sche
     strip(two[0].backup)
     assert kind(invoice.undo(of_track.sync_id).error) == "Conflict"
     assert kind(invoice.undo(of_invoice.sync_id).error) == "Conflict"
-    assert kind(invoice.restore(Wish(at=of_track.started_at, delete_extra=True), TO_LOSE).error) == "BadRequest"
+    assert kind(invoice.restore(RestoreSpec(at=of_track.started_at, delete_extra=True), TO_LOSE).error) == "BadRequest"
     execute(two[1].source, "Invoice", 'UPDATE {table} SET "Version" = 2 WHERE "Id" = 1')
     then = synced(invoice)
     assert then.counts.updated == 1
@@ -352,7 +352,7 @@ def test_a_table_and_its_partition_are_one_place(postgres: str, child: str) -> N
 def test_the_source_is_no_target_under_any_name_and_may_be_gone(sqlite_place: Place, tmp_path: Path) -> None:
     customers, to = service(sqlite_place.customer.settings), f"sqlite:///{tmp_path / 'new.db'}"
     synced(customers)
-    assert [customers.restore(Wish(), to=to).run.counts.seen for _ in range(2)] == [100, 100]
+    assert [customers.restore(RestoreSpec(), to=to).run.counts.seen for _ in range(2)] == [100, 100]
     source = sqlite_place.customer.source
     assert isinstance(source, Sql)
     source.run('UPDATE {table} SET "Version" = 9 WHERE "Id" = 1')
@@ -360,12 +360,12 @@ def test_the_source_is_no_target_under_any_name_and_may_be_gone(sqlite_place: Pl
     for name in ("customers.db", "linked.db"):
         if name == "linked.db":
             os.link(tmp_path / "customers.db", tmp_path / name)
-        outcome = customers.restore(Wish(overwrite_newer=True), to=f"sqlite:///{tmp_path / name}")
+        outcome = customers.restore(RestoreSpec(overwrite_newer=True), to=f"sqlite:///{tmp_path / name}")
         assert isinstance(outcome.error, ConfigError)
         assert "leave --to out" in str(outcome.error.hint)
     assert source.contents() == before
     (tmp_path / "customers.db").unlink()
-    assert customers.restore(Wish(), to=to).run.counts.skipped == 100
+    assert customers.restore(RestoreSpec(), to=to).run.counts.skipped == 100
 
 
 def test_two_containers_are_told_apart_by_what_the_server_says(request: pytest.FixtureRequest, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from backup.services.registry import Registry
 from backup.services.service_plans import plan_of
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.tables import TableName
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.scenarios.shops import SHOPS, Shop
 
 ROWS = """
@@ -58,7 +58,7 @@ def test_a_renamed_table_keeps_its_copy_its_history_and_its_bin(shop: Shop) -> N
     assert renamed.undo(second.sync_id).error is None
     assert shop.column('SELECT "Name" FROM "New" WHERE "Id" = 1') == ["one"]
     assert second.completed_at is not None
-    restored = renamed.restore(Wish(at=second.completed_at))
+    restored = renamed.restore(RestoreSpec(at=second.completed_at))
     assert (restored.error, restored.run.counts.skipped) == (None, 3)
     again = shop.sync(*section(shop))["New"].run
     assert (again.counts.updated, again.number) == (1, (third.number or 0) + 3)

@@ -16,7 +16,7 @@ from backup.core.run_values import Status, Trigger
 from backup.mirror.verification import Depth
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.servers import postgres_database
 from tests.scenarios.inside import command
 from tests.scenarios.places import Sql
@@ -92,16 +92,16 @@ def test_the_grants_of_the_page_are_enough_for_each_verb(app: App) -> None:
     assert app.service.verify(Depth(full=True)).run.verified
     app.source.run('DELETE FROM {table} WHERE "Id" IN (1, 29)')
     app.source.run("INSERT INTO {table} VALUES (40, 1)")
-    refused = app.service.restore(Wish(delete_extra=True))
+    refused = app.service.restore(RestoreSpec(delete_extra=True))
     assert isinstance(refused.error, RightMissing), refused.error
     app.grant(app.source, RESTORED)
-    restored = app.service.restore(Wish(delete_extra=True))
+    restored = app.service.restore(RestoreSpec(delete_extra=True))
     assert (restored.error, restored.run.status) == (None, Status.COMPLETED)
     assert any("past the largest key" in note for note in restored.run.notes)
     app.grant(app.source, AFTERWARDS)
     assert app.sync() == (0, 0, 0)
     app.source.run('DELETE FROM {table} WHERE "Id" = 1')
-    assert isinstance(app.service.restore(Wish()).error, RightMissing)
+    assert isinstance(app.service.restore(RestoreSpec()).error, RightMissing)
 
 
 def blocks(section: str) -> list[list[str]]:

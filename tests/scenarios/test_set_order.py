@@ -20,7 +20,7 @@ from backup.services.service_plans import plan_of
 from backup.services.table_order import parents_first
 from backup.stores import ForeignKey
 from backup.stores.sql.constraints import constraint_of
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.servers import lent_database
 from tests.scenarios.shops import SHOPS, Shop
 
@@ -38,7 +38,7 @@ INSERT INTO "Alone" VALUES (1, NULL), (2, 1);
 """
 EMPTY = 'DELETE FROM "Aline"; DELETE FROM "Border"; DELETE FROM "Customer"; DELETE FROM "Alone"'
 COUNT = 'SELECT count(*) FROM "Customer" UNION ALL SELECT count(*) FROM "Border" UNION ALL SELECT count(*) FROM "Aline"'
-NEWEST, WRITE = Wish(), Options()
+NEWEST, WRITE = RestoreSpec(), Options()
 
 
 @pytest.fixture(params=SHOPS)
@@ -51,10 +51,15 @@ def shop(request: pytest.FixtureRequest) -> Shop:
 
 
 def restore(
-    shop: Shop, wish: Wish = NEWEST, options: Options = WRITE, to: str | None = None, *, constraints: bool = False
+    shop: Shop,
+    spec: RestoreSpec = NEWEST,
+    options: Options = WRITE,
+    to: str | None = None,
+    *,
+    constraints: bool = False,
 ) -> dict[str, Outcome]:
     """The outcomes by table, in their order."""
-    outcomes = restore_group(shop.registry(), "shop", wish, options, to, constraints=constraints)
+    outcomes = restore_group(shop.registry(), "shop", spec, options, to, constraints=constraints)
     return {outcome.run.service.removeprefix(f"shop/{shop.prefix}"): outcome for outcome in outcomes}
 
 
@@ -83,9 +88,9 @@ def test_a_set_deletes_children_first(shop: Shop) -> None:
         'INSERT INTO "Aline" VALUES (9, 1), (8, 1);'
         'DELETE FROM "Aline" WHERE "Border" = 2; DELETE FROM "Border" WHERE "Id" = 2'
     )
-    wish = Wish(delete_extra=True)
-    preview = restore(shop, wish, Options(dry_run=True))
-    outcomes = restore(shop, wish)
+    spec = RestoreSpec(delete_extra=True)
+    preview = restore(shop, spec, Options(dry_run=True))
+    outcomes = restore(shop, spec)
     for counted in (preview, outcomes):
         assert [outcome.error for outcome in counted.values()] == [None] * 4
         counts = {table: outcome.run.counts for table, outcome in counted.items()}
@@ -176,13 +181,13 @@ def test_over_http_a_table_that_fails_fails_alone(sqlite_shop: Shop) -> None:
 def test_a_restore_of_a_set_is_refused_for_what_belongs_to_one_service(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
     shop.run(TABLES)
-    for wish in (Wish(keys=("1",)), Wish(run="abc")):
+    for spec in (RestoreSpec(keys=("1",)), RestoreSpec(run="abc")):
         with pytest.raises(BadRequest, match="belong to one service"):
-            restore(shop, wish)
+            restore(shop, spec)
     with pytest.raises(BadRequest, match="belong to one service"):
         http.post_restore(shop.registry(), "shop", {}, b'{"run": "abc"}')
     with pytest.raises(UnknownService, match="No service fits"):
-        restore_group(shop.registry(), "shop/x*", Wish())
+        restore_group(shop.registry(), "shop/x*", RestoreSpec())
 
 
 def test_cycles_are_broken_and_names_are_compared_as_the_server_has_them() -> None:
@@ -249,7 +254,7 @@ def test_a_foreign_key_of_a_partition_puts_the_whole_table_in_order(postgres_sho
     assert [outcome.error for outcome in restore(shop).values()] == [None, None]
     shop.run('INSERT INTO "Customer" VALUES (2); INSERT INTO "Aline" VALUES (2, 2)')
     for dry_run in (True, False):
-        outcomes = restore(shop, Wish(delete_extra=True), Options(dry_run=dry_run))
+        outcomes = restore(shop, RestoreSpec(delete_extra=True), Options(dry_run=dry_run))
         assert [(outcome.error, outcome.run.counts.deleted) for outcome in outcomes.values()] == [(None, 1)] * 2
     with lent_database(postgres) as target:
         notes = restore(shop, to=target, constraints=True)["Aline"].run.notes

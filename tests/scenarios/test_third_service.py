@@ -21,7 +21,7 @@ from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import SyncService
 from backup.services.spec import ServiceSpec, specs_of
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import lent_database
 from tests.scenarios import places
@@ -164,7 +164,7 @@ def test_a_service_made_by_settings_alone_does_all_that_services_do(invoices: In
     assert done(service.sync(Trigger.CLI)).counts == Counts(1, 1, 2, SALES - 3)
 
     invoices.remove(6)
-    assert done(service.restore(Wish())).counts.inserted == 1
+    assert done(service.restore(RestoreSpec())).counts.inserted == 1
     assert invoices.sales(invoices.source)[6] == "new"
     assert done(service.sync(Trigger.CLI)).counts == Counts(skipped=SALES - 1)
     assert {run.service for run in service.past.history(99)} == {"invoice"}

@@ -22,7 +22,7 @@ from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.clients import cosmos_client
 from tests.scenarios import erp, places
 from tests.scenarios.shops import SHOPS, Shop
@@ -203,18 +203,18 @@ def test_nothing_transformed_gets_into_the_source(alone: Shop) -> None:
     )
     before = alone.rows('"Contact"', "source")
     own = service(alone, STEPS)
-    refused = own.restore(Wish(overwrite_newer=True))
+    refused = own.restore(RestoreSpec(overwrite_newer=True))
     assert isinstance(refused.error, BadRequest)
     assert "masked or transformed values of City, FullName, Name, Payload" in str(refused.error)
     assert alone.rows('"Contact"', "source") == before
-    restored = own.restore(Wish(overwrite_newer=True, without_masked=True))
+    restored = own.restore(RestoreSpec(overwrite_newer=True, without_masked=True))
     assert restored.error is None
     assert alone.rows('"Contact"', "source") == [(1, "Bob", before[0][2], "x"), before[1]]
     synced(alone, CALL, CALL_TYPES, "max_delete_percent = 100")
-    for wish in (Wish(), Wish(without_masked=True, delete_extra=True)):
-        refused = service(alone, CALL, CALL_TYPES).restore(wish, Options(allow_mass_delete=True))
+    for spec in (RestoreSpec(), RestoreSpec(without_masked=True, delete_extra=True)):
+        refused = service(alone, CALL, CALL_TYPES).restore(spec, Options(allow_mass_delete=True))
         assert "what a function made" in str(refused.error)
-    elsewhere = service(alone, CALL, CALL_TYPES).restore(Wish(), to=alone.source.replace("source", "there"))
+    elsewhere = service(alone, CALL, CALL_TYPES).restore(RestoreSpec(), to=alone.source.replace("source", "there"))
     assert elsewhere.error is None
     assert elsewhere.run.counts.inserted == 2
 
@@ -308,7 +308,7 @@ def test_documents_are_transformed_too(cosmos_server: str, cosmos_server_backup:
     call = ', "tests.scenarios.erp:lead"'
     assert leads("").sync(Trigger.CLI).error is None
     assert copied() == [(f"{number}", "ada", "Rome") for number in range(1, 4)]
-    refused = leads("").restore(Wish())
+    refused = leads("").restore(RestoreSpec())
     assert "masked or transformed values of City, old" in str(refused.error)
     assert leads(', { rename = { pk = "x" } }').sync(Trigger.CLI).error is not None
     erp.LEAVES_OUT.add("2")

@@ -38,7 +38,7 @@ from backup.services.service import Options, SyncService
 from backup.services.spec import specs_of
 from backup.services.turns import AT_ONCE, side_by_side
 from backup.stores import Limits, Store
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 from tests.scenarios.places import Place, Service, filled_on_sqlite
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -406,7 +406,7 @@ def test_what_undo_cannot_bring_back_is_told_and_keys_of_another_type_are_refuse
     assert "Column More is no longer in the backup: its values of 1 record could not be brought back." in undone.notes
     assert run_on(files[1], "SELECT Id, Version, Name FROM Things") == [(1, 1, "a"), (2, 1, "c")]
     before = second.started_at
-    notes = service.restore(Wish(at=before, overwrite_newer=True)).run.notes
+    notes = service.restore(RestoreSpec(at=before, overwrite_newer=True)).run.notes
     assert "Column More is gone on both sides; what it held stays in the bin." in notes
     for file in files:
         run_on(
@@ -422,7 +422,7 @@ def test_what_undo_cannot_bring_back_is_told_and_keys_of_another_type_are_refuse
     assert "another type" in str(refused.error)
     then = second.completed_at
     assert then is not None
-    assert "another type" in str(service.restore(Wish(at=then)).error)
+    assert "another type" in str(service.restore(RestoreSpec(at=then)).error)
 
 
 def test_another_table_of_the_sources_database_may_be_the_backup(tmp_path: Path) -> None:

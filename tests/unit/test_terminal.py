@@ -20,7 +20,7 @@ from backup.entry.command_line.terminal import errors_shown, print_answer, show_
 from backup.entry.health import HealthState
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.verification import Difference, Report
-from backup.recycle_bin.entries import Kept
+from backup.recycle_bin.entries import KeptImage
 from backup.runs.condition import Concern
 from backup.runs.runner import Outcome
 from backup.services.past_values import Shown
@@ -60,7 +60,7 @@ def raised(text: str) -> None:
 
 
 def past(text: str) -> Shown:
-    return Shown([text, 1], {"Id": text}, [Kept("1", text, text, text, (text,), (text,), None, NOW)])  # type: ignore[arg-type]
+    return Shown([text, 1], {"Id": text}, [KeptImage("1", text, text, text, (text,), (text,), None, NOW)])  # type: ignore[arg-type]
 
 
 SHOWN: dict[str, Callable[[str], None]] = {

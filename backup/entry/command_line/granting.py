@@ -64,7 +64,7 @@ def grant_command(
 
     Nothing is granted that no run uses: no rights of change tracking, no administrator's role.
     """
-    from backup.services.grants import GrantWish, grants_of  # no other command needs SQLAlchemy at its start
+    from backup.services.grants import GrantRequest, grants_of  # no other command needs SQLAlchemy at its start
 
     with errors_shown(False):
         if revoke and not restore:
@@ -74,10 +74,10 @@ def grant_command(
             raise ConfigError(f"There is no environment variable {connect}.", hint="It has a connection string.")
         grantee = Grantee(to or "", object_id, client_id)
         sides = SIDES if side is None else tuple(role for role in SIDES if role == side.value)
-        wish = GrantWish(grantee, sides, restore, revoke, unmask, resource_group, connection)
+        request = GrantRequest(grantee, sides, restore, revoke, unmask, resource_group, connection)
         registry = open_registry(config)
         all_ran = True
-        for made in grants_of(registry.directory, registry.limits, service, wish):
+        for made in grants_of(registry.directory, registry.limits, service, request):
             if made.unseen is not None:
                 all_ran = False
                 _tell_unseen(made, made.unseen)

@@ -17,7 +17,7 @@ from backup.entry.requests import moment_of
 from backup.services.group_restore import restore_group
 from backup.services.group_undo import undo_group
 from backup.services.service import Options
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 
 
 def undo_command(
@@ -92,7 +92,7 @@ def restore_command(
         restored_name = service if is_group else registry.get(service).name
         if run is not None and not is_group:  # `restore_group` refuses it
             run = registry.run_named(run, restored_name)[1]
-        wish = Wish(
+        spec = RestoreSpec(
             None if at is None else moment_of(at),
             tuple(key or ()),
             overwrite_newer,
@@ -105,9 +105,9 @@ def restore_command(
         options = Options(dry_run=not writes, allow_mass_delete=allow_mass_delete)
         with progress_bars(registry, service) as observer:
             if is_group:
-                outcomes = restore_group(registry, service, wish, options, to, observer, constraints=constraints)
+                outcomes = restore_group(registry, service, spec, options, to, observer, constraints=constraints)
             else:
-                outcomes = [registry.get(service).restore(wish, options, to, observer)]
+                outcomes = [registry.get(service).restore(spec, options, to, observer)]
         answer = http.shape_restores(outcomes) if is_group else http.shape_one(outcomes[0])
         print_answer(answer, as_json, lambda: show_outcomes(_preview(writes), outcomes))
 

@@ -66,16 +66,16 @@ function Change({ run, change, chosen }) {
 
 // The buttons that write into the source.
 function Restores({ run, chosen }) {
-  const [wish, setWish] = useState(null);
+  const [selection, setSelection] = useState(null);
   const deleted = run.counts.deleted ?? 0;
   const close = (done) => {
-    setWish(null);
+    setSelection(null);
     if (done) chosen.set([]);
   };
   if (run.verb === "restore") return null;
   return html`<${Writing}><div class="row tight">
-    ${chosen.list.length > 0 && html`<button type="button" class="small" onClick=${() => setWish({ keys: chosen.list.map((key) => JSON.parse(key)) })}>Restore ${many(chosen.list.length, "chosen record")}</button>`}
-    ${deleted > 0 && html`<button type="button" class="small outline" onClick=${() => setWish({ only: "deleted" })}>${deleted === 1 ? "Restore the one" : `Restore all ${number(deleted)}`} it deleted</button>`}
-    ${wish && html`<${Restore} run=${run} wish=${wish} onClose=${close} />`}
+    ${chosen.list.length > 0 && html`<button type="button" class="small" onClick=${() => setSelection({ keys: chosen.list.map((key) => JSON.parse(key)) })}>Restore ${many(chosen.list.length, "chosen record")}</button>`}
+    ${deleted > 0 && html`<button type="button" class="small outline" onClick=${() => setSelection({ only: "deleted" })}>${deleted === 1 ? "Restore the one" : `Restore all ${number(deleted)}`} it deleted</button>`}
+    ${selection && html`<${Restore} run=${run} selection=${selection} onClose=${close} />`}
   </div><//>`;
 }

@@ -41,7 +41,7 @@ function Diff({ run, change, record }) {
       ${visible.length < rows.length || all ? html`<button type="button" class="link" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer columns" : `Show all ${many(rows.length, "column")}`}</button>` : null}
       ${old && run.verb !== "restore" && html`<${Writing}><button type="button" class="small outline" onClick=${() => setRestores(true)}>Restore this record</button><//>`}
     </div>
-    ${restores && html`<${Restore} run=${run} wish=${{ keys: [change.key] }} onClose=${() => setRestores(false)} />`}`;
+    ${restores && html`<${Restore} run=${run} selection=${{ keys: [change.key] }} onClose=${() => setRestores(false)} />`}`;
 }
 
 const isThere = (value) => value !== null && value !== undefined && value !== "";

@@ -21,10 +21,10 @@ export function Undo({ run }) {
       onClose=${() => setOpen(false)} />`}`;
 }
 
-export function Restore({ run, wish, onClose }) {
+export function Restore({ run, selection, onClose }) {
   const [overwriteNewer, setOverwriteNewer] = useState(false);
-  const body = { ...wish, overwriteNewer };
-  const what = wish.keys ? many(wish.keys.length, "record") : `what the run deleted`;
+  const body = { ...selection, overwriteNewer };
+  const what = selection.keys ? many(selection.keys.length, "record") : `what the run deleted`;
   return html`<${TakeBack} title=${`Restore ${what} into the source of ${run.service}`} verb="Restore" service=${run.service}
     note="The records are written into the source as they were before this run."
     plan=${() => api.restore(run.syncId, body)} planOf=${overwriteNewer}

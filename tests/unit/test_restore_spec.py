@@ -8,12 +8,12 @@ import pytest
 
 from backup.core.errors import BadRequest
 from backup.core.model import Action
-from backup.verbs.wish import Wish
+from backup.verbs.restore_spec import RestoreSpec
 
 
 def test_a_wish_names_one_state_and_the_run_whose_changes_it_chooses() -> None:
     with pytest.raises(BadRequest):
-        Wish(run="a", at=datetime(2026, 1, 1, tzinfo=UTC))
+        RestoreSpec(run="a", at=datetime(2026, 1, 1, tzinfo=UTC))
     with pytest.raises(BadRequest):
-        Wish(only=Action.DELETED)
-    assert Wish(run="a", only=Action.DELETED).only is Action.DELETED
+        RestoreSpec(only=Action.DELETED)
+    assert RestoreSpec(run="a", only=Action.DELETED).only is Action.DELETED

@@ -10,7 +10,7 @@ from backup.core.model import Action
 
 
 @dataclass(frozen=True)
-class Wish:
+class RestoreSpec:
     """What to restore: the state `at` a time, or the newest (None); of these `keys`, or of all records (no keys).
 
     With the id of a `run`: the state before that run, of the records that it changed, or that it `only` inserted,
@@ -31,7 +31,7 @@ class Wish:
     beside: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        """Raises BadRequest for a wish that names two states, or no run to choose changes of."""
+        """Raises BadRequest for a spec that names two states, or no run to choose changes of."""
         if self.run is not None and self.at is not None:
             raise BadRequest(
                 "The request names both a time and a run, and each names a state.", hint="Name one of them."
