@@ -36,7 +36,7 @@ class Relays:
     def copy(self, chunk: Chunk) -> tuple[Counts, Chunk | None]:
         """Has the servers copy a chunk where the backup has no record."""
         relational = self._backup.relational
-        return (Counts(), chunk) if relational is None else self._relay(chunk, relational.relay)
+        return (Counts(), chunk) if relational is None else self._relay(chunk, relational.relay, over=False)
 
     def overwrite(self, chunk: Chunk) -> tuple[Counts, Chunk | None]:
         """Has the servers write the records of a chunk over the backup's: in a forced run all of them, else those with
@@ -59,7 +59,7 @@ class Relays:
         rest: _Rest,
         relay: Callable[[Store, _Rest, CopyNote, Keep], Iterator[RelayedPart]],
         *,
-        over: bool = False,
+        over: bool,
     ) -> tuple[Counts, _Rest | None]:
         """`over`: the backup has older copies. Then a constraint that refuses one need not last: it is no news."""
         counts = Counts()

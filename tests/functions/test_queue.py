@@ -193,8 +193,12 @@ def test_a_job_that_fails_for_good_fails_its_invocation_once_its_record_says_so(
 
 
 def test_a_job_goes_on_elsewhere_once_its_worker_was_killed_and_not_while_it_is_only_slow(host: Host) -> None:
-    slow = {"BackupSync__BatchSize": "1", "BackupSync__Parallelism": "1"}
-    with host.worker(**slow) as first, host.worker() as second:
+    assert isinstance(host.place.customer.backup, Sql)
+    host.place.customer.backup.run(
+        "CREATE TRIGGER Slow BEFORE INSERT ON {table} BEGIN SELECT max(n) FROM (WITH RECURSIVE numbers(n) AS "
+        "(SELECT 1 UNION ALL SELECT n + 1 FROM numbers LIMIT 1000000000) SELECT n FROM numbers); END"
+    )
+    with host.worker() as first, host.worker() as second:
         job_id = host.started(first)
         call = first.call("WorkOnJob", body=job_id, dequeued=1)
         until(lambda: host.place.customer.statuses == ["InProgress"])
@@ -204,6 +208,7 @@ def test_a_job_goes_on_elsewhere_once_its_worker_was_killed_and_not_while_it_is_
         first.process.kill()
         with pytest.raises(Exception, match="worker ended"):
             call.result(60)
+        host.place.customer.backup.run("DROP TRIGGER Slow")
         change(host.job_queue, job_id, heartbeat_at=LONG_AGO)  # as two minutes of silence would have it
         assert second.queue("WorkOnJob", job_id, dequeued=3) == {}
         in_line = host.job(second, job_id)  # the lease of the killed process lasts for up to a minute

@@ -127,11 +127,16 @@ def test_a_quiet_source_is_asked_once_for_all(place: Place, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("seconds", "statements"),
-    [(3_600, 2), (2_500, 1)],  # of 2,500 s, two thirds of the records took no longer than a statement may
+    ("seconds", "updated", "statements", "of_blocks"),
+    [
+        (3_600, 0, 2, 0),
+        (2_500, 0, 1, 0),  # two thirds of the records took no longer than a statement may
+        (3_600, 5, 1, 1),  # its first chunk has changed a little: blocks say of the rest what differs
+        (3_600, CHUNK, CHUNKS + 2, 0),  # all of its first chunk has changed, which is proven
+    ],
 )
 def test_a_quiet_source_whose_last_sync_took_long_is_asked_for_its_first_chunk_and_for_all_the_rest(
-    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: int, statements: int
+    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: int, updated: int, statements: int, of_blocks: int
 ) -> None:
     monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
     customer = registry(place, BackupSync__Parallelism="1").get("customer")
@@ -139,10 +144,12 @@ def test_a_quiet_source_whose_last_sync_took_long_is_asked_for_its_first_chunk_a
         history = History(backup)
         [last] = history.latest("customer", 1)
         history.save(replace(last, started_at=last.started_at - timedelta(seconds=seconds)))
+    change(place, f"UPDATE {{table}} SET Version = 2 WHERE Id <= {updated}")
     with counting(monkeypatch) as asked:
         run = customer.sync(Trigger.CLI).run
-    assert (run.counts, run.verified) == (Counts(skipped=ROWS), True)
+    assert (run.counts, run.verified) == (Counts(updated=updated, skipped=ROWS - updated), True)
     assert asked["read the fingerprint"] == statements
+    assert asked["read the fingerprints of blocks"] == of_blocks
 
 
 def test_a_quiet_source_that_does_not_answer_about_all_at_once_is_asked_chunk_by_chunk(
