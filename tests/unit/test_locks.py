@@ -247,6 +247,15 @@ def test_lock_files_lie_in_a_folder_of_the_users_own(file_lock: Lock, service: s
         assert [path.name.rpartition("-")[0] for path in own_folder.iterdir()] == [service]
 
 
+def test_a_folder_for_lock_files_that_is_as_it_should_be_is_left_alone(
+    file_lock: Lock, service: str, own_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_folder.mkdir(mode=0o700)
+    monkeypatch.setattr(Path, "chmod", lambda *_: pytest.fail("its rights were set again"))
+    with file_lock(service, "backup"):
+        assert own_folder.lstat().st_mode == stat.S_IFDIR | 0o700
+
+
 def test_a_folder_for_lock_files_that_others_may_enter_is_closed_to_them(
     file_lock: Lock, service: str, own_folder: Path
 ) -> None:
