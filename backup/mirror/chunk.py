@@ -67,7 +67,8 @@ class Settling:
         if self._may_skip and spread.is_all_over:
             return self._settle_pieces(chunk, self._backup.chunks(chunk), narrow=True)
         may_copy = not self._run.dry_run and self._run.limit is None
-        overwrites = may_copy and self._run.forced and self._backup.relational is not None
+        may_overwrite = may_copy and self._backup.relational is not None
+        overwrites = may_overwrite and self._run.forced
         # After a chunk that was copied, the backup probably has nothing here either. Then the source need not be asked.
         of_backup = self._backup.fingerprint(chunk) if overwrites or (spread.copied and may_copy) else None
         of_source = None
@@ -77,7 +78,7 @@ class Settling:
             return self._skip(chunk, proof.of_fingerprint(of_source))
         if of_backup is not None and of_backup.records == 0 and may_copy:
             return self._settle_written(chunk, self._writing.copy(chunk).counts, by="copy")
-        if overwrites or (may_copy and spread.most):
+        if overwrites or (may_overwrite and spread.most):
             return self._overwrite(chunk)
         # The source's keys cut the chunk. If the backup has many more records there, its own keys cut the chunk
         # further, so that the stamps of both sides fit into memory.
