@@ -29,9 +29,7 @@ from backup.mirror.writing import Try, Writing
 _STAMPS_AT_ONCE = 2  # chunks: their stamps take the most memory of all
 _STAMPS_AT_MOST = 100_000  # of blocks, a side: docs/decisions/buckets.md
 _WHOLE_BELOW = 2_000  # records of the backup: the stamps of so few fit into memory, whatever the source has there
-_NARROW_ABOVE = (
-    2_000  # records: a smaller chunk is read as fast as its buckets are asked for, docs/decisions/buckets.md
-)
+_NARROW_ABOVE = 2_000  # records: fewer are read as fast as their buckets are asked for, docs/decisions/buckets.md
 
 
 class Settling:
@@ -49,7 +47,6 @@ class Settling:
         """Whether equal fingerprints settle a chunk also where nothing was caught up before."""
         self._may_skip = (self.fingerprint_is_enough or caught_up) and not (run.forced or steps.full)
         self._has_caught_up = False
-        # The stamps of whole chunks take the most memory of all.
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
 
     def settle(self, chunk: Chunk, spread: Spread) -> Settled:

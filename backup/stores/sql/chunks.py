@@ -107,9 +107,8 @@ class SqlChunks:
             at_most = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)
         try:
             for attempt in self.attempts(operation, single=True):
-                stamps = (
-                    shape.contents(dialect) if of_content else shape.stamps(dialect)
-                )  # a second try may have to hash in another way
+                # A second try may have to hash in another way.
+                stamps = shape.contents(dialect) if of_content else shape.stamps(dialect)
                 with attempt as cx, self.chunk_size.measuring() as measured:
                     parameters = (stamps, conditions, bucket, at_most)
                     fingerprints = dialect.fingerprints(cx, *parameters, in_parts=in_parts)
