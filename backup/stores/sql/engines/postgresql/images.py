@@ -38,7 +38,7 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
         "KeyHash": _key_hash(images.key),
         "RecordKey": text,
         "Version": _listed(images.version),
-        "Record": _record(images.columns),
+        "Record": spelled_image(images.columns),
     }
     # Locked, so that nobody changes a row between its image and what this transaction does to it.
     entries = images.entries(made, condition).with_for_update(of=images.table, key_share=True)
@@ -96,7 +96,7 @@ def _listed(columns: Sequence[sa.Column[Any]]) -> _Text:
     return _joined([*_separated("[", [[_json(column)] for column in columns]), _plain("]" if columns else "[]")])
 
 
-def _record(columns: Sequence[sa.Column[Any]]) -> _Text:
+def spelled_image(columns: Sequence[sa.Column[Any]]) -> _Text:
     """The columns' values as a JSON object. One function of the server spells all of it: to join the texts of names and
     values costs twice as much."""
     table = columns[0].table

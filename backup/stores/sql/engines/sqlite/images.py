@@ -27,7 +27,8 @@ from backup.stores.sql.engines.sqlite.types import affinity_of
 _EXACT_VALUE, _HASH_OF_KEY, _CHECKED_IMAGE, _DIGEST_OF = "exact_value", "hash_of_key", "checked_image", "digest_of"
 _MAKES_IMAGES = "makes images"
 _ARE_OTHERS = "has rows whose images are not quick"
-_OF_VALUES = ("user-defined function raised", "JSON cannot hold BLOB values")
+OF_VALUES = ("user-defined function raised", "JSON cannot hold BLOB values")
+"""What SQLite says of a value that a statement does not spell exactly. It undoes only that statement."""
 _GREATEST = (1 << 63) - 1
 _BLOB = sa.LargeBinary()
 _Text = sa.ColumnElement[Any]
@@ -40,7 +41,7 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     """
     if not {affinity_of(column) for column in images.key} <= {*INTEGERS}:
         return None
-    _learn(cx)
+    learn_functions(cx)
     of_table = images.table.info
     if may_be_quick(images) and not of_table.get(_ARE_OTHERS):
         added = _add(cx, images, *quick_entries(images, condition, _of_key(images)))
@@ -50,7 +51,7 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     return _add(cx, images, _exact_entries(images), condition)
 
 
-def _learn(cx: sa.Connection) -> None:
+def learn_functions(cx: sa.Connection) -> None:
     """Lets the connection call the functions of this process."""
     if not cx.info.get(_MAKES_IMAGES):
         driver: Any = cx.connection.driver_connection
@@ -69,7 +70,7 @@ def _add(
     try:
         return cx.execute(add.on_conflict_do_nothing().execution_options(preserve_rowcount=True)).rowcount
     except sa.exc.DBAPIError as error:
-        if not any(cause in str(error.orig) for cause in _OF_VALUES):
+        if not any(cause in str(error.orig) for cause in OF_VALUES):
             raise
         return None  # only the statement was undone, not the transaction
 
@@ -82,7 +83,7 @@ def _exact_entries(images: ImagesToMake) -> dict[str, _Text]:
         "KeyHash": _called(_HASH_OF_KEY, *images.key),
         "RecordKey": record_key,
         "Version": _separated("[", [("", _json(column)) for column in images.version], "]"),
-        "Record": _called(_CHECKED_IMAGE, sa.case((_is_small(images.columns), _record(images.columns)))),
+        "Record": _called(_CHECKED_IMAGE, sa.case((_is_small(images.columns), spelled_image(images.columns)))),
     }
 
 
@@ -144,7 +145,7 @@ def _is_small(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[bool]:
     return is_small
 
 
-def _record(columns: Sequence[sa.Column[Any]]) -> _Text:
+def spelled_image(columns: Sequence[sa.Column[Any]]) -> _Text:
     """The columns' values as a JSON object."""
     return _separated("{", [(f"{json.dumps(column.name)}:", _json(column)) for column in columns], "}")
 
