@@ -103,7 +103,9 @@ def _rules_of(registry: Registry, service: str) -> ServicePlan:
     """The plan as far as it follows from the file and the catalogue."""
     spec, listed = _spec_and_listed(registry, service)
     rules = spec.rules
-    left_out = [column.name for column in listed.columns if not rules.takes(column.name)] if listed else []
+    names = [column.name for column in listed.columns] if listed else []
+    taken = rules.taken(names)
+    left_out = [name for name in names if name not in taken]
     where = [condition_text(name, condition) for name, condition in rules.where.items()]
     plan = ServicePlan(
         spec.name,
@@ -210,7 +212,7 @@ def version_hints(spec: ServiceSpec, listed: Listed | None) -> list[str]:
     ]
     if not alike:
         return []
-    copied = sum(spec.rules.takes(column.name) for column in listed.columns)
+    copied = len(spec.rules.taken([column.name for column in listed.columns]))
     return [
         f'{" and ".join(alike)} may be a version. If every write changes it, version = ["{alike[0]}"] lets a sync read '
         f"this column alone, and not the content of {quantity(copied, 'column')}."

@@ -140,11 +140,16 @@ class Rules:
         """The names of version and filter, in lower case."""
         return frozenset(name.lower() for name in (*self.version, *self.where))
 
-    def takes(self, column: str) -> bool:
-        """Whether the source's column is copied. Case does not count."""
-        lowered = column.lower()
-        is_included = not self.include or lowered in map(str.lower, self.include)
-        return is_included and lowered not in map(str.lower, self.exclude)
+    def taken(self, columns: Sequence[str]) -> frozenset[str]:
+        """Which of a source's columns are copied. A name in a list means the column that is spelled so; if there is
+        none, all that differ from it only in case."""
+
+        def named(names: Sequence[str]) -> set[str]:
+            exact, others = {*columns}.intersection(names), {name.lower() for name in names if name not in columns}
+            return exact.union(column for column in columns if column.lower() in others)
+
+        included = named(self.include) if self.include else {*columns}
+        return frozenset(included - named(self.exclude))
 
 
 @dataclass(frozen=True)

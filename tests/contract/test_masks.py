@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backup.core.errors import ConfigError, StoreError
+from backup.core.errors import ConfigError, SchemaMismatch, StoreError
 from backup.core.masks import Mask, Masking, MaskKind
 from backup.core.model import WHOLE, Action, Image, Record
 from backup.mirror.verification import Depth, Report, verify
@@ -334,6 +334,38 @@ def test_masks_of_what_tells_documents_apart_are_refused(cosmos_bench: CosmosBen
         source, _ = opened(cosmos_bench, order_rules({name: Mask("null")}))
         with pytest.raises(ConfigError, match=f"property {name} .* cannot be masked"):
             list(source.read(None, WHOLE))
+
+
+def test_own_columns_are_known_in_the_case_in_which_the_server_takes_their_names(sql_bench: SqlBench) -> None:
+    """Somebody made the backup's table. Where names that differ in case are two names, they are not the app's."""
+    given = replace(rules(), of_set=True, keeps_deleted=True)
+    start(sql_bench, given)
+    for name, other in (("SourceStamp", "sourcestamp"), ("SyncedAt", "SYNCEDAT"), ("DeletedAt", "deletedAT")):
+        is_mssql = sql_bench.kind == "mssql"
+        renaming = f"EXEC sp_rename '{sql_bench.quoted()}.{name}', '{other}', 'COLUMN'"
+        renaming = renaming if is_mssql else f'ALTER TABLE {{table}} RENAME "{name}" TO "{other}"'
+        sql_bench.sql("backup", renaming)
+    if sql_bench.kind == "postgresql":
+        with pytest.raises(SchemaMismatch, match="for itself, and there is another one"):
+            adapted(sql_bench, given)
+        return
+    sql_bench.sql("source", "DELETE FROM {table} WHERE Id = 2")
+    sql_bench.sql("source", "UPDATE {table} SET Name = 'Grace', Version = 2 WHERE Id = 1")
+    source, backup = adapted(sql_bench, given)
+    assert run_sync(source, backup) == (0, 1, 1, 1)
+    _, backup = adapted(sql_bench, given)
+    assert backup.kept_deletes is not None
+    assert backup.kept_deletes.count() == 1
+    own = sql_bench.rows("backup", "SELECT SourceStamp, SyncedAt, DeletedAt FROM {table} ORDER BY Id")
+    assert [[value is not None for value in row] for row in own] == [
+        [True, True, False],
+        [True] * 3,
+        [True, True, False],
+    ]
+    [[kept]] = backup.images([(1,)], Action.UPDATED)
+    assert kept.record is not None
+    assert named(kept.record, "Name") == (copies(sql_bench)[1][0],)  # its stamp says that it is masked already
+    assert run_sync(*adapted(sql_bench, given)) == (0, 0, 0, 2)
 
 
 def test_a_source_may_have_such_a_column_of_its_own_without_masks(sql_bench: SqlBench) -> None:

@@ -454,3 +454,19 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
 def test_a_key_from_before_its_type_changed_is_known(type_: ServerType, fits: list[Any], others: list[Any]) -> None:
     assert all(map(type_.may_hold, fits))
     assert not any(map(type_.may_hold, others))
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "taken"),
+    [
+        ((), ("a",), {"A", "Bb", "BB"}),
+        ((), ("bb",), {"a", "A"}),
+        (("a", "BB"), (), {"a", "BB"}),
+        (("bb", "A"), ("Bb",), {"A", "BB"}),
+        ((), (), {"a", "A", "Bb", "BB"}),
+    ],
+)
+def test_a_listed_name_means_the_column_that_is_spelled_so_else_all_in_another_case(
+    include: tuple[str, ...], exclude: tuple[str, ...], taken: set[str]
+) -> None:
+    assert Rules(include=include, exclude=exclude).taken(["a", "A", "Bb", "BB"]) == taken

@@ -188,7 +188,7 @@ class SqlCatalog:
         original = catalog_of(backup)
         dialect = self.access.dialect
         shape = original.shape
-        synced_at = own_column(shape.columns, SYNCED_AT, time_type(dialect).declared)
+        synced_at = own_column(shape.columns, SYNCED_AT, time_type(dialect).declared, dialect)
         own = (synced_at, shape.own_stamp, shape.own_deleted)
         self._make(original, [column for column in shape.columns if column not in own])
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.column import Column, ServerType, type_parts
+from backup.stores.sql.engines.column import Column, ServerType, named_column, type_parts
 from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.engines.tables import TableAlone, TableName, whole_schema
 
@@ -75,11 +75,15 @@ def time_type(dialect: Dialect) -> ServerType:
     return ServerType(dialect.utc_time.compile(dialect=dialect.engine.dialect))
 
 
-def own_column(columns: Sequence[Column], name: str, declared: str) -> Column | None:
+def own_column(columns: Sequence[Column], name: str, declared: str, dialect: Dialect) -> Column | None:
     """The app's own column of this name in a backup's table, which the app declares so; None if there is none. A column
-    of the source's may have the same name."""
-    for column in columns:
-        is_own = column.name == name and column.nullable
-        if is_own and type_parts(column.type.declared)[0] == type_parts(declared)[0]:
-            return column
-    return None
+    of the source's may have the same name.
+
+    Where the server takes names of another case for the same, so does this: a table that somebody made may spell it
+    otherwise, and some servers that speak T-SQL do so by themselves.
+    """
+    column = named_column(columns, name)
+    if column is None or not (column.name == name or dialect.folds_names):
+        return None
+    is_own = column.nullable and type_parts(column.type.declared)[0] == type_parts(declared)[0]
+    return column if is_own else None

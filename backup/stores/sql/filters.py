@@ -13,7 +13,7 @@ from backup.core.conditions import Condition, Range, Value, converted
 from backup.core.errors import ConfigError
 from backup.core.suggestions import did_you_mean
 from backup.stores.asked_keys import value_of
-from backup.stores.sql.engines.column import Column, has_one_of
+from backup.stores.sql.engines.column import Column, has_one_of, named_column
 from backup.stores.values import Rules
 
 _FLAGS = ("bit", "bool", "boolean")
@@ -68,9 +68,3 @@ def fulfils(column: sa.ColumnElement[Any], condition: Condition) -> sa.ColumnEle
     if isinstance(condition, tuple):
         return has_one_of(column, condition)  # not a chain of OR: SQLite takes a thousand at most
     return column == condition
-
-
-def named_column(columns: Sequence[Column], name: str) -> Column | None:
-    """The column with exactly this name; else one whose name differs only in case; else None."""
-    alike = [column for column in columns if column.name.lower() == name.lower()]
-    return next((column for column in alike if column.name == name), alike[0] if alike else None)

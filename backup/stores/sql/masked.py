@@ -11,9 +11,8 @@ from backup.core.masks import HMAC_CHARACTERS, NO_MASKS, Mask, Masking
 from backup.core.model import Record
 from backup.core.suggestions import did_you_mean
 from backup.core.transforms import MARK_DIGITS, Transform
-from backup.stores.sql.engines.column import Column, type_parts
+from backup.stores.sql.engines.column import Column, named_column, type_parts
 from backup.stores.sql.engines.prepared import Row
-from backup.stores.sql.filters import named_column
 from backup.stores.values import Rules
 
 SOURCE_STAMP = "SourceStamp"

@@ -8,9 +8,9 @@ from dataclasses import replace
 from backup.core.errors import ConfigError, SchemaMismatch
 from backup.stores.sql.declared import DELETED_AT, own_column, time_type
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.column import Column, named_column
 from backup.stores.sql.engines.described import Described
-from backup.stores.sql.filters import filter_values, named_column
+from backup.stores.sql.filters import filter_values
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.table import TableShape
 from backup.stores.sql.transformed import TransformedColumns
@@ -32,7 +32,9 @@ def described_shape(dialect: Dialect, rules: Rules, described: Described, label:
             f"The {label} has no primary key.",
             hint="Only a table with a primary key can be backed up, or one of a set whose key backup.toml names.",
         )
-    if needed := [name for name in (*key_names, *rules.version) if not rules.takes(name)]:
+    taken = rules.taken([column.name for column in columns])
+    needed_columns = filter(None, (named_column(columns, name) for name in (*key_names, *rules.version)))
+    if needed := [column.name for column in needed_columns if column.name not in taken]:
         raise ConfigError(
             f"The {label} needs the column {needed[0]} for its key or its version, and its list of columns leaves"
             " it out. Nothing was changed.",
@@ -45,11 +47,12 @@ def described_shape(dialect: Dialect, rules: Rules, described: Described, label:
                 hint="Only a key of the server's built-in types can be backed up.",
             )
     rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
-    copied = [column for column in columns if rules.takes(column.name)]
-    left_out = [column for column in columns if not rules.takes(column.name)]
+    copied = [column for column in columns if column.name in taken]
+    left_out = [column for column in columns if column.name not in taken]
     masked: MaskedColumns | None = None
-    own_stamp = own_column(columns, SOURCE_STAMP, dialect.stamp_type.declared)
-    own_deleted = own_column(columns, DELETED_AT, time_type(dialect).declared) if rules.keeps_deleted else None
+    own_stamp = own_column(columns, SOURCE_STAMP, dialect.stamp_type.declared, dialect)
+    time_declared = time_type(dialect).declared
+    own_deleted = own_column(columns, DELETED_AT, time_declared, dialect) if rules.keeps_deleted else None
     if rules.masking and rules.is_source:
         masked = MaskedColumns.checked(rules, copied, key_names, label, dialect.kind)
         # A masked value may be nothing, also where the table allows no NULL.

@@ -17,10 +17,10 @@ from backup.stores.exact_json import has_integers_only
 from backup.stores.sql.declared import DELETED_AT, declare, own_column, time_type
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
-from backup.stores.sql.engines.column import Column
+from backup.stores.sql.engines.column import Column, named_column
 from backup.stores.sql.engines.prepared import HAS_BYTES, Row
 from backup.stores.sql.engines.tables import TableName, refusing
-from backup.stores.sql.filters import fulfils, named_column
+from backup.stores.sql.filters import fulfils
 from backup.stores.sql.key_ranges import between
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.rows import Rows
@@ -160,7 +160,7 @@ class TableShape:
     def recognize_deleted(self, dialect: Dialect) -> None:
         """Tells marked rows from others, also where they do not stay any more: they are records again, to be deleted.
         Only for a table that had such rows: a source may have had a column of this name once."""
-        column = own_column(self.columns, DELETED_AT, time_type(dialect).declared)
+        column = own_column(self.columns, DELETED_AT, time_type(dialect).declared, dialect)
         self.marks = column if column is not None and column.name not in self.content else None
 
     @property

@@ -25,8 +25,7 @@ from backup.core.transforms import (
     TransformFailed,
     number_of,
 )
-from backup.stores.sql.engines.column import Column, ServerType
-from backup.stores.sql.filters import named_column
+from backup.stores.sql.engines.column import Column, ServerType, named_column
 from backup.stores.sql.masked import SOURCE_STAMP, is_text
 from backup.stores.sql.rows import Rows
 from backup.stores.values import LeftOut

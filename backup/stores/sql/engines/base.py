@@ -60,6 +60,9 @@ class Dialect(Protocol):
     max_columns: int
     """How many columns a table may have."""
 
+    folds_names: bool
+    """Whether columns of one table cannot have names that differ only in the case of their letters."""
+
     in_process: bool
     """Whether the server is a library in this process: its fingerprints then need memory here for a chunk's stamps."""
 

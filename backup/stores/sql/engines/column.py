@@ -93,6 +93,12 @@ class Column:
     leads_index: bool = False
 
 
+def named_column(columns: Sequence[Column], name: str) -> Column | None:
+    """The column with exactly this name; else one whose name differs only in case; else None."""
+    alike = [column for column in columns if column.name.lower() == name.lower()]
+    return next((column for column in alike if column.name == name), alike[0] if alike else None)
+
+
 def has_one_of(column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
     """The condition that the column has one of the values. Its parameter does not bear the column's name: SQLAlchemy
     does not take every name there, such as one with a tab."""

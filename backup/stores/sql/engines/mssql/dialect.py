@@ -80,6 +80,7 @@ class SqlServerDialect(DialectDefaults):
     default_schema: str | None = "dbo"
     max_parameters = 2_000  # the server's limit is 2,100
     max_columns = 1_024
+    folds_names = True  # unless its database has a collation that does not
     in_process = False
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS

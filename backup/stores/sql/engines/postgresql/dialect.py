@@ -64,6 +64,7 @@ class PostgresqlDialect(DialectDefaults):
     default_schema: str | None = "public"
     max_parameters = 30_000
     max_columns = 1_600
+    folds_names = False
     in_process = False
     blocks = PostgresqlBlocks()
     references = system_tables.REFERENCES

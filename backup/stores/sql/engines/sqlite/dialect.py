@@ -70,6 +70,7 @@ class SqliteDialect(DialectDefaults):
     default_schema: str | None = None
     max_parameters = 30_000
     max_columns = 2_000
+    folds_names = True
     in_process = True
     blocks = SqliteBlocks()
     references = system_tables.REFERENCES
