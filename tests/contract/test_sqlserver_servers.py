@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,15 +11,20 @@ import pytest
 import sqlalchemy as sa
 
 from backup.core.errors import ConfigError
+from backup.core.masks import Mask, Masking
 from backup.core.model import Chunk
+from backup.stores import Rules
 from backup.stores.connection import SqlServer
+from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.mssql import engines, system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.types import IntegerType
 from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.shaping import described_shape
 from tests.contract.benches import ONE_TRY, SqlServerBench
 from tests.contract.test_store import run_sync
+from tests.contract.tsql import unasked_server
 
 PLAIN = {
     "schema_name": "dbo",
@@ -42,6 +49,7 @@ PLAIN = {
     "leads_index": 0,
     "seen_masked": 0,
     "has_openjson": 1,
+    "joins_bytes": 1,
 }
 
 
@@ -135,6 +143,16 @@ def sqlite_catalogue(predicates: str) -> sa.Connection:
     ):
         cx.exec_driver_sql(statement)
     return cx
+
+
+@pytest.mark.parametrize("rules", [Rules(masking=Masking({"Salary": Mask("null")}, "k" * 16)), Rules()])
+def test_masks_are_refused_where_a_server_adds_bytes_and_would_stamp_records_alike(rules: Rules) -> None:
+    server = unasked_server()
+    rows = [{**PLAIN, "joins_bytes": 0}, {**PLAIN, "joins_bytes": 0, "name": "Id", "key_ordinal": 1}]
+    described = Described(TableName("dbo", "T"), server._columns(rows))
+    described_shape(server, rules, described, "backup")
+    with pytest.raises(ConfigError, match="adds bytes") if rules.masking else nullcontext():
+        described_shape(server, replace(rules, is_source=True), described, "source")
 
 
 @pytest.mark.parametrize("has_openjson", [0, 1])

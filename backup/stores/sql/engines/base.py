@@ -60,6 +60,9 @@ class Dialect(Protocol):
     max_columns: int
     """How many columns a table may have."""
 
+    has_stamps: bool
+    """Whether the server can make a `keyed_hash`; known once it has described a table."""
+
     folds_names: bool
     """Whether columns of one table cannot have names that differ only in the case of their letters."""
 

@@ -26,6 +26,7 @@ class DialectDefaults(Dialect):
 
     kin: sa.TextClause | None = None
     blocks: ServerBlocks | None = None
+    has_stamps = True
 
     def asking(self) -> AbstractContextManager[sa.Connection]:
         return self.reading()

@@ -92,7 +92,7 @@ class SqlServerDialect(DialectDefaults):
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._where, self._connections, self._call_seconds = where, connections, call_seconds
         self._engines = SqlServerEngines(where, connections, call_seconds)
-        # `_columns` sets them: the database's collation, and whether it has OPENJSON, which blocks need.
+        # `_columns` sets these: the database's collation, and whether it has OPENJSON, which blocks need; `has_stamps`.
         self._collation: str | None = None
         self._has_openjson = True
         self.blocks: ServerBlocks | None = SqlServerBlocks()
@@ -261,6 +261,7 @@ class SqlServerDialect(DialectDefaults):
         if rows:
             self._collation, self._has_openjson = rows[0]["database_collation"], bool(rows[0]["has_openjson"])
             self.blocks = SqlServerBlocks() if self._has_openjson else None
+            self.has_stamps = bool(rows[0]["joins_bytes"])
         return system_tables.columns_of(rows)
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
