@@ -117,6 +117,7 @@ class Turns:
         place = engine.place(name)
         if workload.task == "copy" and contender.mirrors:
             engine.clear(name)
+        engine.finish_writes()
         job = Job(name, workload.task, place, engine.rows, line.part, counting)
         if counting:
             with engine.counted(place) as (watched, meter):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.contenders.base import Contender
 from benchmarks.contenders.dlt import Dlt
 from benchmarks.contenders.floor import Floor
-from benchmarks.contenders.hinted import Hinted
+from benchmarks.contenders.hinted import Hinted, HintedWeekly
 from benchmarks.contenders.ours import Ours
 from benchmarks.contenders.plain import Plain
 from benchmarks.contenders.sling import Sling
@@ -16,5 +16,5 @@ USUAL = ("ours", "plain", "floor", "dlt", "sling")
 
 CONTENDERS: dict[str, Contender] = {
     contender.name: contender
-    for contender in (Ours(), Plain(), Floor(), Dlt(), Sling(), Hinted(), WithoutBuckets(), KeysApart())
+    for contender in (Ours(), Plain(), Floor(), Dlt(), Sling(), Hinted(), HintedWeekly(), WithoutBuckets(), KeysApart())
 }

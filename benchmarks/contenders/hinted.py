@@ -1,4 +1,4 @@
-"""This product where an index on `ModifiedAt` says what was written lately. Takes part only by name."""
+"""This product where an index on `ModifiedAt` says what was written lately. Take part only by name."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ class Hinted(Ours):
 
     def settings(self, place: Place) -> dict[str, str]:
         return settings(place) | {f"Source{place.service.title()}Db__ModifiedBy": "ModifiedAt"}
+
+
+class HintedWeekly(Hinted):
+    """As `Hinted`, and compares everything once a week: between first copy and turn only numbers are compared."""
+
+    name = "modified-by-weekly"
+
+    def settings(self, place: Place) -> dict[str, str]:
+        return super().settings(place) | {f"Source{place.service.title()}Db__FullEveryDays": "7"}

@@ -60,6 +60,9 @@ class Engine(ABC):
         """Restores the contender's backup and folder from the saved copy."""
         _replace(self.own_folder(contender), self.saved_folder(contender))
 
+    def finish_writes(self) -> None:  # noqa: B027 - most have nothing to finish
+        """Has the server write what earlier turns left in its memory, so that no later turn waits for that."""
+
     def without_requests(self) -> AbstractContextManager[None] | None:
         """Returns a context in which this process fills a contender's backup faster than another process could; None
         where there is none."""

@@ -112,6 +112,9 @@ class ServerEngine(SqlEngine):
             for table in self._tables(connection, contender):
                 statement = self.copy_table(self._quoted(_saved_name(table)), self._quoted(table))
                 drivers.run(connection, statement)
+            tables = [*self._tables(connection, contender), *self._saved(connection, contender)]
+        for table in tables:
+            self.settle(self.backup, table)  # else the server does it by itself while others have their turns
 
     def restore(self, contender: str) -> None:
         super().restore(contender)
@@ -136,6 +139,12 @@ class ServerEngine(SqlEngine):
             with closing(self.connect(side)) as connection:
                 connection.autocommit = True
                 connection.execute(f"VACUUM ANALYZE {self._quoted(table)}")
+
+    def finish_writes(self) -> None:
+        if self.name == "postgresql":
+            with closing(self.connect(self.source)) as connection:
+                connection.autocommit = True
+                connection.execute("CHECKPOINT")
 
     def difference(self, place: Place, *, exact: bool) -> str | None:  # noqa: ARG002 - types do not count here
         source = self._digest(self.source, self.source_table)
