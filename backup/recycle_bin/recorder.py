@@ -10,7 +10,7 @@ from backup.core.model import Action, Image, Key, Now
 from backup.recycle_bin import entries
 from backup.recycle_bin.entry_pages import pages_of_hashes
 from backup.stores import EntriesToMake, Sibling, Store
-from backup.stores.exact_json import has_integers_only, key_hash
+from backup.stores.exact_json import key_hash
 
 
 class KeptBefore(NamedTuple):
@@ -75,8 +75,8 @@ class Recorder:
         self._table.add(rows, transaction)
 
     def entries_to_make(self, keys: Sequence[Key] | None, action: Action, transaction: Any) -> EntriesToMake | None:
-        """As `KeepByServer`. An integer has one spelling, so only entries of many keys have to be looked up."""
-        if self._fields["Side"] != "backup" or not all(map(has_integers_only, keys or ())):
+        """As `KeepByServer`. Such a key has one spelling, so only entries of many keys have to be looked up."""
+        if self._fields["Side"] != "backup":
             return None
         with self._lock:
             self._any_deleted |= action is Action.DELETED

@@ -31,6 +31,8 @@ _SAME_LETTERS = (
     str.maketrans("øłđħŧıð", "oldhtid") | str.maketrans({"æ": "ae", "œ": "oe", "þ": "th"}) | _KATAKANA_TO_HIRAGANA
 )
 _BEYOND_64_BITS = 1 << 63
+_compact_json = json.JSONEncoder(separators=(",", ":")).encode
+_sorted_json = json.JSONEncoder(sort_keys=True).encode
 _ALL_DIGITS = Context(prec=1_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
@@ -180,7 +182,7 @@ def key_to_text(key: Key) -> str:
     """The key as a JSON list."""
     if is_one_integer(key):  # most keys: the same text at a tenth of the cost
         return f"[{key[0]}]"
-    return json.dumps([_tagged(part) for part in key], separators=(",", ":"))
+    return _compact_json([_tagged(part) for part in key])
 
 
 def key_from_text(text: str) -> Key:
@@ -197,7 +199,7 @@ def key_hash(key: Key) -> str:
     """
     if is_one_integer(key):  # most keys: nothing to fold
         return hash_of_integer(key[0])
-    return digest_of(json.dumps([_alike(part) for part in key], sort_keys=True))
+    return digest_of(_sorted_json([_alike(part) for part in key]))
 
 
 def digest_of(text: str) -> str:
@@ -242,6 +244,8 @@ def _alike(part: Any) -> Any:
 
 
 def _folded(text: str) -> str:
+    if text.isascii() and text.isprintable():  # most texts: the same at a fifth of the cost
+        return text.lower().rstrip()
     plain = "".join(
         str(unicodedata.decimal(c, c))
         for c in unicodedata.normalize("NFKD", text.casefold())

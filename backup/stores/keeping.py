@@ -26,10 +26,10 @@ class KeepByServer(Protocol):
 
     def entries_to_make(self, keys: Sequence[Key] | None, action: Action, transaction: Any) -> EntriesToMake | None:
         """How the entries of the records with these keys look, before this change of them in this transaction. None
-        stands for keys that the caller does not know one by one, but for integers of 64 bits.
+        stands for keys that the caller does not know one by one. The backup spells each of its keys in one way alone.
 
-        None where the images have to be handed over: keys with other parts than integers of 64 bits, another side than
-        the backup, or a record that is, or without keys may be, in an entry of many keys of this run already.
+        None where the images have to be handed over: another side than the backup, or a record that is, or without keys
+        may be, in an entry of many keys of this run already.
         """
 
 

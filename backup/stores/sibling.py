@@ -112,7 +112,7 @@ class EntriesToMake(NamedTuple):
 
     - `table`: the bin.
     - `id_start`: how the id begins where the key is one integer; behind it stand the `ordered_digits` of the key.
-    - `digest_start`: how the id begins where the key has several parts; behind it stands the `digest_of` `digested` and
+    - `digest_start`: how the id begins where the key is another one; behind it stands the `digest_of` `digested` and
       the key's text.
     - `fields`: the values of the fields that all of them share.
     """

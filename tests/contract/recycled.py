@@ -13,7 +13,7 @@ from backup.core.run_values import Run
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import KeptImage
 from backup.stores import CopyNote, Keep, Store
-from tests.contract.benches import RUN, Bench, CosmosBench, SqlBench
+from tests.contract.benches import ROLES, RUN, Bench, CosmosBench, SqlBench
 from tests.contract.memory_bench import MemoryBench
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -75,6 +75,14 @@ class Recycled:
 def recycled(bench: Bench, **limits: Any) -> Recycled:
     """The bench's pair, the backup initialized, and its bin."""
     return Recycled(*bench.pair(**limits))
+
+
+def alike_on_both_sides(bench: SqlBench) -> None:
+    """Makes a collation `alike` on both sides of PostgreSQL, to which letters of another case are the same."""
+    bench.sql("backup", f"CREATE SCHEMA {bench.quote(bench.schema or '')}")
+    options = "(provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+    for role in ROLES:
+        bench.sql(role, f"CREATE COLLATION {bench.quoted('alike')} {options}")
 
 
 def content_of_backup(bench: Bench) -> Any:

@@ -6,8 +6,8 @@ import pytest
 
 from backup.core.model import Action, Chunk
 from backup.stores import stamps_in
-from tests.contract.benches import ROLES, SQL_SERVER, PostgresBench, SqlBench, SqliteBench, SqlServerBench
-from tests.contract.recycled import content_of_backup, moment, recycled, run_at
+from tests.contract.benches import SQL_SERVER, PostgresBench, SqlBench, SqliteBench, SqlServerBench
+from tests.contract.recycled import alike_on_both_sides, content_of_backup, moment, recycled, run_at
 
 
 def check_respelled(bench: SqlBench, text: str, old: str, new: str) -> None:
@@ -44,10 +44,7 @@ def test_sqlite_keeps_a_respelled_keys_old_spelling(
 @pytest.mark.parametrize(("old", "new"), [("A", "a"), ("ä", "Ä")])
 def test_postgresql_keeps_a_respelled_keys_old_spelling(postgresql_bench: PostgresBench, old: str, new: str) -> None:
     bench = postgresql_bench
-    bench.sql("backup", f"CREATE SCHEMA {bench.quote(bench.schema or '')}")
-    options = "(provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
-    for role in ROLES:
-        bench.sql(role, f"CREATE COLLATION {bench.quoted('alike')} {options}")
+    alike_on_both_sides(bench)
     check_respelled(bench, f"text COLLATE {bench.quoted('alike')}", old, new)
 
 

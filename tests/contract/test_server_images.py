@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -27,7 +30,7 @@ from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.sqlite import images as sqlite_images
 from tests.contract import test_sqlite_types as sqlite_types
 from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, other_database
-from tests.contract.recycled import Recycled, recycled, run_at
+from tests.contract.recycled import Recycled, alike_on_both_sides, recycled, run_at
 from tests.contract.test_postgresql_types import VALUES
 from tests.contract.test_relay import is_plain, reads_nothing, synced
 from tests.contract.test_store import run_sync
@@ -186,6 +189,60 @@ def test_ids_and_hashes_of_keys_are_those_of_this_process(
     bench.sql("backup", f"INSERT INTO {{table}} ({names}, version) VALUES ({values}, 1)", keys)
     deleted(backup, keys)
     assert made == [len(numbers)]
+
+
+LETTERS = (
+    *("".join(map(chr, range(32, 127))), "".join(map(chr, range(1, 32))), "\x7f\x80\x85\xa0\u200b\ufeff\ufffe"),
+    *("\xdf\u1e9e\u0130\u0131łøØæŒþðđħŧ\u017f\u212a\xc5µςﬁ", "".join(map(chr, range(0xFF01, 0xFFDD)))),
+    "".join(map(chr, range(0x30A1, 0x30FD))),
+    *("".join(map(chr, range(0x300, 0x370))), "٠١२३𝟎𝟗²½", "éÉÄñçŻ", "\U0001f600\U00020000\U000e0041"),
+)
+"""What key_hash folds, each in its own way: case, accents, width, kana, digits, what is not seen."""
+
+
+def text(chance: random.Random) -> str:
+    """A text of any letters, or of some kind of them, with spaces at its end or none."""
+    anywhere = [chr(chance.choice((chance.randrange(1, 0xD800), chance.randrange(0xE000, 0x110000)))) for _ in range(9)]
+    letters = chance.choice([LETTERS[0], "ALFKI alfki", *LETTERS, "".join(LETTERS), anywhere])
+    return "".join(chance.choices(letters, k=chance.randrange(9))) + " " * chance.randrange(3)
+
+
+PARTS: dict[str, Callable[[random.Random], Any]] = {
+    "uuid": lambda chance: uuid.UUID(int=chance.getrandbits(128)),
+    "text": text,
+    "varchar(40)": text,
+    "char(12)": lambda chance: text(chance).rstrip().ljust(12),
+    "bigint": lambda chance: chance.choice([*KEYS, *ENDS]),
+    "date": lambda chance: str(datetime.fromordinal(chance.randrange(1, 3_000_000)).date()),
+    "timestamptz": lambda chance: str(datetime.fromordinal(chance.randrange(1, 3_000_000)))[: chance.choice((16, 19))],
+    "numeric(9,2)": lambda chance: Decimal(chance.randrange(-(10**9), 10**9)) / 10 ** chance.choice((0, 2)) % 10**7,
+    "bytea": lambda chance: chance.randbytes(chance.randrange(4)) + b"\0" * chance.randrange(2),
+    "boolean": lambda chance: chance.random() < 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    "types",
+    [["text"], ["char(12)"], ["uuid"], ["varchar(40)", "bigint"], ["timestamptz", "date", "bigint", "text"], ["bytea"]],
+    ids=", ".join,
+)
+def test_ids_and_hashes_of_other_keys_are_those_of_this_process(
+    making_bench: SqlBench, made: list[int | None], types: Sequence[str]
+) -> None:
+    bench, chance = making_bench, random.Random(16)
+    is_sqlite = bench.kind == "sqlite"
+    keys = {tuple(PARTS[type_](chance) for type_ in types) for _ in range(300)}
+    rows = [[str(part) if is_sqlite and isinstance(part, uuid.UUID) else part for part in key] for key in keys]
+    columns = ", ".join(f"c{place} {type_} NOT NULL" for place, type_ in enumerate(types))
+    names = ", ".join(f"c{place}" for place in range(len(types)))
+    bench.sql("source", f"CREATE TABLE {{table}} ({columns}, version integer, PRIMARY KEY ({names}))")
+    source, backup = bench.pair()
+    backup.catalog.match(source)
+    marks = ", ".join([bench.mark] * len(types))
+    bench.sql("backup", f"INSERT INTO {{table}} ({names}, version) VALUES ({marks}, 1)", rows)
+    deleted(backup, [*stamps_in(backup, Chunk())])
+    assert sum(number or 0 for number in made) == len(keys)
+    assert None not in made
 
 
 def deleted(backup: Store, keys: Sequence[Key]) -> None:
@@ -390,21 +447,44 @@ def test_images_of_texts_that_sqlite_spells_otherwise_are_made_by_this_process(
     assert kept == {(1,): "é", (2,): "\udcd8\udcff" if encoding == "UTF-8" else "\uffd8"}
 
 
-@pytest.mark.parametrize("key", ["text", "numeric", "integer, further text"])
-def test_images_under_other_keys_than_integers_are_made_by_this_process(
-    making_bench: SqlBench, made: list[int | None], key: str
+@pytest.mark.parametrize(
+    ("kind", "type_", "values"),
+    [
+        ("postgresql", "text COLLATE {alike}", ["a"]),
+        ("postgresql", "numeric", ["1.5", "2.50"]),
+        ("postgresql", "bpchar", ["a", "b "]),
+        ("postgresql", "interval", ["1 day", "25 hours"]),
+        ("sqlite", "TEXT COLLATE NOCASE", ["a"]),
+        ("sqlite", "TEXT COLLATE RTRIM", ["a "]),
+        ("sqlite", "", [1, 1.5]),
+        ("sqlite", "REAL", [1.0]),
+    ],
+)
+def test_images_under_keys_that_a_server_spells_in_several_ways_are_made_by_this_process(
+    request: pytest.FixtureRequest, made: list[int | None], kind: str, type_: str, values: Sequence[Any]
 ) -> None:
-    bench, (first, *further) = making_bench, key.split(", ")
-    names = ", ".join(["id", *(name.split()[0] for name in further)])
-    columns = ", ".join([f"id {first}", *further])
-    bench.sql("source", f"CREATE TABLE {{table}} ({columns}, version integer, PRIMARY KEY ({names}))")
+    bench: SqlBench = request.getfixturevalue(f"{kind}_bench")
+    if "{alike}" in type_:
+        alike_on_both_sides(bench)
+    type_ = type_.replace("{alike}", bench.quoted("alike"))
+    bench.sql("source", f"CREATE TABLE {{table}} (id {type_} NOT NULL PRIMARY KEY, version integer)")
     source, backup = bench.pair()
     backup.catalog.match(source)
-    value = "1.5" if bench.kind == "sqlite" and first == "numeric" else "'1'"
-    values = ", ".join([value, *["'2'" for _ in further], "1"])
-    bench.sql("backup", f"INSERT INTO {{table}} ({names}, version) VALUES ({values})")
+    bench.sql("backup", f"INSERT INTO {{table}} (id, version) VALUES ({bench.mark}, 1)", [(value,) for value in values])
     deleted(backup, [*stamps_in(backup, Chunk())])
     assert {*made} <= {None}
+
+
+def test_a_key_that_is_longer_in_the_copy_has_the_image_that_this_process_makes(
+    postgresql_bench: PostgresBench, made: list[int | None]
+) -> None:
+    bench = postgresql_bench
+    bench.sql("source", "CREATE TABLE {table} (id char(9) PRIMARY KEY, version integer)")
+    sides = recycled(bench)
+    bench.sql("backup", "INSERT INTO {table} (id, version) VALUES ('ALFKI', 1)")
+    sides.delete([("ALFKI",)], 1)
+    assert made == []
+    assert sides.actions(1) == {("ALFKI",): Action.DELETED}
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,8 @@ class _Staged:
         pairs = self._staged.table.outerjoin(table, self._has_same_key)
         ends = [function(self._key[0]) for function in (sa.func.min, sa.func.max)]
         row = cx.execute(sa.select(*counts, *ends).select_from(pairs)).one()
-        return _Beside(row[0], row[1], (row[2], row[3]) if len(self._key) == 1 else None)
+        are_integers = len(self._key) == 1 and {*map(type, row[2:4])} == {int}
+        return _Beside(row[0], row[1], (row[2], row[3]) if are_integers else None)
 
     def _is_lower(self) -> sa.ColumnElement[bool]:
         """Whether the staged row's version is lower than that of the row with its key."""

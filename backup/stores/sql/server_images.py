@@ -9,11 +9,11 @@ import sqlalchemy as sa
 
 from backup.core.key_ranges import KeyRange
 from backup.core.model import Action, Key
-from backup.stores.exact_json import digest_of, key_to_text, ordered_digits
+from backup.stores.exact_json import is_one_integer
 from backup.stores.keeping import Keep, KeepByServer
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.engines import Dialect
-from backup.stores.sql.engines.images_to_make import ImagesToMake
+from backup.stores.sql.engines.images_to_make import EntryIds, ImagesToMake
 from backup.stores.sql.table import TableShape
 
 
@@ -47,7 +47,7 @@ class ServerImages:
             return None if made is None else {*keys}
         existing_keys = matching(keys)
         if made < len(existing_keys):
-            entries.table.refuse_lost(entries.ids(existing_keys), cx)
+            entries.refuse_lost(existing_keys, cx)
         return existing_keys
 
     def make_of(
@@ -86,7 +86,7 @@ class ServerImages:
         if entries is None or made is None:
             return False
         if made < rows:
-            entries.table.refuse_lost(entries.ids(keys()), cx)
+            entries.refuse_lost(keys(), cx)
         return True
 
     def _make(
@@ -97,10 +97,9 @@ class ServerImages:
         condition: sa.ColumnElement[bool],
         ends: KeyRange | None,
     ) -> int | None:
-        table, id_start, digest_start, digested, fields = entries
         computed = any(column.computed for column in shape.columns)
         of_rows = shape.key, shape.version, [*shape.table.columns], ends, computed
-        images = ImagesToMake(table.table, id_start, digest_start, digested, fields, *of_rows)
+        images = ImagesToMake(entries.table.table, entries.ids, entries.fields, *of_rows)
         try:
             return self._dialect.make_images(cx, images, condition)
         except sa.exc.DBAPIError:
@@ -110,12 +109,12 @@ class ServerImages:
 
 def may_make(shape: TableShape, keep: Keep) -> bool:
     """Whether a server may make images of the table at all: see `ServerImages.make`."""
-    has_integer_key = all(column.type.is_for_integers for column in shape.key)  # type: ignore[attr-defined]
-    return has_integer_key and shape.masked is None and shape.marks is None and isinstance(keep, KeepByServer)
+    as_in_row = shape.key_is_spelled_once and shape.masked is None and shape.marks is None
+    return as_in_row and isinstance(keep, KeepByServer)
 
 
 def _ends(keys: Sequence[Key]) -> KeyRange | None:
-    if len(keys[0]) > 1:
+    if not all(map(is_one_integer, keys)):
         return None
     numbers = [key[0] for key in keys]
     return min(numbers), max(numbers)
@@ -125,19 +124,12 @@ class _Entries(NamedTuple):
     """As `EntriesToMake`, in a table of this kind of store."""
 
     table: SqlSibling
-    id_start: str
-    digest_start: str
-    digested: str
+    ids: EntryIds
     fields: Mapping[str, Any]
 
-    def ids(self, keys: Iterable[Key]) -> list[str]:
-        """The ids of the entries of these keys."""
-        return [
-            f"{self.id_start}{ordered_digits(key[0])}"
-            if len(key) == 1
-            else f"{self.digest_start}{digest_of(f'{self.digested}{key_to_text(key)}')}"
-            for key in keys
-        ]
+    def refuse_lost(self, keys: Iterable[Key], cx: sa.Connection) -> None:
+        """Raises StoreError if the bin lacks the entry of one of these keys."""
+        self.table.refuse_lost([*map(self.ids.of, keys)], cx)
 
 
 def _entries(
@@ -146,7 +138,9 @@ def _entries(
     """How the entries look; None where this process has to make the images."""
     if not (isinstance(keep, KeepByServer) and may_make(shape, keep)):
         return None
+    if keys is not None and not all(map(shape.spells, keys)):  # the entry would be one of another key
+        return None
     entries = keep.entries_to_make(keys, action, cx)
     if entries is None or not isinstance(entries.table, SqlSibling):
         return None
-    return _Entries(entries.table, *entries[1:])
+    return _Entries(entries.table, EntryIds(*entries[1:4]), entries.fields)

@@ -93,6 +93,20 @@ class TableShape:
         return self._exact.get(name) or self._any_case.get(name.lower())
 
     @property
+    def key_is_spelled_once(self) -> bool:
+        """Whether two keys that the server takes for equal are known to be the same to this process."""
+        return all(self._exact[name].spelled_once for name in self.key_names)
+
+    def spells(self, key: Key) -> bool:
+        """Whether a row spells the key so, if `key_is_spelled_once`."""
+        return all(self._exact[name].type.spells(part) for name, part in zip(self.key_names, key, strict=True))
+
+    def spells_keys_like(self, other: TableShape) -> bool:
+        """Whether keys that go from the other table into this one stay spelled as they are."""
+        types = ([shape._exact[name].type for name in shape.key_names] for shape in (self, other))
+        return all(own.spells_like(others) for own, others in zip(*types, strict=True))
+
+    @property
     def copied(self) -> Sequence[Column]:
         """The columns that a copy has: the table's own, or those that its transform gives."""
         return self.columns if self.transformed is None else self.transformed.columns

@@ -49,6 +49,14 @@ class ServerType(UserDefinedType[Any]):
         """Whether a column of this type may hold such a value. Looks at its kind, not at its size."""
         return isinstance(value, self.kinds)
 
+    def spells(self, value: Any) -> bool:
+        """Whether a column of this type, whose values are `spelled_once`, spells this one so."""
+        return self.may_hold(value)
+
+    def spells_like(self, other: ServerType) -> bool:  # noqa: ARG002 - the same for every type
+        """Whether a value that goes from a column of the other type into one of this type stays spelled as it is."""
+        return True
+
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         """The condition that a column of this type has one of the values."""
         return has_one_of(column, values)
@@ -78,7 +86,8 @@ class Column:
     of the same values. `key_position` counts the primary key's columns from 1. `collation` is the one in force, for
     text. Identity and computed columns refuse ordinary writes in this table. The server fills a `defaulted` column. A
     column that is not `sortable` cannot be in a key: its values' order is not the order of their texts. `leads_index`:
-    an index of all rows is known to begin with it.
+    an index of all rows is known to begin with it. `spelled_once`: values that its server takes for equal are known to
+    be the same value in this process, spelled alike.
     """
 
     name: str
@@ -91,6 +100,7 @@ class Column:
     defaulted: bool = False
     sortable: bool = True
     leads_index: bool = False
+    spelled_once: bool = False
 
 
 def named_column(columns: Sequence[Column], name: str) -> Column | None:

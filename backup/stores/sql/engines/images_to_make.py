@@ -8,33 +8,49 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from backup.core.key_ranges import KeyRange
-from backup.stores.exact_json import ordered_digits
+from backup.core.model import Key
+from backup.stores.exact_json import digest_of, is_one_integer, key_to_text, ordered_digits
 
 LARGEST_BYTES = 1 << 17
 """How large a row may be at most. Its image is then shorter than one that this process would compress, even if JSON
 takes six characters for each byte."""
 
 
+class EntryIds(NamedTuple):
+    """How the ids of entries are made: where the key is one integer of 64 bits, `id_start` and the sixteen hexadecimal
+    digits of the key plus 2^63; else `digest_start` and what `exact_json.digest_of` makes of `digested` and the key's
+    text."""
+
+    id_start: str
+    digest_start: str
+    digested: str
+
+    def of(self, key: Key, text: str | None = None) -> str:
+        """The id of the entry of this key, whose `text` may be given."""
+        if is_one_integer(key):
+            return f"{self.id_start}{ordered_digits(key[0])}"
+        return f"{self.digest_start}{digest_of(f'{self.digested}{text or key_to_text(key)}')}"
+
+
 class ImagesToMake(NamedTuple):
     """The entries that a server makes of rows of one table. Their fields are those of `recycle_bin.entries.of_one`:
 
-    - EntryId: where the key is one integer, `id_start` and the sixteen hexadecimal digits of the key plus 2^63; else
-      `digest_start` and what `exact_json.digest_of` makes of `digested` and RecordKey;
+    - EntryId: as `ids` says;
     - KeyHash: what `exact_json.key_hash` makes of the key;
     - RecordKey, Version: JSON lists of the key's and the version's values, as `exact_json.key_to_text` spells them;
     - Record: JSON that `exact_json.record_from_text` reads as the values of `columns`, by their names. Another spelling
       of the same JSON is as good: spaces, other escapes, digits after the point;
     - `fields`: values that all of them share.
 
-    `bin` is the table of the entries. `key` are the key's columns. With `ends`, the key is one column, and no row has a
-    key below the first or above the second of them. `computed`: the table has columns whose values it computes. No row
+    Without `columns`, the entries are of keys that have been inserted: Version and Record are NULL.
+
+    `bin` is the table of the entries. `key` are the key's columns. With `ends`, the key is one integer, and no row has
+    one below the first or above the second of them. `computed`: the table has columns whose values it computes. No row
     may be so large that its image would be in parts: see `LARGEST_BYTES`.
     """
 
     bin: sa.Table
-    id_start: str
-    digest_start: str
-    digested: str
+    ids: EntryIds
     fields: Mapping[str, Any]
     key: Sequence[sa.Column[Any]]
     version: Sequence[sa.Column[Any]]
@@ -54,8 +70,8 @@ class ImagesToMake(NamedTuple):
         shared = (sa.literal(value, self.bin.c[name].type).label(name) for name, value in self.fields.items())
         return sa.select(*made.values(), *shared).where(condition)
 
-    def ids(self, ends: KeyRange) -> sa.ColumnElement[bool]:
+    def may_have_id(self, ends: KeyRange) -> sa.ColumnElement[bool]:
         """The condition on the bin that an entry may have the id of one of the rows, whose keys lie between the
         ends."""
-        first, last = (f"{self.id_start}{ordered_digits(key)}" for key in ends)
+        first, last = (self.ids.of((key,)) for key in ends)
         return self.bin.c["EntryId"].between(first, last)

@@ -11,6 +11,9 @@ import sqlalchemy as sa
 from backup.core.errors import SchemaMismatch
 from backup.stores.sql.engines.column import Column, ServerType
 
+NOT_DETERMINISTIC = ", not deterministic"
+"""What the kind of a collation has that takes texts of other characters for the same."""
+
 
 def _kind(provider: str, locale: str, rules: str = "''") -> str:
     """SQL for a text that is equal for two collations that sort alike: their locale, and the provider that knows it."""
@@ -31,7 +34,7 @@ NAMED = _kind(
     "c.collprovider",
     "coalesce(to_jsonb(c) ->> 'colllocale', to_jsonb(c) ->> 'colliculocale', c.collcollate)",
     "to_jsonb(c) ->> 'collicurules', CASE WHEN to_jsonb(c) ->> 'collisdeterministic' = 'false'"
-    " THEN ', not deterministic' END",
+    f" THEN '{NOT_DETERMINISTIC}' END",
 )
 """SQL for the kind of the collation in a row `c` of pg_collation."""
 

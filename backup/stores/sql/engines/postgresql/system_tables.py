@@ -12,7 +12,7 @@ from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.policies import hidden_on_postgresql
 from backup.stores.sql.engines.postgresql.collations import DEFAULT, NAMED
-from backup.stores.sql.engines.postgresql.types import type_of
+from backup.stores.sql.engines.postgresql.types import is_spelled_once, type_of
 from backup.stores.sql.engines.tables import TableName
 
 _TABLES = """
@@ -186,6 +186,7 @@ def _column(
         computed=computed,
         defaulted=defaulted,
         sortable=builtin,
+        spelled_once=builtin and is_spelled_once(base, declared, collation),
     )
 
 

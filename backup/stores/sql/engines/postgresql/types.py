@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from backup.core.model import Key
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
+from backup.stores.sql.engines.postgresql.collations import NOT_DETERMINISTIC
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
 # arrays, ranges, enums …) are read as text and cast back.
@@ -23,6 +24,12 @@ _NATIVE = {
 _INTEGERS = ("smallint", "integer", "bigint")
 _SIZED = {"text", "character varying", "character", "bytea"}
 _STORED_SMALL = 1_000  # bytes
+_SPELLED_ONCE = {
+    *("int2", "int4", "int8", "uuid", "text", "varchar", "bytea", "bool"),
+    *("date", "time", "timestamp", "timestamptz"),
+}
+_FIXED_SIZE = {"bpchar", "numeric"}
+"""Types of which a column with a size spells each value in one way, which another size spells in another way."""
 _TEXTS = ("character varying", "text")
 
 
@@ -60,6 +67,17 @@ class NativeType(ServerType):
         self.base = base
         self.kinds = (_NATIVE[base],)
 
+    def spells(self, value: Any) -> bool:
+        if not self.may_hold(value) or self.base not in _FIXED_SIZE:
+            return self.may_hold(value)
+        sizes = type_parts(self.declared)[1]
+        if self.base == "bpchar":
+            return len(value) == sizes[0]
+        return bool(value.is_nan() or -value.as_tuple().exponent == sum(sizes[1:]))
+
+    def spells_like(self, other: ServerType) -> bool:
+        return self.base not in _FIXED_SIZE or type_parts(self.declared)[:2] == type_parts(other.declared)[:2]
+
 
 class IntegerType(ServerType):
     """Integers. One parameter looks up many of them: a list of a thousand takes the driver longer than the server."""
@@ -70,11 +88,7 @@ class IntegerType(ServerType):
     lists_keys = True
 
     def listed(self, keys: Sequence[Key]) -> sa.TextClause:
-        parts = {
-            f"part_{place}": f"{{{','.join(map(str, part))}}}" for place, part in enumerate(zip(*keys, strict=True))
-        }
-        arrays = ", ".join(f"CAST(:{name} AS bigint[])" for name in parts)
-        return sa.text(f"SELECT * FROM unnest({arrays})").bindparams(**parts)  # noqa: S608 - no value
+        return unnested([self] * len(keys[0]), keys)
 
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
         if any(type(value) is not int for value in values):
@@ -82,6 +96,30 @@ class IntegerType(ServerType):
         # As a subquery: otherwise the planner reads a table without statistics from end to end for each batch.
         any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
         return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
+
+
+def unnested(
+    types: Sequence[Any], keys: Sequence[Key], texts: Mapping[str, Sequence[str]] | None = None
+) -> sa.TextClause:
+    """A subquery that selects these keys of columns of these types, each with its `texts`. A parameter for each column
+    has all of its values."""
+    columns = {f"part_{place}": [*parts] for place, parts in enumerate(zip(*keys, strict=True))}
+    values = {
+        name: f"{{{','.join(map(str, parts))}}}" if isinstance(type_, IntegerType) else parts
+        for type_, (name, parts) in zip(types, columns.items(), strict=True)
+    }
+    arrays = [_array(type_) for type_ in types] + ["text[]"] * len(texts or {})
+    values |= {name: [*some] for name, some in (texts or {}).items()}
+    casts = ", ".join(f"CAST(:{name} AS {array})" for name, array in zip(values, arrays, strict=True))
+    names = ", ".join(f'"{name}"' for name in values)
+    return sa.text(f"SELECT * FROM unnest({casts}) AS t ({names})").bindparams(**values)  # noqa: S608 - no value
+
+
+def _array(type_: Any) -> str:
+    """The type of an array of a column's values. It has no size: to cast a text to a smaller one cuts it."""
+    if isinstance(type_, NativeType):
+        return f"{type_.base}[]"
+    return "bigint[]" if isinstance(type_, IntegerType) else f"{type_.own}[]"
 
 
 def size_expression(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int] | None:
@@ -119,6 +157,13 @@ def relation(source: str, copy: str) -> Relation:
 
 def _size(sizes: tuple[float, ...], default: float = float("inf")) -> float:
     return sizes[0] if sizes else default
+
+
+def is_spelled_once(base: str, own: str, collation: str | None) -> bool:
+    """As `Column.spelled_once`, of a built-in type. Only of texts does a collation decide."""
+    if collation is not None and NOT_DETERMINISTIC in collation:
+        return False
+    return base in _SPELLED_ONCE or (base in _FIXED_SIZE and bool(type_parts(own)[1]))
 
 
 @cache  # so that a table read twice has equal columns

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from backup.stores.exact_json import digest_of, has_integers_only, key_hash, key_to_text
-from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
+from backup.stores.exact_json import key_hash, key_to_text
+from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, EntryIds, ImagesToMake
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
 from backup.stores.sql.engines.sqlite.quick_images import (
     HASH_OF_PLAIN,
@@ -24,12 +25,14 @@ from backup.stores.sql.engines.sqlite.quick_images import (
 )
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
-_EXACT_VALUE, _HASH_OF_KEY, _CHECKED_IMAGE, _DIGEST_OF = "exact_value", "hash_of_key", "checked_image", "digest_of"
+_EXACT_VALUE, _CHECKED_IMAGE = "exact_value", "checked_image"
+_HASH_OF_KEY, _TEXT_OF_KEY, _ID_OF_ENTRY = "hash_of_key", "text_of_key", "id_of_entry"
 _MAKES_IMAGES = "makes images"
 _ARE_OTHERS = "has rows whose images are not quick"
 OF_VALUES = ("user-defined function raised", "JSON cannot hold BLOB values")
 """What SQLite says of a value that a statement does not spell exactly. It undoes only that statement."""
 _GREATEST = (1 << 63) - 1
+_PARTS_OF_KEYS = {int, str, bytes}
 _BLOB = sa.LargeBinary()
 _Text = sa.ColumnElement[Any]
 
@@ -37,14 +40,15 @@ _Text = sa.ColumnElement[Any]
 def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
     """As `Dialect.make_images`, in a file whose texts are in UTF-8. One statement; no row passes this process.
 
-    None, and nothing was done, also where a text of a row is not valid.
+    None, and nothing was done, also where a text of a row is not valid, and where a part of a key is a real.
     """
-    if not {affinity_of(column) for column in images.key} <= {*INTEGERS}:
-        return None
     learn_functions(cx)
+    if not images.columns:
+        return _add(cx, images, _key_fields(images), condition)
     of_table = images.table.info
-    if may_be_quick(images) and not of_table.get(_ARE_OTHERS):
-        added = _add(cx, images, *quick_entries(images, condition, _of_key(images)))
+    may_be_integer = affinity_of(images.key[0]) in INTEGERS
+    if may_be_integer and may_be_quick(images) and not of_table.get(_ARE_OTHERS):
+        added = _add(cx, images, *quick_entries(images, condition, _of_integer(images.ids)))
         if added is not None:
             return added
         of_table[_ARE_OTHERS] = True
@@ -77,27 +81,25 @@ def _add(
 
 def _exact_entries(images: ImagesToMake) -> dict[str, _Text]:
     """The fields that make the entries of whatever a row has."""
-    entry_id, record_key = _of_key(images)(*images.key)
     return {
-        "EntryId": entry_id,
-        "KeyHash": _called(_HASH_OF_KEY, *images.key),
-        "RecordKey": record_key,
+        **_key_fields(images),
         "Version": _separated("[", [("", _json(column)) for column in images.version], "]"),
         "Record": _called(_CHECKED_IMAGE, sa.case((_is_small(images.columns), spelled_image(images.columns)))),
     }
 
 
-def _of_key(images: ImagesToMake) -> Callable[..., tuple[_Text, _Text]]:
-    """What spells the EntryId and the RecordKey of a key, whose parts it takes."""
+def _key_fields(images: ImagesToMake) -> dict[str, _Text]:
+    """The fields that say whose entry it is, whatever the key has but reals."""
+    return {
+        "EntryId": _called(_ID_OF_ENTRY, *map(_plain, images.ids), *images.key),
+        "KeyHash": _called(_HASH_OF_KEY, *images.key),
+        "RecordKey": _called(_TEXT_OF_KEY, *images.key),
+    }
 
-    def spelled(*key: _Text) -> tuple[_Text, _Text]:
-        text = _separated("[", [("", part) for part in key], "]")
-        if len(key) == 1:
-            return _joined([_plain(images.id_start), _digits_of(*key)]), text
-        digest = _called(_DIGEST_OF, _joined([_plain(images.digested), text]))
-        return _joined([_plain(images.digest_start), digest]), text
 
-    return spelled
+def _of_integer(ids: EntryIds) -> Callable[[_Text], tuple[_Text, _Text]]:
+    """What spells the EntryId and the RecordKey of a key of one integer."""
+    return lambda key: (_joined([_plain(ids.id_start), _digits_of(key)]), _separated("[", [("", key)], "]"))
 
 
 def _exact_value(value: Any) -> str:
@@ -106,9 +108,23 @@ def _exact_value(value: Any) -> str:
 
 
 def _hash_of_key(*key: Any) -> str:
-    if not has_integers_only(key):
+    return _spelled(*key)[0]
+
+
+def _text_of_key(*key: Any) -> str:
+    return _spelled(*key)[1]
+
+
+def _id_of_entry(id_start: str, digest_start: str, digested: str, *key: Any) -> str:
+    """The id of the entry. Raises ValueError for a key with another part than an integer, a text or bytes."""
+    if not {*map(type, key)} <= _PARTS_OF_KEYS:
         raise ValueError
-    return key_hash(key)
+    return EntryIds(id_start, digest_start, digested).of(key, _text_of_key(*key))
+
+
+@lru_cache(maxsize=64, typed=True)  # SQLite asks for both texts of a key, one right after the other
+def _spelled(*key: Any) -> tuple[str, str]:
+    return key_hash(key), key_to_text(key)
 
 
 def _checked_image(image: Any) -> str:
@@ -121,8 +137,9 @@ def _checked_image(image: Any) -> str:
 _FUNCTIONS: dict[str, Callable[..., str]] = {
     _EXACT_VALUE: _exact_value,
     _HASH_OF_KEY: _hash_of_key,
+    _TEXT_OF_KEY: _text_of_key,
+    _ID_OF_ENTRY: _id_of_entry,
     _CHECKED_IMAGE: _checked_image,
-    _DIGEST_OF: digest_of,
 }
 
 

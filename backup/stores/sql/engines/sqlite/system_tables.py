@@ -113,6 +113,8 @@ def _columns(
             collation=_named(collations.get(name)) or _byte_order(spelled[name], encoding),
             computed=hidden in (2, 3),
             defaulted=bool(defaulted),
+            # Of a column outside of the primary key, nobody has read how it compares texts.
+            spelled_once=bool(position) and _named(collations.get(name)) is None,
         )
         for name, _, notnull, hidden, position, defaulted in rows
     ]
