@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.key_ranges import NumberedKeys
 from backup.core.model import Chunk, Key
-from backup.core.suggestions import quantity
 from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Keep
@@ -20,6 +19,7 @@ from backup.stores.sql.copies import mark_of, milliseconds
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows
 from backup.stores.sql.key_ranges import ends_query
 from backup.stores.sql.rows import each_row
+from backup.stores.sql.server_images import ServerImages, refuse_others
 from backup.stores.sql.table import TableShape
 from backup.stores.values import Limits, NotRelayed, RelayedPart
 
@@ -108,8 +108,20 @@ class SqlRelay:
                 if relayed is not None and relayed.number:
                     measured.records = relayed.number
                     if keep is not None:
-                        _keep_keys(cx, shape, part, relayed, keep)
+                        self._keep_keys(cx, part, relayed, keep)
         return None if relayed is None else RelayedPart(relayed.number)
+
+    def _keep_keys(self, cx: sa.Connection, part: Chunk, relayed: Relayed, keep: Keep) -> None:
+        """Puts the keys of the relayed rows into the bin. They are all that the part has, or the part was not empty."""
+        shape, images = self._catalog.shape, ServerImages(self._access.dialect)
+        condition = sa.and_(sa.true(), *shape.within(part), *shape.filters)
+        if images.make_inserted(cx, shape, keep, shape.key, condition, relayed.number):
+            return
+        kept = 0
+        for keys in _keys(cx, shape, part, relayed):
+            keep([], cx, keys)
+            kept += len(keys)
+        refuse_others(kept - relayed.number, shape)
 
 
 def _bound(source: SqlCatalog, rest: Chunk, rows: int) -> Key | None:
@@ -146,18 +158,6 @@ def relayed_rows(
         original.has_own_condition,
         lambda: source.access.once("read records", single=True),
     )
-
-
-def _keep_keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: Relayed, keep: Keep) -> None:
-    """Hands the keys of the relayed rows to `keep`. They are all that the part has, or the part was not empty."""
-    kept = 0
-    for keys in _keys(cx, shape, part, relayed):
-        keep([], cx, keys)
-        kept += len(keys)
-    if kept != relayed.number:
-        raise StoreError(
-            f"Others wrote {quantity(kept - relayed.number, 'record')} into a part of the {shape.label} that was empty."
-        )
 
 
 def _keys(cx: sa.Connection, shape: TableShape, part: Chunk, relayed: Relayed) -> Iterator[Sequence[Key]]:

@@ -70,7 +70,7 @@ class SqlRelayedChanges:
     def _may_relay(self, source: SqlCatalog, keep: Keep) -> bool:
         shape = self._catalog.shape
         may_write = self._may_stage and not shape.identity and may_make(shape, keep)
-        return may_write and may_relay(source, self._access)
+        return may_write and shape.spells_keys_like(source.shape) and may_relay(source, self._access)
 
     def _transaction(
         self,
@@ -143,7 +143,9 @@ class _Staged:
         beside = self._beside(cx)
         missing = number - beside.existing
         first_lower = self._lower(cx) if beside.lower else ()
-        new_keys = self._new_keys(cx) if missing else ()
+        is_new = ~sa.exists().where(self._has_same_key)
+        are_kept = bool(missing) and images.make_inserted(cx, self._shape, keep, self._key, is_new, missing)
+        new_keys = self._new_keys(cx) if missing and not are_kept else ()
         if beside.existing:
             key = self._shape.key
             whole_key = key[0] if len(key) == 1 else sa.tuple_(*key)
@@ -152,10 +154,10 @@ class _Staged:
                 return None
             if self._values and self._update(cx) != beside.existing:
                 raise OthersWrote
-        if missing and not (len(new_keys) == missing == self._insert(cx)):
+        if missing and not (self._insert(cx) == missing and (are_kept or len(new_keys) == missing)):
             raise OthersWrote
         keep([], cx, new_keys)
-        return RelayedPart(len(new_keys), beside.existing, skipped, beside.lower, first_lower)
+        return RelayedPart(missing, beside.existing, skipped, beside.lower, first_lower)
 
     def _beside(self, cx: sa.Connection) -> _Beside:
         table = self._shape.table

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from backup.core.errors import StoreError
 from backup.core.key_ranges import KeyRange
 from backup.core.model import Action, Key
+from backup.core.suggestions import quantity
 from backup.stores.exact_json import is_one_integer
 from backup.stores.keeping import Keep, KeepByServer
 from backup.stores.sql.app_tables import SqlSibling
@@ -89,6 +91,34 @@ class ServerImages:
             entries.refuse_lost(keys(), cx)
         return True
 
+    def make_inserted(
+        self,
+        cx: sa.Connection,
+        shape: TableShape,
+        keep: Keep,
+        key: Sequence[sa.Column[Any]],
+        condition: sa.ColumnElement[bool],
+        rows: int,
+    ) -> bool:
+        """Puts the keys of the rows that fulfil the condition into the bin, as of records that this transaction
+        inserts. `key` are the columns of these rows, of the table or of one whose rows are to be inserted; there are so
+        many `rows`. Returns whether the bin has an entry of each; False where this process has to make them, which
+        tells single integers together.
+
+        Raises StoreError if the bin lacks the entry of one, or if there are more rows.
+        """
+        if not may_make(shape, keep) or _has_integers(cx, key, condition):
+            return False
+        entries = _entries(shape, keep, None, Action.INSERTED, cx)
+        made = None if entries is None else self._make(cx, shape, entries, condition, None, key)
+        if entries is None or made is None:
+            return False
+        if made != rows:
+            keys = [tuple(row) for row in cx.execute(sa.select(*key).where(condition))]
+            entries.refuse_lost(keys, cx)
+            refuse_others(len(keys) - rows, shape)
+        return True
+
     def _make(
         self,
         cx: sa.Connection,
@@ -96,10 +126,13 @@ class ServerImages:
         entries: _Entries,
         condition: sa.ColumnElement[bool],
         ends: KeyRange | None,
+        inserted: Sequence[sa.Column[Any]] = (),
     ) -> int | None:
-        computed = any(column.computed for column in shape.columns)
-        of_rows = shape.key, shape.version, [*shape.table.columns], ends, computed
-        images = ImagesToMake(entries.table.table, entries.ids, entries.fields, *of_rows)
+        """`inserted`: the columns of keys that have no record yet."""
+        images = ImagesToMake(entries.table.table, entries.ids, entries.fields, inserted or shape.key, [], [], ends)
+        if not inserted:
+            computed = any(column.computed for column in shape.columns)
+            images = images._replace(version=shape.version, columns=[*shape.table.columns], computed=computed)
         try:
             return self._dialect.make_images(cx, images, condition)
         except sa.exc.DBAPIError:
@@ -111,6 +144,22 @@ def may_make(shape: TableShape, keep: Keep) -> bool:
     """Whether a server may make images of the table at all: see `ServerImages.make`."""
     as_in_row = shape.key_is_spelled_once and shape.masked is None and shape.marks is None
     return as_in_row and isinstance(keep, KeepByServer)
+
+
+def _has_integers(cx: sa.Connection, key: Sequence[sa.Column[Any]], condition: sa.ColumnElement[bool]) -> bool:
+    """Whether one of these keys is an integer and nothing else. On SQLite, it may be one under any declared type."""
+    [first, *others] = key
+    type_: Any = first.type  # a ServerType
+    if others or not type_.may_hold(0):
+        return False
+    is_integer = first == sa.cast(first, sa.BigInteger)
+    return type_.kinds == (int,) or bool(cx.scalar(sa.select(sa.exists().where(condition, is_integer))))
+
+
+def refuse_others(records: int, shape: TableShape) -> None:
+    """Raises StoreError if there are so many other records in a part of the table that was empty."""
+    if records:
+        raise StoreError(f"Others wrote {quantity(records, 'record')} into a part of the {shape.label} that was empty.")
 
 
 def _ends(keys: Sequence[Key]) -> KeyRange | None:

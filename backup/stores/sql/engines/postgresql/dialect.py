@@ -190,9 +190,11 @@ class PostgresqlDialect(DialectDefaults):
         return StagedRows(staged, relay_rows(cx, rows, staged))
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
-        read = images.columns or images.key
-        largest = self.largest_row_bytes(cx, images.table, sa.select(*read).where(condition))
-        return make_images(cx, images, condition) if (largest or 0) <= LARGEST_BYTES else None
+        if images.columns:
+            largest = self.largest_row_bytes(cx, images.table, sa.select(*images.columns).where(condition))
+            if (largest or 0) > LARGEST_BYTES:
+                return None
+        return make_images(cx, images, condition)
 
     def update_rows(self, cx: sa.Connection, update: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         self._copying.update(cx, update, rows)
