@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,3 +15,9 @@ def trees() -> Mapping[Path, ast.Module]:
     """Every module of the product by its path below the root. Nobody may change them."""
     paths = [ROOT / "function_app.py", *sorted((ROOT / "backup").rglob("*.py"))]
     return {path.relative_to(ROOT): ast.parse(path.read_text("utf-8")) for path in paths}
+
+
+@cache
+def nodes() -> Mapping[Path, Sequence[ast.AST]]:
+    """The nodes of each of these modules: many tests look at all of them."""
+    return {path: tuple(ast.walk(tree)) for path, tree in trees().items()}

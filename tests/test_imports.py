@@ -6,13 +6,14 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from tests.sources import ROOT, trees
+from tests.sources import ROOT, nodes
 
 PACKAGES = [
     {"backup.core"},
@@ -35,21 +36,22 @@ READS_THE_ENVIRONMENT = {"backup.config.environment", "backup.dev.host"}
 
 
 @cache
-def modules() -> Mapping[str, ast.Module]:
-    """Every module of the product by its dotted name."""
-    return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): tree for path, tree in trees().items()}
+def modules() -> Mapping[str, Sequence[ast.AST]]:
+    """The nodes of every module of the product, by its dotted name."""
+    return {".".join(path.with_suffix("").parts).removesuffix(".__init__"): all_of for path, all_of in nodes().items()}
 
 
-def imported(tree: ast.AST) -> set[str]:
+@cache
+def imported(name: str) -> frozenset[str]:
     """The dotted names that a module imports, wherever it does, `from a import b` as a and as a.b."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in modules()[name]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             names |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def package_of(name: str) -> str:
@@ -93,7 +95,7 @@ def test_a_module_imports_its_own_package_and_those_of_earlier_rows_alone() -> N
         own = package_of(name)
         row = row_of(own)
         assert row is not None, name
-        packages = {package_of(module) for module in imported(modules()[name])} - {own}
+        packages = {package_of(module) for module in imported(name)} - {own}
         refused[name] = {package for package in packages if (other := row_of(package)) is not None and other >= row}
     assert {name: packages for name, packages in refused.items() if packages} == {}
 
@@ -102,65 +104,76 @@ def test_no_function_has_the_name_of_a_module_that_is_not_its_own() -> None:
     stems = {name.split(".")[-1]: name for name in modules()}
     named = {
         (node.name, name)
-        for name, tree in modules().items()
-        for node in tree.body
+        for name, [module, *_] in modules().items()
+        for node in ast.iter_child_nodes(module)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and stems.get(node.name, name) != name
     }
     assert named == set()
 
 
 def test_no_two_modules_import_each_other() -> None:
-    uses = {name: {module for module in imported(tree) if module in modules()} for name, tree in modules().items()}
-
-    def reaches(start: str, goal: str, visited: set[str]) -> bool:
-        nearer = uses[start] - visited
-        return goal in nearer or any(reaches(module, goal, visited | nearer) for module in nearer)
-
     # A package's __init__ opens what lies in it, and its modules use its names; so packages are left out.
-    alone = [name for name in modules() if name not in ("backup", "backup.stores", "backup.stores.sql.engines")]
-    assert [name for name in alone if reaches(name, name, {"backup.stores", "backup.stores.sql.engines"})] == []
+    alone = modules().keys() - {"backup.stores", "backup.stores.sql.engines"}
+    cycle: list[str] = []
+    try:
+        TopologicalSorter({name: imported(name) & alone for name in alone}).prepare()
+    except CycleError as error:
+        cycle = error.args[1]
+    assert cycle == []
 
 
 def test_the_functions_library_is_imported_by_the_triggers_and_the_local_host_alone() -> None:
-    users = {
-        name for name, tree in modules().items() if any(is_of(module, {"azure.functions"}) for module in imported(tree))
-    }
+    users = {name for name in modules() if any(is_of(module, {"azure.functions"}) for module in imported(name))}
     assert users == {"function_app", "backup.dev.host"}
 
 
 def test_drivers_are_imported_under_stores_alone() -> None:
-    users = {name for name, tree in modules().items() if any(is_of(module, DRIVERS) for module in imported(tree))}
+    users = {name for name in modules() if any(is_of(module, DRIVERS) for module in imported(name))}
     records = {"backup.jobs.sqlite_key_values"}  # they are not in a store: they must be there when no store is
     assert [name for name in users - records if not name.startswith("backup.stores")] == []
 
 
-def test_a_cold_app_is_seen_by_the_host_before_it_loads_what_calls_need() -> None:
-    script = "import sys; import function_app; print(*sys.modules)"
+STARTS = ("function_app", "backup.stores", "backup.entry.functions", "backup.entry.command_line.app", "cosmos")
+
+
+@cache
+def loaded() -> Mapping[str, set[str]]:
+    """What a new process has loaded after each of the starts. One process has them all, one after the other: what none
+    of them loads is loaded by none of them alone."""
+    script = (
+        "import importlib, sys\n"
+        f"for start in {STARTS!r}:\n"
+        "    if start == 'cosmos':\n"
+        "        from backup.stores.connection import parse_connection\n"
+        "        import backup.stores.cosmos.store\n"
+        "        parse_connection('AccountEndpoint=https://a.documents.azure.com/', 'X')\n"
+        "    else:\n"
+        "        importlib.import_module(start)\n"
+        "    print(*sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    own = {name for name in ran.stdout.split() if name.startswith("backup.")}
+    return {start: set(line.split()) for start, line in zip(STARTS, ran.stdout.splitlines(), strict=True)}
+
+
+def test_a_cold_app_is_seen_by_the_host_before_it_loads_what_calls_need() -> None:
+    own = {name for name in loaded()["function_app"] if name.startswith("backup.")}
     assert own == {
         *("backup.config", "backup.config.bindings", "backup.config.environment"),
         *("backup.core", "backup.core.errors", "backup.core.interrupts", "backup.core.log"),
     }
-    assert "pydantic" not in ran.stdout.split()
+    assert "pydantic" not in loaded()["function_app"]
 
 
 @pytest.mark.parametrize("module", ["backup.entry.functions", "backup.entry.command_line.app", "backup.stores"])
 def test_a_start_loads_no_driver(module: str) -> None:
-    script = f"import sys; import {module}; print(*sys.modules)"
-    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert sorted(name for name in ran.stdout.split() if name in DRIVERS | OF_SINKS) == []
+    assert module in loaded()[module]
+    assert sorted(loaded()[module] & (DRIVERS | OF_SINKS)) == []
 
 
 def test_what_works_on_cosmos_db_alone_does_without_sqlalchemy() -> None:
     # Its import takes longer than a sync of a small container.
-    script = (
-        "import sys; from backup.stores.connection import parse_connection; import backup.stores.cosmos.store;"
-        "parse_connection('AccountEndpoint=https://a.documents.azure.com/', 'X'); print(*sys.modules)"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "azure.cosmos" in ran.stdout.split()
-    assert "sqlalchemy" not in ran.stdout.split()
+    assert "azure.cosmos" in loaded()["cosmos"]
+    assert "sqlalchemy" not in loaded()["cosmos"]
 
 
 def test_an_embedded_run_loads_no_driver_of_a_server(tmp_path: Path) -> None:
@@ -175,11 +188,11 @@ def test_an_embedded_run_loads_no_driver_of_a_server(tmp_path: Path) -> None:
     assert sorted(name for name in ran.stdout.split() if name in servers) == []
 
 
-def reads_the_environment(tree: ast.AST) -> bool:
+def reads_the_environment(name: str) -> bool:
     return any(
-        isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv") for node in ast.walk(tree)
-    ) or bool(imported(tree) & {"os.environ", "os.environb", "os.getenv"})
+        isinstance(node, ast.Attribute) and node.attr in ("environ", "environb", "getenv") for node in modules()[name]
+    ) or bool(imported(name) & {"os.environ", "os.environb", "os.getenv"})
 
 
 def test_the_environment_is_read_by_the_settings_alone() -> None:
-    assert {name for name, tree in modules().items() if reads_the_environment(tree)} == READS_THE_ENVIRONMENT
+    assert {name for name in modules() if reads_the_environment(name)} == READS_THE_ENVIRONMENT

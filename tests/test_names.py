@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backup.core.suggestions import quantity
-from tests.sources import trees
+from tests.sources import nodes, trees
 
 BACKUP = Path("backup")
 ENGINES = BACKUP / "stores" / "sql" / "engines"
@@ -58,7 +58,7 @@ def test_no_parameter_and_no_local_has_the_name_of_what_its_module_defines_or_im
     for path, module in modules():
         imports = [node for node in module.body if isinstance(node, ast.Import | ast.ImportFrom)]
         known = defined(module) | {(a.asname or a.name).split(".")[0] for node in imports for a in node.names}
-        for function in ast.walk(module):
+        for function in nodes()[path]:
             if not isinstance(function, ast.FunctionDef | ast.Lambda):
                 continue
             names = function.args
@@ -82,8 +82,8 @@ COUNTED = re.compile(
 def test_what_a_message_counts_is_right_for_one_as_well() -> None:
     """`1 records`: `quantity` spells number and noun. A constant never is 1."""
     wrong = []
-    for path, module in modules():
-        texts = [node for node in ast.walk(module) if isinstance(node, ast.JoinedStr)]
+    for path, _ in modules():
+        texts = [node for node in nodes()[path] if isinstance(node, ast.JoinedStr)]
         wrong += [
             f"{path.relative_to(BACKUP)}:{text.lineno}"
             for text in texts

@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parent.parent
+from tests.sources import ROOT, nodes
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ADDED = ("brokers", "people", "postgresql", "telemetry")
 GROUPS: dict[str, list[str | dict[str, str]]] = PYPROJECT["dependency-groups"]
@@ -150,10 +151,14 @@ def owners() -> dict[str, str]:
     return owner_of
 
 
+def all_nodes(path: Path) -> Iterable[ast.AST]:
+    return nodes().get(path.relative_to(ROOT)) or ast.walk(ast.parse(path.read_text()))
+
+
 def imported(paths: Iterator[Path]) -> set[str]:
     """The absolute names that the modules import, of others than this project and the standard library."""
     names: set[str] = set()
-    for node in (node for path in paths for node in ast.walk(ast.parse(path.read_text()))):
+    for node in (node for path in paths for node in all_nodes(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
