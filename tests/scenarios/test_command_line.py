@@ -6,13 +6,16 @@ import pty
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
 from docs.make_picture import PICTURE, draw
-from tests.scenarios.places import Place, on_sqlite
-from tests.scenarios.product import DEADLINE_SECONDS, cli, start
+from tests.scenarios.inside import command
+from tests.scenarios.places import Place, filled_on_sqlite, on_sqlite
+from tests.scenarios.product import DEADLINE_SECONDS, Ended, cli, start
 
 RESULT_FIELDS = {
     *("SyncId", "ServiceName", "Status", "InsertedCount", "UpdatedCount", "DeletedCount", "SkippedCount"),
@@ -69,13 +72,13 @@ def test_an_error_is_json_on_standard_output_and_exit_code_1(tmp_path: Path, arg
 
 
 def test_json_of_a_sync_is_what_http_answers(sqlite_place: Place, tmp_path: Path) -> None:
-    answer = cli(tmp_path, sqlite_place.settings, "sync", "--json").json
+    answer = command(tmp_path, sqlite_place.settings, "sync", "--json").json
     assert answer.keys() == {"Success", "Message", "Results", "Timestamp"}
     assert [result.keys() for result in answer["Results"]] == [RESULT_FIELDS, RESULT_FIELDS]
 
 
 def test_the_counts_of_a_sync_are_a_table_without_json(sqlite_place: Place, tmp_path: Path) -> None:
-    ended = cli(tmp_path, sqlite_place.settings, "sync", "customer")
+    ended = command(tmp_path, sqlite_place.settings, "sync", "customer")
     [row] = [line.split() for line in ended.out.splitlines() if line.split()[:1] == ["customer"]]
     assert row[:8] == ["customer", "Completed", "versions", "equal", "100", "0", "0", "0"]
 
@@ -91,7 +94,7 @@ def test_the_counts_of_a_sync_are_a_table_without_json(sqlite_place: Place, tmp_
 def test_a_service_that_is_not_configured_is_an_error(
     sqlite_place: Place, tmp_path: Path, arguments: list[str], error: str
 ) -> None:
-    ended = cli(tmp_path, sqlite_place.customer.settings, *arguments, "--json")
+    ended = command(tmp_path, sqlite_place.customer.settings, *arguments, "--json")
     assert (ended.code, ended.json["Success"], ended.json["Error"]) == (1, False, error)
 
 
@@ -122,22 +125,22 @@ def test_a_connection_string_is_not_shown_by_an_error(tmp_path: Path) -> None:
 
 def test_history_shows_the_latest_runs_of_each_service_newest_first(sqlite_place: Place, tmp_path: Path) -> None:
     for _ in range(3):
-        assert cli(tmp_path, sqlite_place.settings, "sync").code == 0
-    shown = cli(tmp_path, sqlite_place.settings, "history", "--limit", "2", "--json").json["Results"]
+        assert command(tmp_path, sqlite_place.settings, "sync").code == 0
+    shown = command(tmp_path, sqlite_place.settings, "history", "--limit", "2", "--json").json["Results"]
     recorded = [entry for service in sqlite_place.services for entry in service.backup.history()[-2:]]
     recorded.sort(key=lambda entry: entry["StartedAt"], reverse=True)
     assert [entry["SyncId"] for entry in shown] == [entry["SyncId"] for entry in recorded]
 
 
 def test_history_before_the_first_initialize_says_what_to_run(tmp_path: Path) -> None:
-    ended = cli(tmp_path, on_sqlite(tmp_path).settings, "history", "--json")
+    ended = command(tmp_path, on_sqlite(tmp_path).settings, "history", "--json")
     assert (ended.code, ended.json["Error"]) == (1, "NotInitialized")
     assert "initialize" in ended.json["Hint"]
 
 
 def test_health_names_each_side_and_fails_when_one_is_down(sqlite_place: Place, tmp_path: Path) -> None:
     (tmp_path / "orders.db").unlink()
-    ended = cli(tmp_path, sqlite_place.settings, "health", "--json")
+    ended = command(tmp_path, sqlite_place.settings, "health", "--json")
     checks = [(check["Service"], check["Side"], check["Status"]) for check in ended.json["Checks"]]
     assert (ended.code, ended.json["Status"]) == (1, "Unhealthy")
     assert checks == [
@@ -155,9 +158,9 @@ def test_health_says_in_full_what_is_degraded_and_fails(tmp_path: Path) -> None:
 
 
 def test_verify_of_all_services_answers_each_and_fails_when_one_differs(sqlite_place: Place, tmp_path: Path) -> None:
-    assert cli(tmp_path, sqlite_place.settings, "sync").code == 0
+    assert command(tmp_path, sqlite_place.settings, "sync").code == 0
     sqlite_place.order.backup.run("DELETE FROM {table} WHERE Id = 'order-0001'")
-    ended = cli(tmp_path, sqlite_place.settings, "verify", "all", "--json")
+    ended = command(tmp_path, sqlite_place.settings, "verify", "all", "--json")
     assert (ended.code, ended.json["Verified"]) == (1, False)
     results = [(result["ServiceName"], result["Verified"], result["Missing"]) for result in ended.json["Results"]]
     assert results == [("customer", True, 0), ("order", False, 1)]
@@ -165,21 +168,40 @@ def test_verify_of_all_services_answers_each_and_fails_when_one_differs(sqlite_p
 
 def test_sample_fills_empty_sources(tmp_path: Path) -> None:
     place = on_sqlite(tmp_path)
-    assert cli(tmp_path, place.settings, "sample").code == 0
+    assert command(tmp_path, place.settings, "sample").code == 0
     assert [len(service.source.contents()) for service in place.services] == [100, 55]
 
 
 def test_sample_refuses_all_sources_when_one_holds_data(sqlite_place: Place, tmp_path: Path) -> None:
     sqlite_place.customer.source.run("DELETE FROM {table}")
     sqlite_place.order.source.run("DELETE FROM {table} WHERE Id <> 'order-0001'")
-    ended = cli(tmp_path, sqlite_place.settings, "sample")
+    ended = command(tmp_path, sqlite_place.settings, "sample")
     assert ended.code == 1
     assert [len(service.source.contents()) for service in sqlite_place.services] == [0, 1]
 
 
-def test_the_demo_shows_exact_counts_however_often_it_runs(tmp_path: Path) -> None:
-    for _ in range(2):
-        ended = cli(tmp_path, {}, "demo", "--folder", "here")
+@dataclass(frozen=True)
+class Demo:
+    """A demo that ran to its end in the folder `here`, where another file was, with the settings of a filled place."""
+
+    ended: Ended
+    here: Path
+    place: Place
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Nobody may change what it left."""
+    folder = tmp_path_factory.mktemp("demo")
+    place, here = filled_on_sqlite(folder), folder / "here"
+    here.mkdir()
+    (here / "mine.db").write_text("mine")
+    return Demo(cli(folder, place.settings, "demo", "--folder", "here"), here, place)
+
+
+def test_the_demo_shows_exact_counts_however_often_it_runs(demo: Demo, tmp_path: Path) -> None:
+    copytree(demo.here, tmp_path, dirs_exist_ok=True)
+    for ended in (demo.ended, cli(tmp_path, {}, "demo", "--folder", ".")):
         runs = [line.split() for line in ended.out.splitlines() if line.split()[:1] in (["customer"], ["order"])]
         assert ended.code == 0, ended.err
         assert [row[:8] for row in runs] == [
@@ -194,49 +216,47 @@ def test_the_demo_shows_exact_counts_however_often_it_runs(tmp_path: Path) -> No
         ]
 
 
-def test_the_demo_backs_up_a_set_and_brings_a_deleted_row_back(tmp_path: Path) -> None:
-    ended = cli(tmp_path, {}, "demo", "--folder", "here")
-    runs = [line.split() for line in ended.out.splitlines() if line.strip().startswith("shop/")]
+def test_the_demo_backs_up_a_set_and_brings_a_deleted_row_back(demo: Demo) -> None:
+    runs = [line.split() for line in demo.ended.out.splitlines() if line.strip().startswith("shop/")]
     names = ["Categories", "Customers", "Order", "Orders", "Payments", "Products", "Payments", "Payments"]
     assert [row[0] for row in runs] == [f"shop/{name}" for name in names]
     assert runs[6][1:8] == ["Completed", "versions", "equal", "0", "0", "1", "2"]
-    with closing(sqlite3.connect(tmp_path / "here" / "shop.db")) as shop:
+    with closing(sqlite3.connect(demo.here / "shop.db")) as shop:
         assert shop.execute("SELECT * FROM Payments WHERE Id = 2").fetchall() == [(2, 2, "2026-11-02")]
-    assert b"ada@example.com" not in (tmp_path / "here" / "shop_backup.db").read_bytes()
+    assert b"ada@example.com" not in (demo.here / "shop_backup.db").read_bytes()
 
 
-def test_the_demo_ends_with_its_history_in_full(tmp_path: Path) -> None:
-    ended = cli(tmp_path, {}, "demo", "--folder", "here")
-    history = ended.out[ended.out.index("SyncHistory") :]
+def test_the_demo_ends_with_its_history_in_full(demo: Demo) -> None:
+    history = demo.ended.out[demo.ended.out.index("SyncHistory") :]
     assert history.count(" Completed ") == 8
     assert "…" not in history
 
 
-def test_the_picture_in_the_readme_is_what_the_demo_prints(tmp_path: Path) -> None:
-    ended = cli(tmp_path, {}, "demo", "--folder", "here")
-    assert draw(ended.out) == PICTURE.read_text(), "the demo prints something else now: `make picture` draws it anew"
+def test_the_picture_in_the_readme_is_what_the_demo_prints(demo: Demo) -> None:
+    assert draw(demo.ended.out) == PICTURE.read_text(), (
+        "the demo prints something else now: `make picture` draws it anew"
+    )
 
 
 def test_a_demo_whose_folder_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for folder in ("file", "file/below"):
-        ended = cli(tmp_path, {}, "demo", "--folder", folder)
+        ended = command(tmp_path, {}, "demo", "--folder", folder)
         assert ended.code == 1
         assert f"The folder {folder} cannot be made" in ended.err
         assert "--folder FOLDER" in ended.err
 
 
-def test_the_demo_leaves_other_files_of_its_folder_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine.db").write_text("mine")
-    assert cli(tmp_path, {}, "demo", "--folder", ".").code == 0
-    assert (tmp_path / "mine.db").read_text() == "mine"
+def test_the_demo_leaves_other_files_of_its_folder_alone(demo: Demo) -> None:
+    assert demo.ended.code == 0
+    assert (demo.here / "mine.db").read_text() == "mine"
 
 
-def test_the_demo_takes_no_notice_of_the_settings(sqlite_place: Place, tmp_path: Path) -> None:
-    before = [service.source.contents() for service in sqlite_place.services]
-    assert cli(tmp_path, sqlite_place.settings, "demo", "--folder", "here").code == 0
-    assert [service.source.contents() for service in sqlite_place.services] == before
-    assert [service.backup.contents() for service in sqlite_place.services] == [{}, {}]
+def test_the_demo_takes_no_notice_of_the_settings(demo: Demo, sqlite_place: Place) -> None:
+    assert demo.ended.code == 0
+    filled = [service.source.contents() for service in sqlite_place.services]
+    assert [service.source.contents() for service in demo.place.services] == filled
+    assert [service.backup.contents() for service in demo.place.services] == [{}, {}]
 
 
 def test_local_settings_beside_are_taken_where_the_environment_has_none(sqlite_place: Place, tmp_path: Path) -> None:
@@ -247,11 +267,11 @@ def test_local_settings_beside_are_taken_where_the_environment_has_none(sqlite_p
 
 
 def test_a_dry_run_says_first_that_it_wrote_nothing(sqlite_place: Place, tmp_path: Path) -> None:
-    assert cli(tmp_path, sqlite_place.settings, "sync", "--dry-run").out.startswith("Nothing was written.")
+    assert command(tmp_path, sqlite_place.settings, "sync", "--dry-run").out.startswith("Nothing was written.")
 
 
 def test_a_service_in_place_of_a_run_is_told_where_its_runs_are(sqlite_place: Place, tmp_path: Path) -> None:
-    ended = cli(tmp_path, sqlite_place.settings, "undo", "customer")
+    ended = command(tmp_path, sqlite_place.settings, "undo", "customer")
     assert (ended.code, "`python -m backup history customer` lists its runs" in ended.err) == (1, True)
 
 
