@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from hashlib import sha256
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 from backup.core.errors import StoreError
@@ -22,6 +22,7 @@ from backup.stores.exact_json import (
     is_one_integer,
     key_from_text,
     key_hash,
+    key_hashes,
     key_to_text,
     ordered_digits,
     record_from_text,
@@ -257,13 +258,18 @@ def kept_of(entry: Mapping[str, Any], keys_by_block: Mapping[str, set[Key]]) -> 
 
 def hashes_of(keys: Iterable[Key]) -> tuple[list[str], dict[str, set[Key]]]:
     """Returns the values of KeyHash that entries of these keys may have, and by block the keys that may be together."""
-    hashes: set[str] = set()
+    keys = [*keys]
+    blocks = blocks_of(keys)
+    return sorted({*chain.from_iterable(map(key_hashes, keys)), *blocks}), blocks
+
+
+def blocks_of(keys: Iterable[Key]) -> dict[str, set[Key]]:
+    """Returns by block the keys that may be together: the values of KeyHash of entries of many keys."""
     blocks: dict[str, set[Key]] = {}
     for key in keys:
-        hashes.add(key_hash(key))
         if (block := _block_of(key)) is not None:
             blocks.setdefault(block, set()).add(key)
-    return sorted(hashes | blocks.keys()), blocks
+    return blocks
 
 
 @contextmanager

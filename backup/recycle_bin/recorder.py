@@ -88,7 +88,7 @@ class Recorder:
 
     def _has_any_together(self, keys: Sequence[Key], transaction: Any) -> bool:
         """Whether one of these keys is in an entry of many keys of the run."""
-        return not self._in_entries([], entries.hashes_of(keys)[1], transaction).isdisjoint(keys)
+        return not self._in_entries([], entries.blocks_of(keys), transaction).isdisjoint(keys)
 
     def _in_entries(self, hashes: Sequence[str], keys_by_block: Mapping[str, set[Key]], transaction: Any) -> set[Key]:
         """The keys that have an entry of the run: under these values of KeyHash, or in a block of many keys."""
@@ -109,7 +109,7 @@ class Recorder:
         respelled = [old for key, old in old_spelling.items() if old != key]
         hashes, keys_by_block = entries.hashes_of(respelled)
         if any_together:
-            _, keys_by_block = entries.hashes_of([*respelled, *old_spelling])
+            keys_by_block = entries.blocks_of([*respelled, *old_spelling])
         if self._asks_server:
             text_keys = (key for key in old_spelling if any(isinstance(part, str) for part in key))
             hashes += entries.hashes_of(text_keys)[0]

@@ -17,8 +17,9 @@ from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, V
 from backup.stores import Shape
 from backup.stores.sibling import FieldType
 
-VERSION = 3
-"""The version of the entries. 3 added the verb; 2 a place, a number, an owner and a heartbeat; 1 had no version."""
+VERSION = 4
+"""The version of the entries, and of those in the bin: since 4 the hash of an integer key is its digits. 3 added the
+verb; 2 a place, a number, an owner and a heartbeat; 1 had no version."""
 
 
 # --- the columns ------------------------------------------------------------------------------------------------------

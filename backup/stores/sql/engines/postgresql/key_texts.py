@@ -72,16 +72,26 @@ def _is_spelled(column: sa.Column[Any]) -> sa.ColumnElement[bool] | None:
 
 def _id_of(images: ImagesToMake, text: _Text) -> _Text:
     """The id of the entry whose key has this text."""
-    if not (len(images.key) == 1 and isinstance(images.key[0].type, IntegerType)):
+    if not _is_one_integer(images.key):
         digest = _digest_of(joined_texts([literal_text(images.ids.digested), text]))
         return joined_texts([literal_text(images.ids.digest_start), digest])
-    [key] = images.key
+    return joined_texts([literal_text(images.ids.id_start), _digits_of(*images.key)])
+
+
+def _digits_of(key: sa.Column[Any]) -> _Text:
+    """The sixteen hexadecimal digits of the key plus 2^63."""
     beyond = sa.cast(key, sa.BigInteger).op("#")(sa.literal(_LOWEST, sa.BigInteger))  # changes the sign's bit
-    return joined_texts([literal_text(images.ids.id_start), sa.func.lpad(sa.func.to_hex(beyond), 16, "0")])
+    return sa.func.lpad(sa.func.to_hex(beyond), 16, "0")
+
+
+def _is_one_integer(key: Sequence[sa.Column[Any]]) -> bool:
+    return len(key) == 1 and isinstance(key[0].type, IntegerType)
 
 
 def _hash_of(key: Sequence[sa.Column[Any]]) -> _Text:
     """What `exact_json.key_hash` makes of the key."""
+    if _is_one_integer(key):
+        return _digits_of(*key)
     parts = [
         part for place, column in enumerate(key) for part in (literal_text(", " if place else "["), *_alike(column))
     ]

@@ -17,21 +17,15 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from backup.stores.exact_json import key_hash, key_to_text
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, EntryIds, ImagesToMake
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
-from backup.stores.sql.engines.sqlite.quick_images import (
-    HASH_OF_PLAIN,
-    hash_of_plain,
-    may_be_quick,
-    quick_entries,
-)
+from backup.stores.sql.engines.sqlite.quick_images import learn_quick, may_be_quick, quick_entries
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
 _EXACT_VALUE, _CHECKED_IMAGE = "exact_value", "checked_image"
 _HASH_OF_KEY, _TEXT_OF_KEY, _ID_OF_ENTRY = "hash_of_key", "text_of_key", "id_of_entry"
 _MAKES_IMAGES = "makes images"
 _ARE_OTHERS = "has rows whose images are not quick"
-OF_VALUES = ("user-defined function raised", "JSON cannot hold BLOB values")
+OF_VALUES = ("user-defined function raised", "JSON cannot hold BLOB values", "malformed JSON")
 """What SQLite says of a value that a statement does not spell exactly. It undoes only that statement."""
-_GREATEST = (1 << 63) - 1
 _PARTS_OF_KEYS = {int, str, bytes}
 _BLOB = sa.LargeBinary()
 _Text = sa.ColumnElement[Any]
@@ -48,7 +42,7 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     of_table = images.table.info
     may_be_integer = affinity_of(images.key[0]) in INTEGERS
     if may_be_integer and may_be_quick(images) and not of_table.get(_ARE_OTHERS):
-        added = _add(cx, images, *quick_entries(images, condition, _of_integer(images.ids)))
+        added = _add(cx, images, *quick_entries(images, condition))
         if added is not None:
             return added
         of_table[_ARE_OTHERS] = True
@@ -61,7 +55,7 @@ def learn_functions(cx: sa.Connection) -> None:
         driver: Any = cx.connection.driver_connection
         for name, function in _FUNCTIONS.items():
             driver.create_function(name, -1, function, deterministic=True)
-        driver.create_function(HASH_OF_PLAIN, -1, hash_of_plain, deterministic=True)
+        learn_quick(driver)
         cx.info[_MAKES_IMAGES] = True
 
 
@@ -95,11 +89,6 @@ def _key_fields(images: ImagesToMake) -> dict[str, _Text]:
         "KeyHash": _called(_HASH_OF_KEY, *images.key),
         "RecordKey": _called(_TEXT_OF_KEY, *images.key),
     }
-
-
-def _of_integer(ids: EntryIds) -> Callable[[_Text], tuple[_Text, _Text]]:
-    """What spells the EntryId and the RecordKey of a key of one integer."""
-    return lambda key: (_joined([_plain(ids.id_start), _digits_of(key)]), _separated("[", [("", key)], "]"))
 
 
 def _exact_value(value: Any) -> str:
@@ -141,13 +130,6 @@ _FUNCTIONS: dict[str, Callable[..., str]] = {
     _ID_OF_ENTRY: _id_of_entry,
     _CHECKED_IMAGE: _checked_image,
 }
-
-
-def _digits_of(key: _Text) -> _Text:
-    """The sixteen hexadecimal digits of the key plus 2^63, none of whose steps is beyond 64 bits."""
-    number, greatest, one = (sa.type_coerce(value, sa.BigInteger) for value in (key, _number(_GREATEST), _number(1)))
-    beyond = sa.case((number < _number(0), number + greatest + one), else_=number - greatest - one)
-    return sa.func.printf(_plain("%016x"), beyond)
 
 
 def _is_small(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[bool]:
