@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -220,6 +221,37 @@ def test_what_the_source_changes_meanwhile_is_written_as_well(
     assert (tally.counts.inserted, tally.counts.updated, tally.counts.skipped) == (1, 51, 0)
     assert making_bench.items("backup") == making_bench.items("source")
     assert sides.of(1)[(7,)].version == (1,)
+
+
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("type_", ["varchar(20)", "uuid", "varchar(20), bigint"])
+def test_keys_that_are_no_integers_are_written_by_the_servers_as_well(
+    making_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, made: list[int | None], type_: str, force: bool
+) -> None:
+    bench, (first, *others) = making_bench, type_.split(", ")
+    key = "id, part" if others else "id"
+    columns = (
+        f"id {first} NOT NULL, part bigint NOT NULL, version integer NOT NULL, name varchar(9), PRIMARY KEY ({key})"
+    )
+    bench.sql("source", f"CREATE TABLE {{table}} ({columns})")
+    sides = recycled(bench, chunk_size=40, batch_size=10)
+    sides.backup.catalog.match(sides.source)
+    texts = [f"{'key' if n % 9 else 'Kéy'} {n}" for n in range(100)]
+    ids = [str(uuid.UUID(int=n)) for n in range(100)] if first == "uuid" else texts
+    numbers: dict[Role, int] = {"source": 0, "backup": 5}
+    for side, start in numbers.items():
+        rows = [(text, 7, 2 if side == "source" else 1, side) for text in ids[start:]]
+        marks = ", ".join([bench.mark] * 4)
+        bench.sql(side, f"INSERT INTO {{table}} (id, part, version, name) VALUES ({marks})", rows)
+    if force:
+        reads_nothing(monkeypatch)
+    tally = forced(sides, 1, force=force)
+    assert (tally.counts.inserted, tally.counts.updated, tally.notes) == (5, 95, [])
+    assert sum(number or 0 for number in made) >= (100 if force else 95)
+    kept = {str(key[0]): (image.action, image.version) for key, image in sides.of(1).items()}
+    assert kept == {
+        text: (Action.UPDATED, (1,)) if place >= 5 else (Action.INSERTED, None) for place, text in enumerate(ids)
+    }
 
 
 def test_keys_of_sqlite_that_are_no_integers_are_written_by_this_process(

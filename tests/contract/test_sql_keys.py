@@ -39,6 +39,39 @@ def test_composite_keys_are_chunked_read_and_written(sql_bench: SqlBench) -> Non
     assert sorted(bench.rows("source", columns)) == sorted(bench.rows("backup", columns))
 
 
+def test_many_keys_of_texts_are_looked_up_at_once(making_bench: SqlBench) -> None:
+    """Whatever letters they have; the spaces at the end of some count."""
+    bench, chance = making_bench, random.Random(17)
+    bench.sql("source", "CREATE TABLE {table} (a varchar(40), b char(9), c bigint, d date, PRIMARY KEY (a, b, c, d))")
+    letters = f"ab '\"\\{{}},%:\x01\x7f\xe9\u0130\uff21\U0001f600{'' if bench.kind == 'postgresql' else chr(0)}"
+    parts = [("".join(chance.choices(letters, k=chance.randrange(6))), chance.choice(letters)) for _ in range(600)]
+    keys = [(a, f"{b:9}", place % 7, "2026-01-31") for place, (a, b) in enumerate(parts)]
+    inserted = {*keys[::2]}
+    bench.sql("source", f"INSERT INTO {{table}} VALUES ({', '.join([bench.mark] * 4)})", [*inserted])
+    source, _ = bench.pair()
+    assert source.matching(keys) == {row[:4] for row in source.stamp_rows_of(keys)} == inserted
+
+
+@pytest.mark.parametrize("type_", ["varchar(40)", "uuid", "char(12)", "bytea", "numeric(9,2)", "timestamp", "interval"])
+def test_many_keys_of_one_part_are_looked_up_at_once(making_bench: SqlBench, type_: str) -> None:
+    bench = making_bench
+    texts = {
+        "uuid": [str(uuid.UUID(int=n)) for n in range(600)],
+        "bytea": [f"\\x{n:04x}" for n in range(600)],
+        "numeric(9,2)": [f"{n}.50" for n in range(600)],
+        "timestamp": [str(datetime(2026, 1, 31) + timedelta(hours=n)) for n in range(600)],  # noqa: DTZ001
+        "interval": [f"{n:02}:00:00" for n in range(600)],
+    }.get(type_, [f"K\xe9y {n}'{{,".ljust(9) for n in range(600)])
+    bench.sql("source", f"CREATE TABLE {{table}} (a {type_} PRIMARY KEY, b varchar(99))")
+    bench.sql("source", f"INSERT INTO {{table}} VALUES ({bench.mark}, '')", [(text,) for text in texts])
+    source, _ = bench.pair()
+    keys = [*stamps_in(source, Chunk())]
+    bench.sql("source", f"DELETE FROM {{table}} WHERE a < {bench.mark}", [(texts[300],)])
+    left = {*stamps_in(source, Chunk())}
+    assert 0 < len(left) < 600
+    assert source.matching(keys) == {row[:1] for row in source.stamp_rows_of(keys)} == left
+
+
 @pytest.mark.parametrize("odd", [False, True])
 def test_many_keys_of_several_integers_are_looked_up_at_once(sql_bench: SqlBench, *, odd: bool) -> None:
     """Up to the ends of 64 bits; on SQLite also beside a key that is no integer, which any column may hold."""

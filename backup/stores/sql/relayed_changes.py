@@ -11,7 +11,6 @@ import sqlalchemy as sa
 from backup.core.key_ranges import KeyRange
 from backup.core.model import Action, Chunk, Key
 from backup.stores.codecs import CopyNote
-from backup.stores.exact_json import has_integers_only
 from backup.stores.keeping import Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
@@ -53,7 +52,7 @@ class SqlRelayedChanges:
         """As `Relational.relay_changes`."""
         original = source.shape
         are_few_parameters = len(original.key) == 1 or original.lists(keys)
-        if not (self._may_relay(source, keep) and all(map(has_integers_only, keys)) and are_few_parameters):
+        if not (self._may_relay(source, keep) and all(map(original.spells, keys)) and are_few_parameters):
             raise NotRelayed(keys)
         at_most = self._access.dialect.max_parameters - original.filter_parameters
 
@@ -164,10 +163,10 @@ class _Staged:
         lower = self._is_lower()
         counts = [sa.func.count(self._shape.key[0]), sa.func.count().filter(lower)]
         pairs = self._staged.table.outerjoin(table, self._has_same_key)
-        ends = [function(self._key[0]) for function in (sa.func.min, sa.func.max)]
+        is_integer = len(self._key) == 1 and self._key[0].type.is_for_integers  # type: ignore[attr-defined] # a ServerType
+        ends = [function(self._key[0]) for function in (sa.func.min, sa.func.max)] if is_integer else ()
         row = cx.execute(sa.select(*counts, *ends).select_from(pairs)).one()
-        are_integers = len(self._key) == 1 and {*map(type, row[2:4])} == {int}
-        return _Beside(row[0], row[1], (row[2], row[3]) if are_integers else None)
+        return _Beside(row[0], row[1], (row[2], row[3]) if {*map(type, row[2:])} == {int} else None)
 
     def _is_lower(self) -> sa.ColumnElement[bool]:
         """Whether the staged row's version is lower than that of the row with its key."""

@@ -13,11 +13,10 @@ from sqlalchemy.sql.elements import quoted_name
 
 from backup.core.model import Chunk, Key, Record, StampRow, Stamps, Version
 from backup.core.transforms import Stamping
-from backup.stores.exact_json import has_integers_only
 from backup.stores.sql.declared import DELETED_AT, declare, own_column, time_type
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.base import StampColumns
-from backup.stores.sql.engines.column import Column, named_column
+from backup.stores.sql.engines.column import Column, ServerType, named_column
 from backup.stores.sql.engines.prepared import HAS_BYTES, Row
 from backup.stores.sql.engines.tables import TableName, refusing
 from backup.stores.sql.filters import fulfils
@@ -99,12 +98,12 @@ class TableShape:
 
     def spells(self, key: Key) -> bool:
         """Whether a row spells the key so, if `key_is_spelled_once`."""
-        return all(self._exact[name].type.spells(part) for name, part in zip(self.key_names, key, strict=True))
+        return all(type_.spells(part) for type_, part in zip(self._types_of_key, key, strict=True))
 
     def spells_keys_like(self, other: TableShape) -> bool:
         """Whether keys that go from the other table into this one stay spelled as they are."""
-        types = ([shape._exact[name].type for name in shape.key_names] for shape in (self, other))
-        return all(own.spells_like(others) for own, others in zip(*types, strict=True))
+        types = zip(self._types_of_key, other._types_of_key, strict=True)
+        return all(type_.spells_like(other_type) for type_, other_type in types)
 
     @property
     def copied(self) -> Sequence[Column]:
@@ -284,6 +283,10 @@ class TableShape:
         width = len(self.key)
         return {row[:width]: Version(row[width:-1] if row[-1] is None else (None, row[-1])) for row in rows}
 
+    @cached_property
+    def _types_of_key(self) -> list[ServerType]:
+        return [self._exact[name].type for name in self.key_names]
+
     @property
     def key_types(self) -> list[str]:
         """The declared types of the key's columns."""
@@ -313,14 +316,15 @@ class TableShape:
             type_ = self._exact[self.key_names[0]].type
             return type_.has_one_of(key_columns[0], [key[0] for key in keys])
         if keys and self.lists(keys):
-            return sa.tuple_(*key_columns).in_(self._exact[self.key_names[0]].type.listed(keys))
+            types = self._types_of_key
+            return sa.tuple_(*key_columns).in_(types[0].listed(types, keys))
         conditions = ([column == part for column, part in zip(key_columns, key, strict=True)] for key in keys)
         return sa.or_(*(sa.and_(*conditions_of_key) for conditions_of_key in conditions))
 
     def lists(self, keys: Sequence[Key]) -> bool:
         """Whether `is_one_of` names these keys of several columns shortly, however many they are."""
-        types = (self._exact[name].type for name in self.key_names)
-        return all(type_.lists_keys for type_ in types) and all(map(has_integers_only, keys))
+        values = zip(*keys, strict=True) if keys else [()] * len(self.key_names)
+        return all(type_.may_list(parts) for type_, parts in zip(self._types_of_key, values, strict=True))
 
     def within(self, chunk: Chunk) -> list[sa.ColumnElement[bool]]:
         """The chunk's conditions: lexicographic over the key columns. Each begins with a condition on the first key

@@ -61,12 +61,13 @@ class ServerType(UserDefinedType[Any]):
         """The condition that a column of this type has one of the values."""
         return has_one_of(column, values)
 
-    lists_keys = False
-    """Whether `listed` names many keys of several columns of such types shortly."""
+    def may_list(self, values: Sequence[Any]) -> bool:  # noqa: ARG002 - of no type, unless it says so
+        """Whether `listed` names keys that have these values in a column of this type."""
+        return False
 
-    def listed(self, keys: Sequence[Key]) -> sa.TextClause:
-        """A subquery that selects these keys, whose parts are integers of 64 bits, with few parameters. Only where this
-        type `lists_keys`."""
+    def listed(self, types: Sequence[ServerType], keys: Sequence[Key]) -> sa.TextClause:
+        """A subquery that selects these keys of columns of these types with few parameters. Only where all types
+        `may_list` their values."""
         raise NotImplementedError
 
     def read_exactly(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
@@ -113,6 +114,11 @@ def has_one_of(column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.Colum
     """The condition that the column has one of the values. Its parameter does not bear the column's name: SQLAlchemy
     does not take every name there, such as one with a tab."""
     return column.in_(sa.bindparam("one_of", [*values], type_=column.type, expanding=True, unique=True))
+
+
+def own_parameter(name: str, value: Any) -> sa.BindParameter[Any]:
+    """A parameter of a text. Another one of the statement may have its name: those of a column have the column's."""
+    return sa.bindparam(name, value, unique=True)
 
 
 def type_parts(declared: str) -> tuple[str, tuple[float, ...], str]:

@@ -11,7 +11,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from backup.core.model import Key
-from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
+from backup.stores.exact_json import has_integers_only
+from backup.stores.sql.engines.column import Relation, ServerType, digits, own_parameter, type_parts
 from backup.stores.sql.engines.postgresql.collations import NOT_DETERMINISTIC
 
 # Types whose Python value is exact in both directions. All others (times with infinity, intervals with months, json,
@@ -33,7 +34,36 @@ _FIXED_SIZE = {"bpchar", "numeric"}
 _TEXTS = ("character varying", "text")
 
 
-class TextType(ServerType):
+class ListedType(ServerType):
+    """A type of which one parameter looks up many values: a list of a thousand takes the driver longer than the
+    server."""
+
+    cache_ok = True
+
+    @property
+    def element(self) -> str:
+        """The type of the parameter's elements. It has no size: to cast a text to a smaller one cuts it."""
+        raise NotImplementedError
+
+    def array(self, values: Sequence[Any]) -> Any:
+        """The values as the parameter."""
+        return [*values]
+
+    def may_list(self, values: Sequence[Any]) -> bool:
+        return {*map(type, values)} <= {*self.kinds}
+
+    def listed(self, types: Sequence[ServerType], keys: Sequence[Key]) -> sa.TextClause:
+        return unnested(types, keys)
+
+    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
+        if not self.may_list(values):
+            return super().has_one_of(column, values)
+        # As a subquery: otherwise the planner reads a table without statistics from end to end for each batch.
+        any_of = sa.text(f"ANY (ARRAY(SELECT unnest(CAST(:sought AS {self.element}[]))))")
+        return column.op("=", is_comparison=True)(any_of.bindparams(own_parameter("sought", self.array(values))))
+
+
+class TextType(ListedType):
     """A column that is read as the server's text, and cast back to its `own` type when it is written or compared.
 
     A copy need not have the table's `own` type, for example a type that somebody created there.
@@ -49,6 +79,14 @@ class TextType(ServerType):
     def column_expression(self, column: Any) -> Any:
         return sa.cast(column, sa.Text)
 
+    @property
+    def element(self) -> str:
+        return self.own
+
+    def may_list(self, values: Sequence[Any]) -> bool:
+        # The driver, and SQLAlchemy, would take some characters of a name for a parameter.
+        return super().may_list(values) and self.own.replace(" ", "").isalnum()
+
     def bind_expression(self, bindvalue: Any) -> Any:
         # The driver takes a single % in a name as a parameter.
         return sa.cast(sa.cast(bindvalue, sa.Text), ServerType(self.own.replace("%", "%%")))
@@ -57,7 +95,7 @@ class TextType(ServerType):
         return sa.cast(column, sa.Text).collate("C")  # json, for example, has no order
 
 
-class NativeType(ServerType):
+class NativeType(ListedType):
     """A column whose values are exact in Python. `base` is the catalogue's name of its type."""
 
     cache_ok = True
@@ -66,6 +104,10 @@ class NativeType(ServerType):
         super().__init__(declared)
         self.base = base
         self.kinds = (_NATIVE[base],)
+
+    @property
+    def element(self) -> str:
+        return self.base
 
     def spells(self, value: Any) -> bool:
         if not self.may_hold(value) or self.base not in _FIXED_SIZE:
@@ -79,23 +121,18 @@ class NativeType(ServerType):
         return self.base not in _FIXED_SIZE or type_parts(self.declared)[:2] == type_parts(other.declared)[:2]
 
 
-class IntegerType(ServerType):
-    """Integers. One parameter looks up many of them: a list of a thousand takes the driver longer than the server."""
+class IntegerType(ListedType):
+    """Integers."""
 
     cache_ok = True
     kinds = (int,)
+    element = "bigint"
 
-    lists_keys = True
+    def array(self, values: Sequence[Any]) -> Any:
+        return f"{{{','.join(map(str, values))}}}"
 
-    def listed(self, keys: Sequence[Key]) -> sa.TextClause:
-        return unnested([self] * len(keys[0]), keys)
-
-    def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        if any(type(value) is not int for value in values):
-            return super().has_one_of(column, values)
-        # As a subquery: otherwise the planner reads a table without statistics from end to end for each batch.
-        any_of = sa.text("ANY (ARRAY(SELECT unnest(CAST(:sought AS bigint[]))))")
-        return column.op("=", is_comparison=True)(any_of.bindparams(sought=f"{{{','.join(map(str, values))}}}"))
+    def may_list(self, values: Sequence[Any]) -> bool:
+        return has_integers_only((*values,))
 
 
 def unnested(
@@ -103,23 +140,14 @@ def unnested(
 ) -> sa.TextClause:
     """A subquery that selects these keys of columns of these types, each with its `texts`. A parameter for each column
     has all of its values."""
-    columns = {f"part_{place}": [*parts] for place, parts in enumerate(zip(*keys, strict=True))}
-    values = {
-        name: f"{{{','.join(map(str, parts))}}}" if isinstance(type_, IntegerType) else parts
-        for type_, (name, parts) in zip(types, columns.items(), strict=True)
-    }
-    arrays = [_array(type_) for type_ in types] + ["text[]"] * len(texts or {})
+    listed = {f"part_{place}": parts for place, parts in enumerate(zip(*keys, strict=True))}
+    values = {name: type_.array(parts) for type_, (name, parts) in zip(types, listed.items(), strict=True)}
     values |= {name: [*some] for name, some in (texts or {}).items()}
+    arrays = [f"{type_.element}[]" for type_ in types] + ["text[]"] * len(texts or {})
     casts = ", ".join(f"CAST(:{name} AS {array})" for name, array in zip(values, arrays, strict=True))
     names = ", ".join(f'"{name}"' for name in values)
-    return sa.text(f"SELECT * FROM unnest({casts}) AS t ({names})").bindparams(**values)  # noqa: S608 - no value
-
-
-def _array(type_: Any) -> str:
-    """The type of an array of a column's values. It has no size: to cast a text to a smaller one cuts it."""
-    if isinstance(type_, NativeType):
-        return f"{type_.base}[]"
-    return "bigint[]" if isinstance(type_, IntegerType) else f"{type_.own}[]"
+    parameters = (own_parameter(name, value) for name, value in values.items())
+    return sa.text(f"SELECT * FROM unnest({casts}) AS t ({names})").bindparams(*parameters)  # noqa: S608 - no value
 
 
 def size_expression(column: sa.ColumnElement[Any]) -> sa.ColumnElement[int] | None:

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from backup.core.model import Key
-from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
+from backup.stores.exact_json import has_integers_only
+from backup.stores.sql.engines.column import Relation, ServerType, digits, own_parameter, type_parts
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
 from backup.stores.sql.engines.sqlite.text import RAW, UTF_16
 
@@ -31,6 +32,7 @@ _MANY = 500  # 1,000 rows are looked up in 3.6 ms of the processor and not 4.2; 
 _RAW: Any = sa.literal_column(f"x'{RAW.hex()}'")
 _BLOB = ServerType("BLOB")
 _SPELLED_ONCE = (int, str, bytes)
+_ODD = re.compile("[\0\ud800-\udfff]")
 _NUMBER = re.compile(r"[ \t-\r]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[ \t-\r]*")
 
 
@@ -53,19 +55,23 @@ class SqliteType(ServerType):
         # A real may be equal to an integer.
         return type(value) in _SPELLED_ONCE and self.may_hold(value)
 
-    @property
-    def lists_keys(self) -> bool:  # type: ignore[override] # by the declared type
-        return _affinity(self.declared) in INTEGERS
+    def may_list(self, values: Sequence[Any]) -> bool:
+        kinds = {*map(type, values)}
+        if kinds == {int} and self.is_for_integers:
+            return has_integers_only((*values,))
+        # SQLite's JSON may end a text at a NUL.
+        return kinds == {str} and _affinity(self.declared) == "TEXT" and _ODD.search("".join(values)) is None
 
-    def listed(self, keys: Sequence[Key]) -> sa.TextClause:
-        parts = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(keys[0])))
-        return sa.text(f"SELECT {parts} FROM json_each(:sought)").bindparams(sought=json.dumps(keys))  # noqa: S608 - no value
+    def listed(self, types: Sequence[ServerType], keys: Sequence[Key]) -> sa.TextClause:
+        parts = ", ".join(f"json_extract(value, '$[{place}]')" for place in range(len(types)))
+        sought = json.dumps(keys, ensure_ascii=False)
+        return sa.text(f"SELECT {parts} FROM json_each(:sought)").bindparams(own_parameter("sought", sought))  # noqa: S608 - no value
 
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        if len(values) < _MANY or _affinity(self.declared) not in INTEGERS or {*map(type, values)} != {int}:
+        if len(values) < _MANY or not self.may_list(values):
             return super().has_one_of(column, values)
         # One parameter instead of one for each.
-        listed = sa.literal(json.dumps([*values]), sa.Text)
+        listed = sa.literal(json.dumps([*values], ensure_ascii=False), sa.Text)
         return column.in_(sa.select(sa.func.json_each(listed).table_valued("value").c.value))
 
 
@@ -77,6 +83,9 @@ class Utf16Type(SqliteType):
     def __init__(self, declared: str, encoding: str) -> None:
         super().__init__(declared)
         self.encoding = encoding
+
+    def may_list(self, values: Sequence[Any]) -> bool:
+        return str not in {*map(type, values)} and super().may_list(values)
 
     def read_exactly(self, column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
         is_text = sa.func.typeof(column) == sa.literal_column("'text'")
