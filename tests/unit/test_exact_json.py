@@ -237,3 +237,10 @@ def test_an_integer_key_has_the_text_and_hash_of_any_other_way_to_write_it(n: in
     assert key_to_text((n,)) == json.dumps([n], separators=(",", ":"))
     assert key_hash((n,)) == key_hash((Decimal(n),))
     assert key_hash((n, 1)) == key_hash((Decimal(n), 1))
+
+
+def test_what_folds_plain_texts_alone_folds_them_as_any_other() -> None:
+    """A character that is ignored has each go the long way."""
+    plain = "".join(map(chr, range(32, 127)))
+    for text in (plain, *plain, *(f"x{letter} " for letter in plain), "", " "):
+        assert key_hash((text, 1)) == key_hash((f"{text}\u200b", 1))
