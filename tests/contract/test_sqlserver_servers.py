@@ -50,6 +50,7 @@ PLAIN = {
     "seen_masked": 0,
     "has_openjson": 1,
     "joins_bytes": 1,
+    "reads_hex": 1,
 }
 
 

@@ -19,7 +19,8 @@ from backup.stores.sql.engines.mssql.json import (
 )
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.table import TableShape
-from tests.contract.tsql import COLUMNS, dialect, shape
+from tests.contract.test_sqlserver_servers import PLAIN
+from tests.contract.tsql import COLUMNS, dialect, shape, unasked_server
 
 
 def prepared(things: TableShape, change: str, names: tuple[str, ...]) -> Prepared:
@@ -101,6 +102,15 @@ def test_what_json_escapes_travels_as_characters_that_the_rows_do_not_have() -> 
 )
 def test_what_json_might_not_give_back_goes_another_way(name: str, value: Any) -> None:
     assert to_json([shape().table.c[name].type], [(None,), (value,)]) is None
+
+
+@pytest.mark.parametrize(("name", "value"), [("Stamp", b"\n"), ("Node", b"\n"), ("Id", 1), ("Notes", "0A")])
+def test_bytes_go_another_way_to_a_server_that_takes_digits_for_bytes(name: str, value: Any) -> None:
+    server = unasked_server()
+    for reads_hex in (1, 0):
+        server._columns([{**PLAIN, "reads_hex": reads_hex}])
+        rows = to_json([shape().table.c[name].type], [(value,)], reads_hex=server.reads_hex)
+        assert (rows is None) is (isinstance(value, bytes) and not reads_hex)
 
 
 def test_rows_of_many_columns_go_another_way() -> None:

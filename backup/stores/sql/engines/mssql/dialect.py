@@ -92,9 +92,10 @@ class SqlServerDialect(DialectDefaults):
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._where, self._connections, self._call_seconds = where, connections, call_seconds
         self._engines = SqlServerEngines(where, connections, call_seconds)
-        # `_columns` sets these: the database's collation, and whether it has OPENJSON, which blocks need; `has_stamps`.
+        # `_columns` sets these and `has_stamps`: the database's collation, and whether it has OPENJSON, which blocks
+        # need, and reads hexadecimal digits.
         self._collation: str | None = None
-        self._has_openjson = True
+        self._has_openjson = self.reads_hex = True
         self.blocks: ServerBlocks | None = SqlServerBlocks()
         self._ignores_hints: bool | None = None  # None: not asked yet
 
@@ -199,7 +200,8 @@ class SqlServerDialect(DialectDefaults):
 
     def _write(self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         short, long = split_long(rows) if self._has_openjson else ((), rows)
-        json_rows = to_json([prepared.table.c[name].type for name in prepared.names], short) if short else None
+        types = [prepared.table.c[name].type for name in prepared.names]
+        json_rows = to_json(types, short, reads_hex=self.reads_hex) if short else None
         if json_rows is None:
             prepared.run(cx, rows)
             return
@@ -261,7 +263,7 @@ class SqlServerDialect(DialectDefaults):
         if rows:
             self._collation, self._has_openjson = rows[0]["database_collation"], bool(rows[0]["has_openjson"])
             self.blocks = SqlServerBlocks() if self._has_openjson else None
-            self.has_stamps = bool(rows[0]["joins_bytes"])
+            self.has_stamps, self.reads_hex = bool(rows[0]["joins_bytes"]), bool(rows[0]["reads_hex"])
         return system_tables.columns_of(rows)
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:

@@ -54,13 +54,16 @@ class JsonRows(NamedTuple):
     forms: tuple[Form, ...]
 
 
-def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]]) -> JsonRows | None:
+def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]], *, reads_hex: bool = True) -> JsonRows | None:
     """The rows as JSON, or None if they must go as parameters. No row may be one that `is_long`.
+
+    `reads_hex`: the server makes bytes of hexadecimal digits. Some that speak T-SQL take the digits for the bytes.
 
     Not every server that speaks T-SQL undoes JSON's escapes. So a character that needs one is replaced by a character
     that the rows do not have, and the statement puts the original back.
     """
-    if len(types) > _MAX_COLUMNS or any(getattr(type_, "base", "") in _INEXACT for type_ in types):
+    refused = _INEXACT if reads_hex else _INEXACT | _BYTES
+    if len(types) > _MAX_COLUMNS or any(getattr(type_, "base", "") in refused for type_ in types):
         return None
     typed = list(zip(types, zip(*rows, strict=True), strict=True))
     if not all(_is_plain(type_, values) for type_, values in typed):

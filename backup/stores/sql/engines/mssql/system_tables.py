@@ -47,6 +47,7 @@ _COLUMNS = f"""
                HAS_PERMS_BY_NAME(QUOTENAME(s.name) + '.' + QUOTENAME(o.name), 'OBJECT', 'UNMASK', c.name, 'COLUMN')
            ) THEN 0 ELSE 1 END AS seen_masked,
            CASE WHEN CAST(0x01 + 0x02 AS varbinary(9)) = 0x0102 THEN 1 ELSE 0 END AS joins_bytes, -- Babelfish adds them
+           CASE WHEN CONVERT(varbinary(9), CAST('0A' AS varchar(9)), 2) = 0x0A THEN 1 ELSE 0 END AS reads_hex,
            CASE WHEN d.compatibility_level < 130 AND SERVERPROPERTY('BabelfishVersion') IS NULL
                THEN 0 ELSE 1 END AS has_openjson -- Babelfish has it at any level
     FROM sys.columns c
