@@ -65,23 +65,29 @@ class Settling:
             return self._settle_pieces(chunk, self._backup.chunks(chunk), narrow=True)
         may_copy = not self._run.dry_run and self._run.limit is None
         may_overwrite = may_copy and self._backup.relational is not None
-        overwrites = may_overwrite and self._run.forced
+        if may_overwrite and self._run.forced and not self._has_none(chunk):
+            return self._overwrite(chunk)
         # After a chunk that was copied, the backup probably has nothing here either. Then the source need not be asked.
-        of_backup = self._backup.fingerprint(chunk) if overwrites or (spread.copied and may_copy) else None
+        of_backup = self._backup.fingerprint(chunk) if may_copy and (spread.copied or self._run.forced) else None
         of_source = None
-        if of_backup is None or (of_backup.records and not overwrites):
+        if of_backup is None or of_backup.records:
             of_source, of_backup = self._pair.fingerprints(chunk)
         if self._may_skip and of_source is not None and proof.are_equal(of_source, of_backup):
             return self._skip(chunk, proof.of_fingerprint(of_source))
         if of_backup is not None and of_backup.records == 0 and may_copy:
             return self._settle_written(chunk, self._writing.copy(chunk).counts, by="copy")
-        if overwrites or (may_overwrite and spread.most):
+        if may_overwrite and spread.most:
             return self._overwrite(chunk)
         # The source's keys cut the chunk. If the backup has many more records there, its own keys cut the chunk
         # further, so that the stamps of both sides fit into memory.
         pieces = iter([chunk]) if _is_small(of_source, of_backup) else self._backup.chunks(chunk)
         narrow = self._may_skip and not spread.many and not _are_few(of_source, of_backup)
         return self._settle_pieces(chunk, pieces, narrow=narrow)
+
+    def _has_none(self, chunk: Chunk) -> bool:
+        """Whether the backup, a table, has no record in the chunk."""
+        relational = self._backup.relational
+        return relational is not None and relational.has_none(chunk)
 
     def _overwrite(self, chunk: Chunk) -> Settled:
         """Settles a chunk whose records are probably all to be written. What the servers cannot write by themselves is

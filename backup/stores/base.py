@@ -90,8 +90,8 @@ class Catalog(Protocol):
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
-    `insert`, `relay`, `overwrite`, `content_fingerprint`, `relay_changes`, `exchange`, `without_column` and `spelled`
-    are for any number of threads; those of them that write raise what `Store.write` raises, and so does
+    `insert`, `relay`, `overwrite`, `has_none`, `content_fingerprint`, `relay_changes`, `exchange`, `without_column` and
+    `spelled` are for any number of threads; those of them that write raise what `Store.write` raises, and so does
     `delete_ranges`. The others are for one thread.
     """
 
@@ -132,6 +132,9 @@ class Relational(Protocol):
         keys that are left, where the servers cannot do it or refuse it, and where a record is gone from the source;
         earlier transactions stay.
         """
+
+    def has_none(self, chunk: Chunk) -> bool:
+        """Whether the table has no record in the chunk. Cost: one seek."""
 
     def keys_in(self, ranges: Sequence[KeyRange]) -> list[Key] | None:
         """The keys in these ascending ranges that have a row. None where the table has other keys than single integers,

@@ -77,6 +77,14 @@ class SqlRelational:
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         return self._relayed_changes.write(catalog_of(source), keys, note, keep)
 
+    def has_none(self, chunk: Chunk) -> bool:
+        shape = self._catalog.shape
+        records = sa.exists().select_from(shape.table).where(*shape.within(chunk), *shape.filters)
+        for attempt in self._access.attempts("look for a record", single=True):
+            with attempt as cx:
+                has_some = cx.scalar(sa.select(records))
+        return not has_some
+
     def keys_in(self, ranges: Sequence[KeyRange]) -> list[Key] | None:
         return self._range_deletes.keys_in(ranges)
 
