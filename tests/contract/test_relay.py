@@ -19,7 +19,7 @@ from backup.stores import NotRelayed, Rules, Store
 from backup.stores.sql import relay
 from backup.stores.sql.engines.postgresql import relay as postgresql
 from backup.stores.sql.reads import SqlReads
-from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench
+from tests.contract.benches import NOTE, NOW, ROLES, RUN, Item, PostgresBench, SqlBench, SqliteBench
 from tests.contract.test_postgresql_types import VALUES
 
 CHUNKS = {"chunk_size": 40, "batch_size": 10}
@@ -255,6 +255,23 @@ class Taken:
             if self.left == 0:
                 raise LockLost
             self.left -= 1
+
+
+def test_a_key_that_the_run_has_deleted_before_keeps_that_image(making_bench: SqlBench) -> None:
+    bench = making_bench
+    bench.sql("source", "CREATE TABLE {table} (id varchar(9) PRIMARY KEY, version integer)")
+    source, backup = bench.pair(**CHUNKS)
+    backup.catalog.match(source)
+    for role in ROLES:
+        bench.sql(role, f"INSERT INTO {{table}} (id, version) VALUES ({bench.mark}, 1)", [("a",), ("\xe9",)])
+    bench.sql("source", "INSERT INTO {table} VALUES ('c', 1)")
+    kept = RecycleBin(backup, RUN.service)
+    kept.create()
+    keep = kept.recorder(RUN, lambda: NOW)
+    backup.delete([("a",), ("\xe9",)], keep)
+    assert sum(relayed(source, backup, keep)) == 3
+    of_run = {image.key[0]: image.action for page in kept.of_run(RUN.sync_id) for image in page}
+    assert of_run == {"a": Action.DELETED, "\xe9": Action.DELETED, "c": Action.INSERTED}
 
 
 def test_a_run_that_was_taken_over_commits_no_further_part(sql_bench: SqlBench) -> None:
