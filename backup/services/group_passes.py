@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from backup.core.errors import BackupError, RecordsSetAside
+from backup.core.run_values import Counts, Status, Trigger, Verb
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
+from backup.services.service import Options
 from backup.services.sets import ServiceSet
 from backup.services.several_as_one import runs_as_one
 from backup.services.table_order import TableOrder, cycle_text, parents_first
-from backup.services.turns import AT_ONCE, side_by_side
+from backup.services.turns import AT_ONCE, new_run, side_by_side
 from backup.stores import ForeignKey
 
 
@@ -24,6 +26,12 @@ def by_set(registry: Registry, name: str) -> dict[ServiceSet | None, list[str]]:
     for service in registry.directory.with_copies(name):
         groups.setdefault(registry.directory.set_with(service), []).append(service)
     return groups
+
+
+def without_run(service: str, verb: Verb, trigger: Trigger, options: Options, reason: str) -> Outcome:
+    """The outcome of a service for which the verb has nothing to do: it has no run, and a note says why."""
+    run = replace(new_run(service, verb, trigger, options), sync_id="", notes=(reason,))
+    return Outcome(run.ended(Status.COMPLETED, run.started_at, Counts()))
 
 
 class GroupPasses:

@@ -10,7 +10,7 @@ from backup.core.log import event, redact
 from backup.core.run_values import Status, Trigger, Verb
 from backup.core.suggestions import quoted
 from backup.runs.runner import NOBODY, Observer, Outcome
-from backup.services.group_passes import GroupPasses, by_set
+from backup.services.group_passes import GroupPasses, by_set, without_run
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
 from backup.services.sets import ServiceSet
@@ -18,6 +18,10 @@ from backup.verbs.restore_spec import RestoreSpec
 
 _LATER_TRIES = 10
 """How often tables of a cycle are tried again, at most."""
+_OF_TABLES = (
+    "It is a {kind} of the source and shows rows of tables, so nothing was restored: restore those tables. "
+    "To write through the {kind} where the server allows it, restore {name} by its name."
+)
 
 
 def restore_group(
@@ -37,7 +41,7 @@ def restore_group(
     The order comes from the foreign keys in the source, as far as it can be asked, and in the place of `to`. Tables
     that refer to others may have several runs. With `delete_extra` a second run deletes, children before their parents.
     In a cycle a further run tries again what a foreign key refused. Their outcome is that of the last run, with the
-    counts of all.
+    counts of all. A view of the source is left alone, with a note: its rows come from tables.
 
     With `constraints`, then makes in the place of `to` the foreign keys that the source has between these tables, or
     had at the last sync if it cannot be asked. One that cannot be made fails the outcome of its table; what was
@@ -117,10 +121,19 @@ class _GroupRestore:
 
         def restore(table: str) -> Outcome:
             spec = linked_spec if table in self._passes.order.linked else self._spec
-            service = self._registry.get(self._passes.service_of[table])
+            name = self._passes.service_of[table]
+            if self._to is None and (kind := self._view_kind(table)):
+                note = _OF_TABLES.format(kind=kind, name=name)
+                return without_run(name, Verb.RESTORE, self._trigger, self._options, note)
+            service = self._registry.get(name)
             return service.restore(spec, self._options, self._to, self._observer, self._trigger)
 
         return self._passes.make(levels, tables, restore, self._failed)
+
+    def _view_kind(self, table: str) -> str | None:
+        """What the source calls the view of this name; None for a table, and for one that it does not have."""
+        listed = None if self._own_set is None else self._own_set.members.listed.get(table)
+        return listed.kind if listed is not None and "view" in listed.kind else None
 
     def _failed(self, service: str, error: BackupError) -> Outcome:
         return self._registry.failed(service, Verb.RESTORE, self._trigger, self._options, error)

@@ -9,11 +9,11 @@ from backup.core.errors import BackupError, Conflict
 from backup.core.log import redact
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.runs.runner import NOBODY, Observer, Outcome
-from backup.services.group_passes import GroupPasses, by_set
+from backup.services.group_passes import GroupPasses, by_set, without_run
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.sets import ServiceSet
-from backup.services.turns import AT_ONCE, new_run, side_by_side
+from backup.services.turns import AT_ONCE, side_by_side
 
 _LATER_PASSES = 10
 """How often tables that refer to each other are undone again, at most."""
@@ -76,7 +76,7 @@ class _GroupUndo:
                 opened = self._registry.get(service)
                 last, reason = opened.past.last_sync()
                 if last is None:
-                    return _nothing(service, self._trigger, reason)
+                    return without_run(service, Verb.UNDO, self._trigger, Options(), reason)
                 self._run_of[service] = last.sync_id
                 return opened.undo(last.sync_id, dry_run=True, observer=self._observer, trigger=self._trigger)
             except BackupError as error:
@@ -113,13 +113,6 @@ class _GroupUndo:
         all_counts = [of_run.run.counts for of_run in self._passes.outcomes[table]]
         written = {kind: max(getattr(counts, kind) for counts in all_counts) for kind in ("inserted", "updated")}
         return replace(outcome, run=replace(outcome.run, counts=replace(outcome.run.counts, **written)))
-
-
-def _nothing(service: str, trigger: Trigger, reason: str) -> Outcome:
-    """The outcome of a service that has nothing to take back: it has no run."""
-    run = new_run(service, Verb.UNDO, trigger, Options())
-    run = replace(run, sync_id="", notes=(reason,))
-    return Outcome(run.ended(Status.COMPLETED, run.started_at, Counts()))
 
 
 def _held_back(preview: Outcome, refused: Outcome) -> Outcome:

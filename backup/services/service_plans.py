@@ -27,12 +27,14 @@ from backup.verbs.lately import deleted_lately
 from backup.verbs.schema import RULES
 
 _VERSION_NAMES = re.compile(
-    r"(row_?)?version|.*(modified|updated|changed|edited|last_?write).*|.*(etag|revision)", re.I
+    r"(row_?)?version|.*(modified|updated|changed|edited|last_?(write|update|change|edit)).*"
+    r"|.*(update|change|modification)_?(date|time|at|on).*|.*(etag|revision)",
+    re.I,
 )
 _SET_ASIDE = "`python -m backup sync` names the first of them, each with its reason. All other records are synced."
 _RENAMED = "The backup's table {} gets the new name first; its history and its bin follow."
 _COMES_BACK = "The column {} is copied again; the sync copies every record again to fill it."
-_VERSION_TYPES = re.compile(r".*(int|date|time|numeric|decimal|number).*", re.I)
+_VERSION_TYPES = re.compile(r"(?!point|interval).*(int|date|time|numeric|decimal|number).*", re.I)
 
 
 @dataclass(frozen=True)

@@ -184,14 +184,22 @@ def chosen_tables(
     chosen_names = NameIndex(chosen)
     for name in section.sections:
         if not chosen_names.matching(name):
-            errors.append(
-                ConfigError(
-                    f"backup.toml has a section for {quoted(name)} in the set {specs.name}, which has no such "
-                    f"{kind}.{did_you_mean(name, chosen)}",
-                    hint="Correct it in backup.toml. All other services of the set were tried.",
-                )
-            )
+            errors.append(_idle(specs, name, kind, chosen, names.matching(name)))
     return chosen, errors, [by_name[name] for name in views if name not in chosen]
+
+
+def _idle(specs: SetSpecs, name: str, kind: str, chosen: Collection[str], left_out: Collection[str]) -> ConfigError:
+    """The mistake of a section that stands for none of the `chosen` tables. `left_out`: those of the source for which
+    it stands all the same."""
+    begun, section = f"backup.toml has a section for {quoted(name)} in the set {specs.name}, which", specs.section
+    excluding = [pattern for pattern in section.exclude if left_out and NameIndex(left_out).matching(pattern)]
+    if excluding:
+        text, mend = f"{begun} leaves it out by exclude: {', '.join(map(quoted, excluding))}.", "Remove one of the two"
+    elif left_out:
+        text, mend = f"{begun} has no pattern for it.", f"Add it to {kind}s, or remove the section"
+    else:
+        text, mend = f"{begun} has no such {kind}.{did_you_mean(name, chosen)}", "Correct it"
+    return ConfigError(text, hint=f"{mend} in backup.toml. All other services of the set were tried.")
 
 
 def _typeable(name: str) -> str:

@@ -142,14 +142,14 @@ def test_a_plan_names_what_is_masked_and_a_set_without_tables_is_an_error(sqlite
 
 
 def test_columns_that_look_like_a_version_are_named_in_the_plan_and_never_taken(shop: Shop) -> None:
-    shop.run('CREATE TABLE "Dated" ("Id" INTEGER PRIMARY KEY, "ModifiedAt" TIMESTAMP, "Conversion" VARCHAR(9))')
+    shop.run('CREATE TABLE "Dated" ("Id" INTEGER PRIMARY KEY, "Last_Update" TIMESTAMP, "Conversion" VARCHAR(9))')
     shop.sync(tables='"*Dated"')
     [dated] = plan_of(shop.registry(tables='"*Dated"'), "shop").services
     assert dated.version == "content"
-    assert any('version = ["ModifiedAt"]' in note for note in dated.notes)
-    section = ('[set.shop.table."Dated"]', 'version = ["modifiedat"]')
+    assert any('version = ["Last_Update"]' in note for note in dated.notes)
+    section = ('[set.shop.table."Dated"]', 'version = ["last_update"]')
     [named] = plan_of(shop.registry(*section, tables='"*Dated"'), "shop").services
-    assert named.version == "modifiedat (named)"
+    assert named.version == "last_update (named)"
     assert not any("may be a version" in note for note in named.notes)
 
 

@@ -12,7 +12,9 @@ import pytest
 from backup.core.errors import ConfigError, GuardTripped, RecordsSetAside, SchemaMismatch, SourceMissing, UnknownService
 from backup.core.run_values import Status, Trigger
 from backup.entry import http
+from backup.services.group_restore import restore_group
 from backup.services.service_plans import plan_of
+from backup.verbs.restore_spec import RestoreSpec
 from tests.scenarios.inside import command
 from tests.scenarios.shops import EXCLUDE, SHOP, Shop
 
@@ -68,6 +70,10 @@ def test_a_pattern_that_stands_for_nothing_fails_and_the_rest_is_done(shop: Shop
     assert "'*Custmer'" in str(error)
     unused = shop.sync(EXCLUDE, '[set.shop.table."Custmer"]', "recycle_days = 1")
     assert "Did you mean" in str(unused["shop"].error)
+    left_out = shop.sync(EXCLUDE, '[set.shop.table."Keyless"]', 'key = ["A", "B"]', tables='["*Customer"]')
+    assert "which leaves it out by exclude: '*Keyless'" in str(left_out["shop"].error)
+    unnamed = shop.sync('[set.shop.table."Invoice"]', "recycle_days = 1", tables='["*Customer"]')
+    assert "which has no pattern for it" in str(unnamed["shop"].error)
 
 
 def test_a_filter_and_a_list_of_columns_choose_what_is_copied(shop: Shop) -> None:
@@ -123,6 +129,10 @@ def test_a_view_and_a_table_without_a_key_take_part_once_the_file_names_their_ke
     assert "several rows with the same A, B" in str(repeated["Keyless"].error)
     assert repeated["German"].error is None
     assert len(shop.rows('"Keyless"')) == 2
+    shop.run('DELETE FROM "Invoice"; DELETE FROM "Customer"; DELETE FROM "Keyless"')
+    view, table = restore_group(shop.registry(*keys, tables='["*German", "*Keyless"]'), "shop", RestoreSpec())
+    assert (view.run.sync_id, view.error, table.error, table.run.counts.inserted) == ("", None, None, 2)
+    assert "It is a view of the source" in view.run.notes[0]
 
 
 def test_a_key_beside_a_primary_key_is_refused_for_that_table_alone(shop: Shop) -> None:
