@@ -14,7 +14,7 @@ from backup.core.log import event
 from backup.core.run_values import Run, Status, Trigger, Verb
 from backup.core.timeline import Timeline
 from backup.runs.clock import ServerTime, elapsed
-from backup.runs.history_entries import HISTORY, VERSION, asked_for, entry_of, is_out_of_range, run_of
+from backup.runs.history_entries import HISTORY, VERSION, Runs, asked_for, entry_of, is_out_of_range, run_of
 from backup.runs.opening import NEWEST, NOTHING_KNOWN, Opening
 from backup.stores import Sibling, Store
 from backup.stores.sibling import Look
@@ -68,8 +68,9 @@ class History:
             ]
         )
         server_time = None if at is None else ServerTime(at, elapsed())
-        newest = list(filter(None, map(run_of, entries)))
+        newest = Runs(entries)
         began = unplaced[0]["StartedAt"] if unplaced else None
+        with_scratch = [entry for entry in (*entries, *still_open) if entry["Scratch"] is not None]
         return Opening(
             newest,
             len(entries) < NEWEST,
@@ -79,6 +80,7 @@ class History:
             max(_all(int, "SchemaVersion", [*entries, *unplaced]), default=VERSION),
             _all(datetime, "SyncedAt", entries),
             server_time,
+            list({run.sync_id: run for run in filter(None, map(run_of, with_scratch))}.values()),
         )
 
     def save(self, run: Run, *, new: bool = False) -> None:

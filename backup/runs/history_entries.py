@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, datetime
 from decimal import Decimal
 from functools import cached_property
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from backup.core.log import event
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, Verb
@@ -214,6 +214,40 @@ def run_of(entry: Mapping[str, Any]) -> Run | None:
         sync_id, kind = entry.get("SyncId"), type(error).__name__
         event("history.not_read", level=logging.WARNING, service=entry.get("ServiceName"), sync_id=sync_id, error=kind)
         return None
+
+
+class Runs(Sequence[Run]):
+    """The runs of these entries, without those that cannot be read. An entry is read when somebody first asks for its
+    run: who looks at the newest one alone does not pay for all. For any thread."""
+
+    def __init__(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        self._entries = entries
+        self._runs: dict[int, Run | None] = {}
+
+    def __iter__(self) -> Iterator[Run]:
+        for number, entry in enumerate(self._entries):
+            if number not in self._runs:
+                self._runs[number] = run_of(entry)
+            if (run := self._runs[number]) is not None:
+                yield run
+
+    def __bool__(self) -> bool:
+        return next(iter(self), None) is not None
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @overload
+    def __getitem__(self, place: int) -> Run: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Run]: ...
+    def __getitem__(self, place: int | slice) -> Run | list[Run]:
+        if isinstance(place, int) and place >= 0:
+            for number, run in enumerate(self):
+                if number == place:
+                    return run
+            raise IndexError(place)
+        return list(self)[place]
 
 
 def _read(entry: Mapping[str, Any]) -> Run:

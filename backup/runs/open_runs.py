@@ -96,8 +96,7 @@ def drop_scratches(
 ) -> Opening:
     """Drops the scratch places that dead drills of the opening left, and writes that into their entries. Tells of each
     that it closes. Returns the opening as it is after that."""
-    runs = {run.sync_id: run for run in (*opening.newest, *opening.open_runs)}
-    if not _drop(backup, history, runs.values(), moment, tell_closed):
+    if not _drop(backup, history, opening.with_scratch, moment, tell_closed):
         return opening
     return history.opening(service)
 

@@ -29,7 +29,8 @@ class Opening:
     progress, newest first, however old. `next_number` is the number of the next run. `has_unplaced` says that runs of
     an earlier release began after all of these, and do not have a place yet. `version` is the highest version of the
     entries. `times` are the ends of the newest runs, or their starts where they have not ended. `server_time` is the
-    time of the backup's server when it answered; None where it did not say.
+    time of the backup's server when it answered; None where it did not say. `with_scratch` are those of its runs that
+    may have left a scratch place.
     """
 
     newest: Sequence[Run] = ()
@@ -40,6 +41,7 @@ class Opening:
     version: int = VERSION
     times: Sequence[datetime] = ()
     server_time: ServerTime | None = None
+    with_scratch: Sequence[Run] = ()
 
     def first(self, fits: Callable[[Run], bool], ask: Callable[[], Run | None]) -> Run | None:
         """The newest run that fits, or None. If it may be older than the runs in here, `ask` reads it from the
@@ -67,6 +69,8 @@ class Opening:
 
     def ahead(self, now: datetime) -> Run | None:
         """The run with the latest time, if that time lies ahead: its clock was wrong, or this clock is. Else None."""
+        if max(self.times, default=now) <= now + AHEAD:
+            return None  # without a look at each run
         latest = max(self.newest, key=_synced_at, default=None)
         return latest if latest is not None and _synced_at(latest) > now + AHEAD else None
 

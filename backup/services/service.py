@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
@@ -76,8 +76,8 @@ class Health:
 class SyncService:
     """One service: runs its verbs. Several threads may use it at once; the lock lets one of them write.
 
-    `spec` and `policy` are what the settings say of it. `past` reads and purges what runs left; `planning` is what a
-    sync would do. Each call opens its stores again, so that it sees the schema as it is.
+    `spec` and `policy` are what the settings say of it. Each call opens its stores again, so that it sees the schema as
+    it is.
     """
 
     def __init__(
@@ -97,12 +97,8 @@ class SyncService:
         self.name, self._rules, self.spec = spec.name, spec.rules, spec
         self._is_new, self._refused = spec.is_new, spec.refused
         self._places = Places(spec, other_specs, limits)
-        old_name, old_places = self.name, self._places
-        if spec.renamed_from is not None:
-            old = replace(spec, backup=spec.renamed_from)
-            old_name, old_places = old.backup.service, Places(old, other_specs, limits)
-        self._limits, self._now = limits, now
-        self._next_due = settings.schedule_of(spec.name).next_due if settings.schedule_enabled else None
+        self._settings, self._limits, self._lock, self._now = settings, limits, lock, now
+        self._other_specs, self._watcher = other_specs, watcher
         self.policy = Policy(
             spec.guard,
             spec.on_new_column or settings.on_new_column,
@@ -115,10 +111,35 @@ class SyncService:
             spec.selection,
             may_count=bool(spec.full_every_days),
         )
-        self._runner = Runner(self.name, self.policy, lock, limits, now, self._places.other_tables, watcher)
-        self._setup = Setup(self.name, self._places, old_name, old_places, self.policy, lock)
-        self.planning = Planning(old_name, old_places, self.policy.on_new_column, spec.selection)
-        self.past = Past(self.name, self._places, self.policy, lock, now)
+
+    # What most calls do not need is made when somebody asks for it: one look at a set makes a hundred services.
+
+    @cached_property
+    def _runner(self) -> Runner:
+        other_tables = self._places.other_tables
+        return Runner(self.name, self.policy, self._lock, self._limits, self._now, other_tables, self._watcher)
+
+    @cached_property
+    def _setup(self) -> Setup:
+        return Setup(self.name, self._places, *self._old, self.policy, self._lock)
+
+    @cached_property
+    def planning(self) -> Planning:
+        """What a sync would do."""
+        return Planning(*self._old, self.policy.on_new_column, self.spec.selection)
+
+    @cached_property
+    def past(self) -> Past:
+        """What runs left."""
+        return Past(self.name, self._places, self.policy, self._lock, self._now)
+
+    @cached_property
+    def _old(self) -> tuple[str, Places]:
+        """The name and the places under which its copy still lies; its own, unless its table was renamed."""
+        if self.spec.renamed_from is None:
+            return self.name, self._places
+        old = replace(self.spec, backup=self.spec.renamed_from)
+        return old.backup.service, Places(old, self._other_specs, self._limits)
 
     def may_share(self, source: Place, backup: Place) -> bool:
         """Whether the settings may name one of its places for another service too. Asks nobody."""
@@ -294,7 +315,9 @@ class SyncService:
             with self.stores() as (source, backup):
                 (source if side == "source" else backup).ping()
                 if side == "backup":
-                    concerns = concerns_of(backup, self.name, self._now(), self._next_due)
+                    has_schedule = self._settings.schedule_enabled
+                    next_due = self._settings.schedule_of(self.name).next_due if has_schedule else None
+                    concerns = concerns_of(backup, self.name, self._now(), next_due)
         except Exception as caught:
             error = as_backup_error(caught)
         return Health(self.name, side, round((time.perf_counter() - started) * 1000), error, concerns)

@@ -1,17 +1,18 @@
 """What a run takes from SyncHistory at once, and that it asks for what may be older."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
-from backup.runs import retention
+from backup.runs import history_entries, retention
 from backup.runs.columns_to_fill import columns_to_fill
 from backup.runs.history import History, is_synced
-from backup.runs.history_entries import entry_of
+from backup.runs.history_entries import entry_of, run_of
 from backup.runs.of_all_services import newest_starts
 from backup.runs.opening import NEWEST, Opening
 from backup.stores import Store
@@ -66,6 +67,25 @@ def test_entries_that_cannot_be_read_hide_none_that_can(backup: Store, caplog: p
     history.entries.put(unreadable)
     assert [run.number for run in history.runs("customer", 2)] == [3, 2]
     assert "history.not_read" in caplog.text
+
+
+def test_the_entry_of_an_older_run_is_read_when_somebody_asks_for_that_run(
+    backup: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+
+    def counted(entry: Mapping[str, Any]) -> Run | None:
+        read.append(entry["RunNumber"])
+        return run_of(entry)
+
+    monkeypatch.setattr(history_entries, "run_of", counted)
+    left = replace(ended(1, Verb.DRILL), scratch="drill")
+    _, opening = save(backup, left, *map(ended, range(2, 5)))
+    assert (opening.newest[0].number, opening.ahead(NOW), bool(opening.newest)) == (4, None, True)
+    assert [run.number for run in opening.with_scratch] == [1]
+    assert read == [4]
+    assert [run.number for run in opening.newest] == [run.number for run in opening.newest[:]] == [4, 3, 2, 1]
+    assert read == [4, 3, 2, 1]
 
 
 def test_an_entry_that_is_saved_again_is_replaced(backup: Store) -> None:

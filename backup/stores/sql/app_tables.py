@@ -211,7 +211,7 @@ class SqlSibling:
         }
         for attempt in self._access.attempts(self._reading, single=True):
             with attempt as cx:
-                rows = [dict(row) for row in cx.execute(query, values).mappings()]
+                rows = _entries(cx.execute(query, values))
         entries: list[list[dict[str, Any]]] = [[] for _ in looks]
         at: datetime | None = None
         for row in rows:
@@ -225,7 +225,7 @@ class SqlSibling:
     ) -> list[dict[str, Any]]:
         """The query's first rows: at most `limit`, and none after the row that makes them exceed `max_bytes`."""
         if max_bytes is None:
-            return [self._parts.whole(cx, dict(row)) for row in cx.execute(query, values).mappings().all()]
+            return [self._parts.whole(cx, entry) for entry in _entries(cx.execute(query, values))]
         largest = self._access.dialect.largest_row_bytes(cx, self.table, query, values)
         bounded = query if largest is None else query.limit(max(1, min(limit, max_bytes // max(1, largest))))
         rows: list[dict[str, Any]] = []
@@ -257,6 +257,11 @@ class SqlSibling:
             with attempt as cx:
                 self._parts.delete(cx, keys)
                 cx.execute(query)
+
+
+def _entries(result: sa.CursorResult[Any]) -> list[dict[str, Any]]:
+    names = [*result.keys()]
+    return [dict(zip(names, row, strict=True)) for row in result.all()]
 
 
 def _has_changed(cx: sa.Connection, query: sa.Update | sa.Insert, values: Mapping[str, Any]) -> bool:

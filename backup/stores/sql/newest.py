@@ -37,7 +37,7 @@ def groups_of(cx: sa.Connection, table: sa.Table, groups: Groups, values: list[A
     """The groups whose field `by` has one of these values. A group with two newest entries is there twice."""
     names = table.columns.keys()
     newest_groups, width = [], len(names)
-    for row in cx.execute(_query(table, groups, clock), {_VALUES: values}).all():
+    for row in map(tuple, cx.execute(_query(table, groups, clock), {_VALUES: values}).all()):
         is_there, by, then_by, counted, at, *highest = row[width:]
         entry = dict(zip(names, row, strict=False)) if is_there is not None else None
         newest_groups.append(Group(by, then_by, dict(zip(groups.highest, highest, strict=True)), counted, entry, at))

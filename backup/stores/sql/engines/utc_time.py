@@ -33,7 +33,16 @@ class UtcTime(sa.TypeDecorator[datetime]):
         utc = value.astimezone(UTC)
         return utc if self.with_zone else utc.replace(tzinfo=None)
 
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        if not isinstance(value, datetime):
-            return value
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    def result_processor(self, dialect: sa.Dialect, coltype: Any) -> Any:
+        """What reads a value: one function, where SQLAlchemy would call three for each, and most values are NULL."""
+        read: Any = self.impl_instance.result_processor(dialect, coltype)
+
+        def process(value: Any) -> Any:
+            if value is None:
+                return None
+            time = value if read is None else read(value)
+            if not isinstance(time, datetime):
+                return time
+            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+
+        return process

@@ -238,7 +238,7 @@ def _list(
 def _values(text: bytes) -> int | None:
     """The number of values in the list; None if one is not an integer."""
     commas = text[1:-1].translate(None, DIGITS)
-    if commas.strip(b","):
+    if commas != b"," * len(commas):
         return None
     return len(commas) + 1 if len(text) > len(b"[]") else 0
 
