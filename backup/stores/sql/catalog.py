@@ -131,7 +131,7 @@ class SqlCatalog:
 
     def is_same_place(self, other: Store) -> bool:
         other_catalog = catalog_of(other)
-        operation = "tell two databases apart"
+        operation = "identify the database"
         kin = self.access.dialect.kin
         # Names that differ only in case count as the same.
         if self.name.lower() != other_catalog.name.lower() and kin is None:

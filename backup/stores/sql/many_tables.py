@@ -59,7 +59,7 @@ class ManyTables:
 
     def is_same_database(self, other: ManyTables) -> bool:
         """Whether both are in one database, by what the servers say of themselves."""
-        operation = "tell two databases apart"
+        operation = "identify the database"
         with self._access.once(operation) as own_cx, other._access.once(operation) as other_cx:
             return self.dialect.is_same_database(own_cx, other_cx)
 
