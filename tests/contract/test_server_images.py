@@ -627,6 +627,20 @@ def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(sides: Recycled
     assert sides.of(1) == {}
 
 
+def test_nothing_is_in_the_bin_of_new_records_that_are_not_relayed_for_a_large_one(making_bench: SqlBench) -> None:
+    bench = making_bench
+    bench.sql("source", "CREATE TABLE {table} (id varchar(9) PRIMARY KEY, version integer NOT NULL, name text)")
+    sides = recycled(bench)
+    sides.backup.catalog.match(sides.source)
+    bench.sql("source", "INSERT INTO {table} (id, version) VALUES ('new', 2), ('old', 2)")
+    values = f"VALUES ('old', 1, {bench.mark})"
+    bench.sql("backup", f"INSERT INTO {{table}} (id, version, name) {values}", [("é" * LARGEST_BYTES,)])
+    assert sides.backup.relational is not None
+    with pytest.raises(NotRelayed):
+        [*sides.backup.relational.relay_changes(sides.source, [("new",), ("old",)], NOTE, sides.keep(1))]
+    assert sides.of(1) == {}
+
+
 @pytest.mark.parametrize("by", ["keys", "chunk"])
 def test_changes_are_relayed_in_parts_behind_the_fence(making_bench: SqlBench, made: list[int | None], by: str) -> None:
     making_bench.create(Item(n, 2) for n in range(1, 101))

@@ -142,9 +142,6 @@ class _Staged:
         beside = self._beside(cx)
         missing = number - beside.existing
         first_lower = self._lower(cx) if beside.lower else ()
-        is_new = ~sa.exists().where(self._has_same_key)
-        are_kept = bool(missing) and images.make_inserted(cx, self._shape, keep, self._key, is_new, missing)
-        new_keys = self._new_keys(cx) if missing and not are_kept else ()
         if beside.existing:
             key = self._shape.key
             whole_key = key[0] if len(key) == 1 else sa.tuple_(*key)
@@ -153,6 +150,9 @@ class _Staged:
                 return None
             if self._values and self._update(cx) != beside.existing:
                 raise OthersWrote
+        is_new = ~sa.exists().where(self._has_same_key)
+        are_kept = bool(missing) and images.make_inserted(cx, self._shape, keep, self._key, is_new, missing)
+        new_keys = self._new_keys(cx) if missing and not are_kept else ()
         if missing and not (self._insert(cx) == missing and (are_kept or len(new_keys) == missing)):
             raise OthersWrote
         keep([], cx, new_keys)
