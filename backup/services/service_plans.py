@@ -207,17 +207,19 @@ def version_hints(spec: ServiceSpec, listed: Listed | None) -> list[str]:
     """Returns a sentence about columns that look like a version, if the service has none."""
     if spec.rules.version or listed is None:
         return []
+    copied = spec.rules.taken([column.name for column in listed.columns])
+    masked = {*map(str.lower, spec.rules.masking.masks)} if spec.rules.masking else set[str]()
     alike = [
         column.name
         for column in listed.columns
         if _VERSION_NAMES.fullmatch(column.name) and _VERSION_TYPES.fullmatch(column.type or "")
+        if column.name in copied and column.name.lower() not in masked  # else it cannot be one
     ]
     if not alike:
         return []
-    copied = len(spec.rules.taken([column.name for column in listed.columns]))
     return [
         f'{" and ".join(alike)} may be a version. If every write changes it, version = ["{alike[0]}"] lets a sync read '
-        f"this column alone, and not the content of {quantity(copied, 'column')}."
+        f"this column alone, and not the content of {quantity(len(copied), 'column')}."
     ]
 
 

@@ -200,8 +200,9 @@ def test_masks_that_a_column_cannot_have_are_refused_before_anything_is_read(
 ) -> None:
     sql_bench.sql("source", f"CREATE TABLE {{table}} ({COLUMNS.format(null='')}, Short varchar(15))")
     source, backup = opened(sql_bench, rules(masks))
-    with pytest.raises(ConfigError, match=f"(?i){reason}"):
+    with pytest.raises(ConfigError, match=f"(?i){reason}") as refused:
         backup.catalog.initialize(source)
+    assert ("Remove the mask" in refused.value.hint) == ("part of the key" in reason)
 
 
 def test_a_mask_that_may_stand_for_two_columns_is_refused(postgresql_bench: SqlBench) -> None:

@@ -147,6 +147,9 @@ def test_columns_that_look_like_a_version_are_named_in_the_plan_and_never_taken(
     [dated] = plan_of(shop.registry(tables='"*Dated"'), "shop").services
     assert dated.version == "content"
     assert any('version = ["Last_Update"]' in note for note in dated.notes)
+    left_out = ('[set.shop.table."Dated"]', 'columns = { exclude = ["Last_Update"] }')
+    [dated] = plan_of(shop.registry(*left_out, tables='"*Dated"'), "shop").services
+    assert not any("may be a version" in note for note in dated.notes)
     section = ('[set.shop.table."Dated"]', 'version = ["last_update"]')
     [named] = plan_of(shop.registry(*section, tables='"*Dated"'), "shop").services
     assert named.version == "last_update (named)"

@@ -48,9 +48,9 @@ class MaskedColumns:
             if name not in spelled:
                 near = did_you_mean(name, [column.name for column in columns])
                 raise ConfigError(
-                    f"The {label} has no column {name} for the mask of this name, or a second mask for it.{near} "
-                    "Nothing was read or written.",
-                    hint="Name each column once; case does not count.",
+                    f"The {label} has no column {name} that is copied, for the mask of this name, or a second mask for "
+                    f"it.{near} Nothing was read or written.",
+                    hint="Name each column once; case does not count. One that is left out needs no mask.",
                 )
             alike = [column.name for column in columns if column.name.lower() == name.lower()]
             if len(alike) > 1 and name not in alike:
@@ -60,11 +60,13 @@ class MaskedColumns:
                     hint="Spell the column as the table does.",
                 )
             column = next(column for spelled_name, column in masked._masks.values() if spelled_name == name)
-            if reason := _reason_against(mask, column, rules.compared | {*map(str.lower, key_names)}):
+            compared = rules.compared | {*map(str.lower, key_names)}
+            if reason := _reason_against(mask, column, compared):
+                others = "Choose another mask for it, `null` for example, or leave the column out."
                 raise ConfigError(
                     f"The column {column.name} of the {label} ({column.type.declared}) cannot have the mask "
                     f"{mask.kind}: it {reason}. Nothing was read or written.",
-                    hint="Choose another mask for it, `null` for example, or leave the column out.",
+                    hint="Remove the mask: no mask hides such a column." if column.name.lower() in compared else others,
                 )
         if any(column.name.lower() == SOURCE_STAMP.lower() for column in columns):
             raise ConfigError(
