@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from psycopg.errors import LockNotAvailable
 
 from backup.core.errors import ConstraintRefused, LockLost
@@ -28,6 +29,7 @@ from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.sqlite import images as sqlite_images
+from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from tests.contract import test_sqlite_types as sqlite_types
 from tests.contract.benches import NOTE, NOW, RUN, Item, PostgresBench, SqlBench, SqliteBench, other_database
 from tests.contract.recycled import Recycled, alike_on_both_sides, recycled, run_at
@@ -614,6 +616,25 @@ def test_changes_that_the_servers_refuse_are_written_record_by_record(
     assert tally.aside == {(7,)}
     assert {n for n, item in making_bench.items("backup").items() if item.version == 1} == {7}
     assert {image.key for page in sides.bin.of_run(RUN.sync_id) for image in page} == {*numbers(*range(1, 41))} - {(7,)}
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_changes_for_which_temporary_tables_have_no_room_are_written_record_by_record(
+    sqlite_bench: SqliteBench, monkeypatch: pytest.MonkeyPatch, *, forced: bool
+) -> None:
+    def stage_without_room(dialect: SqliteDialect, cx: sa.Connection, *rows: Any) -> Any:
+        cx.exec_driver_sql("PRAGMA temp.max_page_count = 1")
+        return stage(dialect, cx, *rows)
+
+    monkeypatch.setattr("backup.mirror.relays.FEWEST", 1)
+    sqlite_bench.create(Item(n, 2, "new") for n in range(1, 41))
+    sides = recycled(sqlite_bench)
+    sqlite_bench.put("backup", *(Item(n, 1, "old") for n in range(1, 41)))
+    stage = SqliteDialect.stage
+    monkeypatch.setattr(SqliteDialect, "stage", stage_without_room)
+    tally = synced(sides.source, sides.backup, replace(RUN, forced=forced))
+    assert (tally.counts.updated, tally.counts.failed, tally.aside) == (40, 0, {*()})
+    assert "database or disk is full" in tally.notes[-1]
 
 
 def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(sides: Recycled, making_bench: SqlBench) -> None:

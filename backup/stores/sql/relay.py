@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
+from backup.core.errors import NotInitialized, StoreError, TransientStoreError
 from backup.core.key_ranges import NumberedKeys
 from backup.core.model import Chunk, Key
 from backup.stores.chunk_size import ChunkSize
@@ -58,8 +58,9 @@ class RelayedParts:
             try:
                 part, following = cut(left, self._rows)
                 relayed = relay(part)
-            except StoreUnavailable:
+            except TransientStoreError:
                 raise
+            # Also where a disk is full or a file cannot be written: that may be the one of temporary tables alone.
             except (StoreError, NotInitialized) as error:
                 raise NotRelayed(left, None if isinstance(error, OthersWrote) else error) from None
             if relayed is None:
