@@ -23,7 +23,7 @@ from backup.recycle_bin.kept_batches import batches
 from backup.recycle_bin.purging import delete_older
 from backup.recycle_bin.recorder import KeptBefore, Recorder
 from backup.recycle_bin.spellings import first_by_spelling
-from backup.stores import Keep, Sibling, SideName, Store
+from backup.stores import ImagesToWrite, Keep, Sibling, SideName, Store
 from backup.stores.exact_json import key_hash
 
 _KEYS_AT_ONCE = 50_000  # as many as are taken back at once
@@ -122,15 +122,24 @@ class RecycleBin:
         page = self._entries.find(self._of_place(), order_by="RecycledAt", limit=1, fields=("EntryId", "RecycledAt"))
         return self._moment(page[0]) if page else None
 
-    def of_run(self, sync_id: str, action: Action | None = None, *, records: bool = True) -> Iterator[list[KeptImage]]:
-        """Yields what the run changed, in any way or by this `action`, in batches and in no particular order.
+    def images_to_write(self, sync_id: str, action: Action) -> ImagesToWrite:
+        """Returns the images that the run has kept of the backup's records before this action of it."""
+        start, middle, _ = entries.bounds(sync_id)
+        where = {**self._of_run(sync_id), "Side": "backup", "Action": action.value}
+        return ImagesToWrite(self._entries, where, start, middle)
+
+    def of_run(
+        self, sync_id: str, action: Action | None = None, *, above: str | None = None, records: bool = True
+    ) -> Iterator[list[KeptImage]]:
+        """Yields what the run changed, in any way or by this `action`, in batches and in the order of the entries' ids;
+        with `above`, only entries with greater ids.
 
         A batch is at most 500 keys and, with `records`, about 8 MiB; as many as the backup writes at once, if
         their records have no texts or are left out. Without `records` the records are None.
         """
         start, _, end = entries.bounds(sync_id)
         where = self._of_run(sync_id) | ({} if action is None else {"Action": action.value})
-        for page in pages_of(self._entries, where, start, end, records=records):
+        for page in pages_of(self._entries, where, above or start, end, records=records):
             yield from batches(page, self._backup.traits.batch_size)
             del page
 

@@ -15,7 +15,7 @@ from backup.stores.base import Fence, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Accept, Keep
 from backup.stores.listing import ForeignKey, Listed, PassedOver
-from backup.stores.sibling import EntriesToMake, Groups, LongText, Shape, Sibling
+from backup.stores.sibling import EntriesToMake, Groups, ImagesToWrite, LongText, Shape, Sibling
 from backup.stores.values import (
     Drift,
     IndexPlan,
@@ -44,6 +44,7 @@ __all__ = [
     "Fence",
     "ForeignKey",
     "Groups",
+    "ImagesToWrite",
     "IndexPlan",
     "Keep",
     "Limits",

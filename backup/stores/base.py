@@ -11,7 +11,7 @@ from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Rec
 from backup.stores.abilities import Buckets, Incremental, KeptDeletes, KeyBlocks, Transforming
 from backup.stores.codecs import Copies, CopyNote, Keys
 from backup.stores.keeping import Accept, Keep
-from backup.stores.sibling import Entry, Groups, Shape, Sibling
+from backup.stores.sibling import Entry, Groups, ImagesToWrite, Shape, Sibling
 from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, RelayedPart, SecondaryIndex, Traits, Written
 
 
@@ -91,8 +91,8 @@ class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
     `insert`, `relay`, `overwrite`, `has_none`, `content_fingerprint`, `relay_changes`, `exchange`, `without_column` and
-    `spelled` are for any number of threads; those of them that write raise what `Store.write` raises, and so does
-    `delete_ranges`. The others are for one thread.
+    `spelled` are for any number of threads; those of them that write raise what `Store.write` raises, and so do
+    `delete_ranges` and `write_images`. The others are for one thread.
     """
 
     @property
@@ -135,6 +135,16 @@ class Relational(Protocol):
 
     def has_none(self, chunk: Chunk) -> bool:
         """Whether the table has no record in the chunk. Cost: one seek."""
+
+    def write_images(self, images: ImagesToWrite, keep: Keep) -> Iterator[RelayedPart]:
+        """Writes the records as these images say, in the order of their entries, without reading them into this
+        process. The server makes the images of what it replaces, and compares what is there in the end with the images:
+        so what it tells of has been read again.
+
+        Yields what it wrote after each transaction, which has a part of them. Raises NotRelayed, with those that are
+        left, where the server cannot do it exactly or refuses it, where a row is then another one than its image says,
+        and where they are so few that it would not pay; earlier transactions stay.
+        """
 
     def keys_in(self, ranges: Sequence[KeyRange]) -> list[Key] | None:
         """The keys in these ascending ranges that have a row. None where the table has other keys than single integers,

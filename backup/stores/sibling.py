@@ -124,6 +124,22 @@ class EntriesToMake(NamedTuple):
     fields: Mapping[str, Any]
 
 
+class ImagesToWrite(NamedTuple):
+    """Entries of the bin, each with the image of a record, which is to be written as it was then.
+
+    - `table`: the bin.
+    - `where`: the fields that all of them have.
+    - `above`, `upto`: between which ids they lie; the first is excluded.
+    - `number`: how many they are, where somebody has counted them and a server may be able to read each.
+    """
+
+    table: Sibling
+    where: Mapping[str, str]
+    above: str
+    upto: str
+    number: int | None = None
+
+
 class Sibling(Protocol):
     """A table or container for the app's own entries, beside a store's, in the same database.
 

@@ -216,8 +216,9 @@ class RelayedPart:
 
 
 class NotRelayed(Exception):
-    """The servers cannot pass on the records of this `rest` by themselves: of the chunk that they were asked for, or of
-    the keys. `error`: what they said; None if they were not asked, because values have to be changed on the way."""
+    """The servers cannot pass on the records of this `rest` by themselves: of the chunk that they were asked for, of
+    the keys, or of the images. `error`: what they said; None if they were not asked, because values have to be changed
+    on the way."""
 
     def __init__(self, rest: Any, error: BackupError | None = None) -> None:
         super().__init__()

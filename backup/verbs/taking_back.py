@@ -1,9 +1,9 @@
-"""Takes back what runs did, batch by batch. The server deletes by itself what runs inserted, where it can."""
+"""Takes back what runs did. The server does it by itself where it can; else this process does, batch by batch."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from backup.core.batched import batched
 from backup.core.errors import BackupError, ConstraintRefused
@@ -12,7 +12,7 @@ from backup.core.model import Action, Key, Record
 from backup.mirror.set_aside import Refusal, bisect
 from backup.recycle_bin.entries import KeptImage
 from backup.runs.runner import Session
-from backup.stores import RangesNotDeleted
+from backup.stores import NotRelayed, RangesNotDeleted
 from backup.verbs.effects import Effects
 
 _WAITING_AT_MOST = 1_000  # records, which are held in memory
@@ -27,7 +27,7 @@ _OPPOSITES = {
 
 
 class TakingBack:
-    """Takes back what runs did, batch by batch. What a constraint refuses waits until all else was taken back."""
+    """Takes back what runs did, part by part. What a constraint refuses waits until all else was taken back."""
 
     def __init__(self, session: Session) -> None:
         self._session, self._backup, self._tally = session, session.backup, session.tally
@@ -54,6 +54,46 @@ class TakingBack:
         records = {kept.key: kept.record for kept in entries if kept.record is not None}
         self._write(records, dict.fromkeys(records, counted))
 
+    def not_by_server(self, sync_id: str, action: Action) -> Iterator[list[KeptImage]]:
+        """Has the server write what a run updated or deleted as it was before. Yields what is left of it, which has to
+        be taken back before the next is asked for: in batches, as `RecycleBin.of_run` does."""
+        recycled, steps, relational = self._session.recycled, self._session.steps, self._backup.relational
+        if self._session.run.dry_run or relational is None:
+            yield from recycled.of_run(sync_id, action)
+            return
+        self._forget_those_of(sync_id, action)
+        rest, passed_at_once = recycled.images_to_write(sync_id, action), max(_BATCH, self._backup.traits.batch_size)
+        while True:
+            steps.check_lock()
+            try:
+                for part in relational.write_images(rest, steps.keep):
+                    self._tally.add(**{_OPPOSITES[action][1]: part.inserted + part.updated})
+                    steps.check_lock()
+                return
+            except NotRelayed as refused:
+                rest = refused.rest
+                self._note(refused.error)
+            passed = 0
+            for batch in recycled.of_run(sync_id, action, above=rest.above):
+                rest, passed = rest._replace(above=batch[-1].entry_id), passed + len(batch)
+                yield batch
+                del batch  # else memory holds it beside the next
+                if passed >= passed_at_once:
+                    break
+            else:
+                return
+            passed_at_once *= 2  # so that many refusals in vain cost little
+
+    def _forget_those_of(self, sync_id: str, action: Action) -> None:
+        """Forgets what waits for keys that this action of the run is about."""
+        entries = self._session.recycled.of_keys(self._waiting, records=False) if self._waiting else ()
+        self._forget([kept.key for kept in entries if (kept.sync_id, kept.action) == (sync_id, action)])
+
+    def _note(self, refusal: BackupError | None) -> None:
+        """Notes what the server has refused. A constraint may let it pass later, so that is no news."""
+        if refusal is not None and not isinstance(refusal, ConstraintRefused):
+            self._tally.note(f"The first refusal: {refusal}", once=_NOT_BY_SERVER)
+
     def delete_ranges(self, ranges: Sequence[KeyRange]) -> None:
         """Deletes the records with keys in these ascending ranges, which a run has inserted. The server does it alone
         where it can."""
@@ -79,8 +119,7 @@ class TakingBack:
                 self._tally.add(deleted=deleted - len(self._effects.look_in(part)))
                 steps.check_lock()
         except RangesNotDeleted as refused:
-            if refused.error is not None and not isinstance(refused.error, ConstraintRefused):
-                self._tally.note(f"The first refusal: {refused.error}", once=_NOT_BY_SERVER)
+            self._note(refused.error)
             self._delete_inserted(keys_of(refused.rest))
 
     def _delete_inserted(self, keys: Sequence[Key]) -> None:

@@ -24,7 +24,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
 
     The undo deletes the records that the run inserted, and writes those that it updated or deleted as they were.
     `through` takes back all later runs as well, newest first. Cost: a read of the bin, a write and a read for every
-    record that these runs changed.
+    record that these runs changed; the server does all three by itself where it can.
 
     It reads again what it wrote, so the counts are of what is there.
 
@@ -47,7 +47,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     relational = session.backup.relational
     for run in runs:
         taking_back.older_run = None if run is runs[0] else run.sync_id
-        for action, ranges, entries in _changes(session.recycled, run.sync_id):
+        for action, ranges, entries in _changes(session.recycled, taking_back, run.sync_id):
             of_backup = [kept for kept in entries if kept.side == "backup"]
             if relational is not None:
                 images = (kept.record for kept in of_backup if kept.record)
@@ -65,13 +65,16 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     taking_back.finish()
 
 
-def _changes(recycled: RecycleBin, sync_id: str) -> Iterator[tuple[Action, Sequence[KeyRange], Sequence[KeptImage]]]:
-    """What the run changed, some at a time; ranges are of keys that it inserted. All that it inserted comes first, for
-    the server may see the new spelling of a key as equal to the old one."""
+def _changes(
+    recycled: RecycleBin, taking_back: TakingBack, sync_id: str
+) -> Iterator[tuple[Action, Sequence[KeyRange], Sequence[KeptImage]]]:
+    """What the run changed, some at a time, but for what the server has taken back by itself on the way; ranges are of
+    keys that it inserted. All that it inserted comes first, for the server may see the new spelling of a key as equal
+    to the old one."""
     for ranges, entries in recycled.inserted(sync_id):
         yield Action.INSERTED, ranges, entries
     for action in (Action.UPDATED, Action.DELETED):
-        for entries in recycled.of_run(sync_id, action):
+        for entries in taking_back.not_by_server(sync_id, action):
             yield action, (), entries
             del entries
 

@@ -27,6 +27,7 @@ from backup.runs.outcome import Turn
 from backup.services.presets import CustomerSyncService
 from backup.stores import Limits
 from backup.stores.exact_json import key_hash
+from backup.stores.sql import image_writes
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines import mixing
 from tests.reliability import plain
@@ -157,6 +158,7 @@ class Bench:
             patch.object(run_values, "uuid4", lambda: next(ids)),
             patch.object(entries, "_FEWEST_TOGETHER", 2),
             patch.object(chunk, "_NARROW_ABOVE", 2),
+            patch.object(image_writes, "FEWEST_IMAGES", 2),
             patch.object(mixing, "_NEIGHBOURS", 1),
         ]
         for patched in self._patches:

@@ -283,6 +283,33 @@ def test_a_forced_run_that_was_killed_is_done_by_the_next_one(
     assert "after source.read" not in trace, "not by the servers"
 
 
+STEPS_OF_IMAGES = (
+    "INSERT backup_changes sent",
+    "INSERT RecycleBin sent",
+    "UPDATE Customers sent",
+    "INSERT Customers sent",
+    "before commit of Customers, RecycleBin, backup_changes",
+    "after commit of Customers, RecycleBin, backup_changes",
+)
+
+
+@pytest.mark.parametrize("three_ranges", ["sqlite"], indirect=True)
+def test_an_undo_by_images_that_was_killed_is_done_by_the_next_one(
+    three_ranges: Scene, mortal: Mortal, subtests: pytest.Subtests
+) -> None:
+    scene = three_ranges
+    before = scene.service.backup.contents()
+    scene.change()
+    forced = mortal.run(scene.order("sync", force=True))
+    order = scene.order("undo", sync_id=forced["sync_id"], through=False)
+
+    def check() -> None:
+        assert scene.service.backup.contents() == before
+
+    trace = check_killed_and_repeated(scene, mortal, order, check, subtests, STEPS_OF_IMAGES)
+    assert trace.count("INSERT backup_changes sent") == 2, "not by the server"
+
+
 @pytest.mark.parametrize("as_of", ["now", "now, into an empty source", "before the change"])
 def test_a_restore_that_was_killed_is_done_by_the_next_one(
     sqlite: Scene, mortal: Mortal, subtests: pytest.Subtests, as_of: str

@@ -11,6 +11,7 @@ import pytest
 from backup.config.settings import load_settings
 from backup.core.errors import RecordsSetAside, StoreError
 from backup.services.registry import Registry
+from backup.stores.sql import image_writes
 from backup.stores.sql.batch import SqlBatch
 from tests.functions.worker import worker
 from tests.scenarios import places
@@ -18,6 +19,12 @@ from tests.scenarios.inside import alone, command, counted, done, named, raised,
 from tests.scenarios.places import Place, Service, Sql
 from tests.scenarios.product import ROOT, Counts, environment, post
 from tests.scenarios.taking_back import FORGETS_AT_ONCE, after, change_orders, kept_by, run_sql, whole
+
+
+@pytest.fixture(autouse=True)
+def also_few_by_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a server write few images by itself, too."""
+    monkeypatch.setattr(image_writes, "FEWEST_IMAGES", 1)
 
 
 def test_undo_gives_the_backup_before_the_run_and_undone_itself_the_one_after(orders: Place, tmp_path: Path) -> None:
@@ -231,7 +238,8 @@ def test_the_server_takes_back_a_first_copy_by_itself(
     if swallows:  # then the app deletes batch by batch, and finds the record that is left
         run_sql(backup, 'CREATE RULE swallows AS ON DELETE TO {table} WHERE old."Id" = 7 DO INSTEAD NOTHING')
     else:
-        monkeypatch.setattr(SqlBatch, "delete", None)
+        for method in ("delete", "write"):
+            monkeypatch.setattr(SqlBatch, method, None)
     preview = service.undo(run.sync_id, dry_run=True)
     assert (preview.run.counts.deleted, len(preview.changes), whole(backup)) == (len(copied), len(copied), copied)
     undone = service.undo(run.sync_id)
@@ -239,6 +247,32 @@ def test_the_server_takes_back_a_first_copy_by_itself(
     assert (undone.run.counts.deleted, len(whole(backup))) == (len(copied) - swallows, swallows)
     assert service.undo(undone.run.sync_id).error is None
     assert whole(backup) == copied
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_server_takes_back_updates_and_deletes_by_itself(
+    kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "sqlite":
+        place: Place = request.getfixturevalue("customers")
+    else:
+        place = alone(places.on_postgres(*request.getfixturevalue("two_postgres_databases")).customer)
+    service, backup = place.registry.get("customer"), place.customer.backup
+    synced(place, "customer")
+    before = whole(backup)
+    raised(place, 1, 2, 3)
+    remove(place, "customer", "7", "8")
+    second = synced(place, "customer")
+    raised(place, 2, 3, 4, 7, version=3)
+    remove(place, "customer", "1", "9")
+    synced(place, "customer")
+    later = whole(backup)
+    monkeypatch.setattr(SqlBatch, "write", None)
+    for state, through in ((before, True), (later, False)):
+        undone = service.undo(second.sync_id, through=through)
+        assert (undone.error, whole(backup)) == (None, state)
+        second = undone.run
+    assert (undone.run.counts.inserted, undone.run.counts.updated, undone.run.counts.deleted) == (1, 3, 3)
 
 
 def test_undo_over_http_writes_only_when_confirmed(customers: Place) -> None:

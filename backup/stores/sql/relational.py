@@ -15,7 +15,7 @@ from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record
 from backup.stores.base import Store
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Accept, Keep
-from backup.stores.sibling import Entry, Groups, Shape
+from backup.stores.sibling import Entry, Groups, ImagesToWrite, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.batch import key_batches
@@ -24,6 +24,7 @@ from backup.stores.sql.catalog import SqlCatalog, catalog_of
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.engines.tables import spelled_name
 from backup.stores.sql.foreign_keys import is_of_itself, references_to, referring, triggers_on_delete
+from backup.stores.sql.image_writes import SqlImageWrites
 from backup.stores.sql.indexes import creation, index_plan, shared_columns
 from backup.stores.sql.keys import spelled
 from backup.stores.sql.range_deletes import SqlRangeDeletes
@@ -52,6 +53,7 @@ class SqlRelational:
         self._sibling, self._chunks = sibling, chunks
         self._relay = SqlRelay(access, catalog, limits)
         self._relayed_changes = SqlRelayedChanges(access, catalog, limits)
+        self._image_writes = SqlImageWrites(access, catalog, limits)
         self._range_deletes = SqlRangeDeletes(access, catalog, limits)
         self._blocks = SqlBlocks(access, catalog, chunks)
 
@@ -84,6 +86,9 @@ class SqlRelational:
             with attempt as cx:
                 has_some = cx.scalar(sa.select(records))
         return not has_some
+
+    def write_images(self, images: ImagesToWrite, keep: Keep) -> Iterator[RelayedPart]:
+        return self._image_writes.write(images, keep)
 
     def keys_in(self, ranges: Sequence[KeyRange]) -> list[Key] | None:
         return self._range_deletes.keys_in(ranges)

@@ -13,6 +13,7 @@ from backup.core.model import Chunk, Key
 from backup.stores.chunk_size import ChunkSize
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Keep
+from backup.stores.sibling import ImagesToWrite
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.copies import mark_of, milliseconds
@@ -27,7 +28,7 @@ _GROWTH = 4
 _KEYS_AT_ONCE = 10_000
 
 
-_Rest = TypeVar("_Rest", Chunk, Sequence[Key])
+_Rest = TypeVar("_Rest", Chunk, Sequence[Key], ImagesToWrite)
 
 
 class OthersWrote(StoreError):
@@ -42,8 +43,8 @@ class RelayedParts:
     """
 
     def __init__(self, limits: Limits) -> None:
-        self._chunk_size, self._first = limits.chunk_size, min(limits.batch_size, limits.chunk_size)
-        self.size, self._rows = ChunkSize(limits.chunk_size, limits.max_statement_seconds), self._first
+        self._chunk_size, self.first = limits.chunk_size, min(limits.batch_size, limits.chunk_size)
+        self.size, self._rows = ChunkSize(limits.chunk_size, limits.max_statement_seconds), self.first
 
     def of(
         self,
@@ -62,9 +63,10 @@ class RelayedParts:
                 raise
             # Also where a disk is full or a file cannot be written: that may be the one of temporary tables alone.
             except (StoreError, NotInitialized) as error:
+                self._rows = self.first  # the next try may be as vain
                 raise NotRelayed(left, None if isinstance(error, OthersWrote) else error) from None
             if relayed is None:
-                self._rows = self._first  # the next try may be as vain
+                self._rows = self.first
                 raise NotRelayed(left)
             yield relayed
             rows = max(self._rows, relayed.inserted + relayed.updated + relayed.skipped)

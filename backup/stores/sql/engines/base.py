@@ -17,6 +17,7 @@ from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
+from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.snapshot import Snapshot
@@ -213,6 +214,15 @@ class Dialect(Protocol):
 
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
         """As `relay`, but into a temporary table beside the copy's, with columns of the same types."""
+
+    def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
+        """As `stage`, of rows that the server makes of the bin's images of them, each with its image. The caller has to
+        compare what it writes of them, by `count_equal`. Fails with the server's error where a value does not fit
+        its column."""
+
+    def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
+        """How many of the table's rows with the keys of staged ones are now exactly what the images of these say: an
+        image that the server would make of the row has the same names and values."""
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         """Has the server add the entries of the bin for the table's rows that fulfil the condition, as they are now,

@@ -14,6 +14,7 @@ from backup.stores.sql.engines.base import Dialect, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.images_to_make import ImagesToMake
+from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_together
 from backup.stores.sql.engines.tables import TableName
@@ -51,6 +52,12 @@ class DialectDefaults(Dialect):
 
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
         return None
+
+    def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
+        return None
+
+    def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
+        return 0
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -86,17 +87,22 @@ class Copying:
         return self._rights[_STAGED]
 
 
-def staging_table(cx: sa.Connection, table: sa.Table, names: Sequence[str]) -> sa.Table:
+def staging_table(cx: sa.Connection, table: sa.Table, names: Sequence[str], *, with_text: bool = False) -> sa.Table:
     """Makes a temporary table with these columns of the table: the same types and collations, no constraints. It ends
-    with the transaction."""
-    types = [table.c[name].type for name in names]
-    columns = (sa.Column(f"c{i}", type_) for i, type_ in enumerate(types))
-    spelled = (f"{spelled_column(SPELLING, table, name)} AS c{i}" for i, name in enumerate(names))
+    with the transaction. `with_text`: and with a last column for texts."""
+    spelled = [f"{spelled_column(SPELLING, table, name)} AS c{i}" for i, name in enumerate(names)]
+    spelled += [f"CAST(NULL AS text) AS c{len(names)}"] if with_text else []
     create = (
         f"CREATE TEMPORARY TABLE {_STAGED} ON COMMIT DROP AS SELECT {', '.join(spelled)}"  # noqa: S608 - names
         f" FROM {spelled_table(SPELLING, table)} WITH NO DATA"
     )
     cx.exec_driver_sql(create, execution_options={"no_parameters": True})
+    return _staging_table((*(table.c[name].type for name in names), *([sa.Text()] if with_text else [])))
+
+
+@lru_cache(maxsize=64)  # the same object each time, so that statements on it are made once
+def _staging_table(types: tuple[Any, ...]) -> sa.Table:
+    columns = (sa.Column(f"c{i}", type_) for i, type_ in enumerate(types))
     return sa.Table(_STAGED, sa.MetaData(), *columns, schema="pg_temp")
 
 

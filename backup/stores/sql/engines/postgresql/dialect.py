@@ -23,6 +23,7 @@ from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
+from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
@@ -34,6 +35,7 @@ from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.images import make_images
 from backup.stores.sql.engines.postgresql.relay import pass_blocks, relay_rows
 from backup.stores.sql.engines.postgresql.snapshot import export
+from backup.stores.sql.engines.postgresql.staged_images import count_equal, stage_images
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
@@ -188,6 +190,12 @@ class PostgresqlDialect(DialectDefaults):
             return None
         staged = staging_table(cx, rows.copy, rows.names)
         return StagedRows(staged, relay_rows(cx, rows, staged))
+
+    def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
+        return stage_images(cx, images) if self._copying.may_stage(cx) else None
+
+    def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
+        return count_equal(cx, staged)
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         if images.columns:

@@ -28,22 +28,33 @@ def relay_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> Relayed | N
         return None
     driver: Any = cx.connection.driver_connection
     before = driver.total_changes  # which also counts what triggers and foreign keys change
-    number = _insert(cx, rows, source, _in_main(rows.copy), rows.names)
+    number = _insert(cx, rows, source, in_main(rows.copy), rows.names)
     return Relayed(number, alone=driver.total_changes - before == number)
 
 
 def stage_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> StagedRows | None:
     """As `relay_rows`, but into a temporary table, which ends when the connection is given back. None also where the
     copy has its name, and where no index of the copy may be used to find its rows."""
-    if rows.own_condition or rows.copy.name.lower() == _STAGED or isinstance(rows.copy, TableAlone):
+    if rows.own_condition or isinstance(rows.copy, TableAlone):
         return None
-    staged = _staging_table(rows.copy, tuple(rows.names))
+    staged = empty_staging_table(cx, rows.copy, tuple(rows.names))
+    return None if staged is None else StagedRows(staged, _insert(cx, rows, source, staged, staged.columns.keys()))
+
+
+def empty_staging_table(
+    cx: sa.Connection, copy: sa.Table, names: tuple[str, ...], *, with_text: bool = False
+) -> sa.Table | None:
+    """Makes a temporary table for these columns of the copy. `with_text`: and with a last column for texts. None where
+    the copy has its name."""
+    if copy.name.lower() == _STAGED:
+        return None
     cx.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{_STAGED}")
-    names = (f"{spelled_column(_SPELLING, rows.copy, name)} AS c{place}" for place, name in enumerate(rows.names))
-    copy = spelled_table(_SPELLING, _in_main(rows.copy))
-    cx.exec_driver_sql(f"CREATE TEMP TABLE {_STAGED} AS SELECT {', '.join(names)} FROM {copy} WHERE 0")  # noqa: S608 - names
+    spelled = [f"{spelled_column(_SPELLING, copy, name)} AS c{place}" for place, name in enumerate(names)]
+    spelled += [f"CAST(NULL AS TEXT) AS c{len(names)}"] if with_text else []
+    table = spelled_table(_SPELLING, in_main(copy))
+    cx.exec_driver_sql(f"CREATE TEMP TABLE {_STAGED} AS SELECT {', '.join(spelled)} FROM {table} WHERE 0")  # noqa: S608 - names
     cx.info[_STAGED] = True
-    return StagedRows(staged, _insert(cx, rows, source, staged, staged.columns.keys()))
+    return _staging_table(copy, names, with_text)
 
 
 def _insert(cx: sa.Connection, rows: RelayedRows, source: str, table: sa.Table, names: Sequence[str]) -> int:
@@ -73,13 +84,14 @@ def detach(connection: Any, record: Any) -> None:
 
 
 @lru_cache(maxsize=64)  # the same object each time, so that its statements are compiled once
-def _in_main(table: sa.Table) -> sa.Table:
+def in_main(table: sa.Table) -> sa.Table:
     """The table, said to be in the connection's own file. Tables without a schema are in the attached one."""
     return table.to_metadata(sa.MetaData(), schema="main")
 
 
 @lru_cache(maxsize=64)
-def _staging_table(table: sa.Table, names: tuple[str, ...]) -> sa.Table:
+def _staging_table(table: sa.Table, names: tuple[str, ...], with_text: bool) -> sa.Table:
     """A temporary table for these columns of the table, of the same affinities."""
-    columns = (sa.Column(f"c{place}", table.c[name].type) for place, name in enumerate(names))
+    types = [*(table.c[name].type for name in names), *([sa.Text()] if with_text else [])]
+    columns = (sa.Column(f"c{place}", type_) for place, type_ in enumerate(types))
     return sa.Table(_STAGED, sa.MetaData(), *columns, schema="temp")
