@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,10 +13,12 @@ from backup.core.masks import Mask, Masking
 from backup.core.model import Chunk
 from backup.stores import Rules
 from backup.stores.connection import SqlServer
+from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.mssql import engines, system_tables
 from backup.stores.sql.engines.mssql.connection import connect
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.fingerprint import fingerprint_query
 from backup.stores.sql.engines.mssql.types import IntegerType
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.shaping import described_shape
@@ -146,14 +146,23 @@ def sqlite_catalogue(predicates: str) -> sa.Connection:
     return cx
 
 
-@pytest.mark.parametrize("rules", [Rules(masking=Masking({"Salary": Mask("null")}, "k" * 16)), Rules()])
-def test_masks_are_refused_where_a_server_adds_bytes_and_would_stamp_records_alike(rules: Rules) -> None:
+@pytest.mark.parametrize(("joins_bytes", "declared"), [(0, "varchar(64)"), (1, "varbinary(40)")])
+def test_a_stamp_is_a_text_where_a_server_adds_bytes_and_would_stamp_records_alike(
+    joins_bytes: int, declared: str
+) -> None:
     server = unasked_server()
-    rows = [{**PLAIN, "joins_bytes": 0}, {**PLAIN, "joins_bytes": 0, "name": "Id", "key_ordinal": 1}]
-    described = Described(TableName("dbo", "T"), server._columns(rows))
-    described_shape(server, rules, described, "backup")
-    with pytest.raises(ConfigError, match="adds bytes") if rules.masking else nullcontext():
-        described_shape(server, replace(rules, is_source=True), described, "source")
+    names = {"Id": {"key_ordinal": 1}, "Salary": {}}
+    plain = {**PLAIN, "joins_bytes": joins_bytes}
+    columns = server._columns([{**plain, "name": name, **more} for name, more in names.items()])
+    rules = Rules(masking=Masking({"Salary": Mask("null")}, "k" * 16), is_source=True)
+    shape = described_shape(server, rules, Described(TableName("dbo", "T"), columns), "source")
+    stamp = server.keyed_hash([*shape.table.columns], rules.stamping)
+    query = fingerprint_query(StampColumns([], [], sa.func.coalesce(stamp, server.no_stamp)), [])
+    statement = str(query.compile(dialect=server.engine.dialect))
+    assert server.stamp_type.declared == declared
+    assert f"AS {declared})" in statement
+    # Of a text the fingerprint has a hash: its own first eight bytes are few digits.
+    assert statement.count("hashbytes('SHA2_256', coalesce(") == (0 if joins_bytes else 1)
 
 
 @pytest.mark.parametrize("has_openjson", [0, 1])

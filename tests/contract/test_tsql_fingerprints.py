@@ -18,8 +18,14 @@ from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mixing import MIXES, Mix
 from backup.stores.sql.engines.mssql.blocks import SqlServerBlocks
-from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
-from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprint_query, keyed_hash
+from backup.stores.sql.engines.mssql.fingerprint import (
+    BYTES_STAMP,
+    bucket_expression,
+    content_hash,
+    fingerprint_query,
+    keyed_hash,
+    no_stamp,
+)
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.masked import MaskedColumns
 from backup.stores.sql.table import TableShape
@@ -30,11 +36,11 @@ class Hashing:
     """As much of the dialect as a shape asks for its stamps."""
 
     content_hash = staticmethod(content_hash)
-    no_stamp = SqlServerDialect.no_stamp
+    no_stamp = no_stamp(BYTES_STAMP)
 
     @staticmethod
     def keyed_hash(columns: Any, masking: Masking) -> Any:
-        return keyed_hash(columns, masking.stamp_secret, masking.mark)
+        return keyed_hash(columns, masking.stamp_secret, masking.mark, BYTES_STAMP)
 
 
 def stamps_of(things: TableShape) -> StampColumns:

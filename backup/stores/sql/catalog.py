@@ -173,16 +173,12 @@ class SqlCatalog:
         own_columns: list[sa.Column[Any]] = [sa.Column(SYNCED_AT, self.access.dialect.utc_time)] if has_place else []
         if self._rules.keeps_deleted and shape.find_copied(DELETED_AT) is None:
             own_columns.append(sa.Column(DELETED_AT, self.access.dialect.utc_time))
-        self._make(original, loosened(shape), *own_columns, *self._stamp_of(shape))
+        self._make(original, loosened(shape), *own_columns, *_stamp_of(original))
         self.drift(source, "add")
 
     def make_like(self, other: Store) -> None:
         original = catalog_of(other)
-        self._make(original, original.shape.copied, *self._stamp_of(original.shape))
-
-    def _stamp_of(self, source: TableShape) -> Sequence[sa.Column[Any]]:
-        """The column that copies of a masked or transformed source need."""
-        return [sa.Column(SOURCE_STAMP, self.access.dialect.stamp_type)] if source.needs_stamps else []
+        self._make(original, original.shape.copied, *_stamp_of(original))
 
     def make_source_of(self, backup: Store) -> None:
         original = catalog_of(backup)
@@ -248,3 +244,8 @@ def catalog_of(store: Store) -> SqlCatalog:
     if not isinstance(store.catalog, SqlCatalog):
         raise TypeError("the sides of a service are of one kind")
     return store.catalog
+
+
+def _stamp_of(source: SqlCatalog) -> Sequence[sa.Column[Any]]:
+    """The column that copies of a masked or transformed source need, for what its server makes."""
+    return [sa.Column(SOURCE_STAMP, source.access.dialect.stamp_type)] if source.shape.needs_stamps else []

@@ -49,12 +49,6 @@ def described_shape(dialect: Dialect, rules: Rules, described: Described, label:
     rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
     copied = [column for column in columns if column.name in taken]
     left_out = [column for column in columns if column.name not in taken]
-    if rules.is_source and (rules.masking or rules.transform) and not dialect.has_stamps:
-        raise ConfigError(
-            f"The {label} is on a server that adds bytes where it should join them, so nothing could tell of which "
-            "record a masked or transformed copy was made. Nothing was read or written.",
-            hint="Back up the table without masks and transform.",
-        )
     masked: MaskedColumns | None = None
     own_stamp = own_column(columns, SOURCE_STAMP, dialect.stamp_type.declared, dialect)
     time_declared = time_type(dialect).declared

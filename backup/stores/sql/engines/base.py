@@ -61,9 +61,6 @@ class Dialect(Protocol):
     max_columns: int
     """How many columns a table may have."""
 
-    has_stamps: bool
-    """Whether the server can make a `keyed_hash`; known once it has described a table."""
-
     folds_names: bool
     """Whether columns of one table cannot have names that differ only in the case of their letters."""
 
@@ -93,12 +90,13 @@ class Dialect(Protocol):
     utc_time: UtcTime
     """The type of a time in the app's own tables."""
 
-    no_stamp: sa.ColumnElement[Any]
-    """What stands for a `keyed_hash` that a row does not have."""
+    @property
+    def no_stamp(self) -> sa.ColumnElement[Any]:
+        """What stands for a `keyed_hash` that a row does not have."""
 
     @property
     def stamp_type(self) -> ServerType:
-        """The type of the column that keeps a `keyed_hash`."""
+        """The type of the column that keeps a `keyed_hash`; known once the server has described a table."""
 
     @property
     def location(self) -> str:

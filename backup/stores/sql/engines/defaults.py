@@ -27,7 +27,6 @@ class DialectDefaults(Dialect):
 
     kin: sa.TextClause | None = None
     blocks: ServerBlocks | None = None
-    has_stamps = True
 
     def asking(self) -> AbstractContextManager[sa.Connection]:
         return self.reading()

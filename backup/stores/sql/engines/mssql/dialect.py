@@ -36,7 +36,15 @@ from backup.stores.sql.engines.mssql.blocks import SqlServerBlocks
 from backup.stores.sql.engines.mssql.counters import advance, own_identities
 from backup.stores.sql.engines.mssql.engines import SqlServerEngines
 from backup.stores.sql.engines.mssql.errors import failure
-from backup.stores.sql.engines.mssql.fingerprint import bucket_expression, content_hash, fingerprints_of, keyed_hash
+from backup.stores.sql.engines.mssql.fingerprint import (
+    BYTES_STAMP,
+    TEXT_STAMP,
+    bucket_expression,
+    content_hash,
+    fingerprints_of,
+    keyed_hash,
+    no_stamp,
+)
 from backup.stores.sql.engines.mssql.json import (
     JSON,
     Spell,
@@ -85,17 +93,16 @@ class SqlServerDialect(DialectDefaults):
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     utc_time = _UTC_TIME
-    stamp_type = MssqlType("varbinary(40)", "varbinary")
-    no_stamp: sa.ColumnElement[Any] = sa.literal_column("0x")
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 
     def __init__(self, where: SqlServer, connections: int = CONNECTIONS, call_seconds: float = CALL_SECONDS) -> None:
         self._where, self._connections, self._call_seconds = where, connections, call_seconds
         self._engines = SqlServerEngines(where, connections, call_seconds)
-        # `_columns` sets these and `has_stamps`: the database's collation, and whether it has OPENJSON, which blocks
-        # need, and reads hexadecimal digits.
+        # `_columns` sets these: the database's collation, whether it has OPENJSON, which blocks need, and reads
+        # hexadecimal digits, and the type of stamps.
         self._collation: str | None = None
         self._has_openjson = self.reads_hex = True
+        self._stamp_type = BYTES_STAMP
         self.blocks: ServerBlocks | None = SqlServerBlocks()
         self._ignores_hints: bool | None = None  # None: not asked yet
 
@@ -263,7 +270,8 @@ class SqlServerDialect(DialectDefaults):
         if rows:
             self._collation, self._has_openjson = rows[0]["database_collation"], bool(rows[0]["has_openjson"])
             self.blocks = SqlServerBlocks() if self._has_openjson else None
-            self.has_stamps, self.reads_hex = bool(rows[0]["joins_bytes"]), bool(rows[0]["reads_hex"])
+            self.reads_hex = bool(rows[0]["reads_hex"])
+            self._stamp_type = BYTES_STAMP if rows[0]["joins_bytes"] else TEXT_STAMP
         return system_tables.columns_of(rows)
 
     def has_schema(self, cx: sa.Connection, schema: str) -> bool:
@@ -273,7 +281,15 @@ class SqlServerDialect(DialectDefaults):
         return content_hash(columns)
 
     def keyed_hash(self, columns: Sequence[sa.Column[Any]], stamping: Stamping) -> sa.ColumnElement[Any]:
-        return keyed_hash(columns, stamping.stamp_secret, stamping.mark)
+        return keyed_hash(columns, stamping.stamp_secret, stamping.mark, self._stamp_type)
+
+    @property
+    def stamp_type(self) -> MssqlType:
+        return self._stamp_type
+
+    @property
+    def no_stamp(self) -> sa.ColumnElement[Any]:
+        return no_stamp(self._stamp_type)
 
     def bucket(self, key: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any] | None:
         return bucket_expression(key)

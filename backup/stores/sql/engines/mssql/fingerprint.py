@@ -18,6 +18,9 @@ _NULL: Any = sa.literal_column("N'-'")
 _END: Any = sa.literal_column("';'")
 _SHORT_NULL: Any = sa.literal_column("'~'")
 _BIGINT = MssqlType("bigint", "bigint")
+BYTES_STAMP = MssqlType("varbinary(40)", "varbinary")
+TEXT_STAMP = MssqlType("varchar(64)", "varchar")
+"""Of a server that adds bytes where it should join them, as Babelfish does."""
 _CONCATENATED = 32  # texts of one level: each + nests in the one before, and a thousand levels are refused
 _INTEGERS = ("bigint", "int", "smallint", "tinyint", "bit")
 
@@ -34,13 +37,24 @@ def content_hash(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[Any]:
     return _hash_of([*map(as_exact_text, _in_groups(ended)), *(_after_its_length(_text(column)) for column in others)])
 
 
-def keyed_hash(columns: Sequence[sa.Column[Any]], secret: str, mark: str) -> sa.ColumnElement[Any]:
-    """The SHA-256 of the secret and the columns' exact texts, and the 8 bytes of the mark, as varbinary(40). Backups
-    keep it: it stays as it is."""
+def keyed_hash(
+    columns: Sequence[sa.Column[Any]], secret: str, mark: str, stamp_type: MssqlType
+) -> sa.ColumnElement[Any]:
+    """The SHA-256 of the secret and the columns' exact texts, and the 8 bytes of the mark: as `BYTES_STAMP`, or half of
+    it in decimal and the mark in hexadecimal digits, as `TEXT_STAMP`. Backups keep it: it stays as it is."""
     texts = [as_exact_text(sa.literal(secret)), *map(_text, columns)]
     hashed = _hash_of(list(map(_after_its_length, texts)))
-    stamp: sa.ColumnElement[Any] = as_type(concatenated(hashed, sa.literal_column(f"0x{mark}")), "varbinary(40)")
-    return stamp
+    if stamp_type is TEXT_STAMP:
+        numbers = (as_type(eight_bytes(hashed, start), "varchar(20)") for start in (1, 9))
+        parts: Any = concatenated(*numbers, sa.literal_column(f"':{mark}'"))
+    else:
+        parts = concatenated(hashed, sa.literal_column(f"0x{mark}"))
+    return sa.type_coerce(as_type(parts, stamp_type.declared), stamp_type)
+
+
+def no_stamp(stamp_type: MssqlType) -> sa.ColumnElement[Any]:
+    """What stands for a stamp that a row does not have."""
+    return sa.literal_column("''" if stamp_type is TEXT_STAMP else "0x", stamp_type)
 
 
 def _after_its_length(text: Any) -> Any:
@@ -114,7 +128,8 @@ def _version_parts(
     version: Sequence[sa.Column[Any]], content: sa.ColumnElement[Any] | None
 ) -> list[sa.ColumnElement[Any]]:
     if not version:
-        return [eight_bytes(content, 1)]
+        is_text = content is not None and getattr(content.type, "base", None) == TEXT_STAMP.base
+        return [eight_bytes(sha256(content) if is_text else content, 1)]
     parts = []
     for i, column in enumerate(version):
         for value in _integers(column):
