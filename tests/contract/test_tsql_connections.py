@@ -163,10 +163,10 @@ def test_a_server_that_does_not_answer_is_not_one_that_offers_no_snapshots() -> 
 
 @pytest.mark.parametrize("server", [SqlServerDialect, PostgresqlDialect])
 def test_a_servers_time_is_aware_utc_whatever_its_driver_gives(server: Any) -> None:
-    clock = server.server_clock.fget(None)
+    read = server.server_clock.fget(None).type.result_processor(dialect(), None)
     time = datetime(2026, 1, 2, 3, tzinfo=UTC)
     for value in (time.replace(tzinfo=None), time.astimezone(timezone(timedelta(hours=2)))):
-        assert clock.type.process_result_value(value, dialect()) == time
+        assert (read(value), read(value).tzinfo) == (time, UTC)
 
 
 def test_rows_that_are_fetched_one_by_one_change_threads_once(monkeypatch: pytest.MonkeyPatch) -> None:

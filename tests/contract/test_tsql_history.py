@@ -61,7 +61,7 @@ def test_what_a_run_reads_of_history_is_one_query() -> None:
             sent = query.compile(dialect=dialect()).construct_expanded_state(values)
             asked.append(" ".join(sent.statement.split()))
             asked.append(repr(sent.positional_parameters))
-            return SimpleNamespace(mappings=lambda: [])
+            return SimpleNamespace(keys=lambda: [], all=lambda: [])
 
     server = unasked_server()
     access = SqlAccess(server, Retry(), ConfigError, "backup")
