@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
+from backup.core.errors import LockLost
 from backup.core.model import Action, Chunk, Key, Record
 from backup.core.run_values import Run
 from backup.recycle_bin.bin import RecycleBin
@@ -36,6 +38,22 @@ class Recycled:
         self.source, self.backup = source, backup
         self.bin = RecycleBin(backup, service)
         self.bin.create()
+
+    def lose_lock_at(self, check: int) -> None:
+        """From now on, the lock is lost at this check of a transaction at its end; they count from 1."""
+        backup, checks = self.backup, count(1)
+
+        class Fence:
+            beside = backup
+
+            def check_young(self) -> None:
+                raise AssertionError("only for stores without transactions")
+
+            def check_last(self, transaction: Any, again: bool) -> None:
+                if next(checks) == check:
+                    raise LockLost
+
+        backup.fence_by(Fence())
 
     def keep(self, minutes: int) -> Keep:
         return self.bin.recorder(*run_at(minutes))

@@ -196,20 +196,7 @@ def test_what_a_constraint_refuses_is_left_as_it_was(sides: Recycled, making_ben
 
 
 def test_images_are_written_in_parts_behind_the_fence(sides: Recycled, making_bench: SqlBench) -> None:
-    checks = list[int]()
-
-    class Fence:
-        beside = sides.backup
-
-        def check_young(self) -> None:
-            raise AssertionError("only for stores without transactions")
-
-        def check_last(self, transaction: Any, again: bool) -> None:
-            checks.append(len(sides.of(2)))
-            if len(checks) == 2:
-                raise LockLost
-
-    sides.backup.fence_by(Fence())
+    sides.lose_lock_at(2)
     with pytest.raises(LockLost):
         written(sides, 1)
     assert {item.n for item in making_bench.items("backup").values() if item.version == 1} == {*range(1, 11)}

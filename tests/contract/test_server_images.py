@@ -668,20 +668,7 @@ def test_changes_are_relayed_in_parts_behind_the_fence(making_bench: SqlBench, m
     sides = recycled(making_bench, batch_size=10, chunk_size=50)
     sides.backup.catalog.match(sides.source)
     making_bench.put("backup", *(Item(n, 1) for n in range(1, 101)))
-    checks = list[int]()
-
-    class Fence:
-        beside = sides.backup
-
-        def check_young(self) -> None:
-            raise AssertionError("only for stores without transactions")
-
-        def check_last(self, transaction: Any, again: bool) -> None:
-            checks.append(len(sides.of(1)))
-            if len(checks) == 3:
-                raise LockLost
-
-    sides.backup.fence_by(Fence())
+    sides.lose_lock_at(3)
     relational = sides.backup.relational
     assert relational is not None
     if by == "keys":
