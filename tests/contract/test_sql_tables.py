@@ -520,6 +520,22 @@ def test_an_index_that_only_its_application_can_read_is_not_used(sqlite_bench: S
         list(bench.open("source").chunks())
 
 
+@pytest.mark.parametrize(
+    ("column", "key"), [("NOCASE", "BINARY"), ("BINARY", "NOCASE"), ("RTRIM", "NOCASE"), ("odd", "BINARY")]
+)
+def test_a_key_that_its_column_and_its_index_compare_otherwise_is_refused(
+    sqlite_bench: SqliteBench, column: str, key: str
+) -> None:
+    with closing(sqlite3.connect(sqlite_bench.folder / "source.db")) as connection:
+        connection.create_collation("odd", lambda a, b: (a > b) - (a < b))
+        connection.execute(
+            f"CREATE TABLE {sqlite_bench.name} (Id TEXT COLLATE {column}, N INTEGER, Version INTEGER,"
+            f" PRIMARY KEY (N, Id COLLATE {key}))"
+        )
+    with pytest.raises(SchemaMismatch, match=f"by {column}, and the index of the key by {key}"):
+        list(sqlite_bench.open("source").chunks())
+
+
 def test_a_key_of_integers_in_a_table_without_row_numbers_may_hold_text(sqlite_bench: SqliteBench) -> None:
     bench = sqlite_bench
     bench.sql("source", "CREATE TABLE {table} (Id INTEGER PRIMARY KEY, Version INTEGER) WITHOUT ROWID")

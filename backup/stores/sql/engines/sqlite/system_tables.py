@@ -39,6 +39,10 @@ REFERENCES = sa.text(
     """
 )
 
+_NAMES_COLLATION = sa.text("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%COLLATE%'")
+_TEXTS = "UNION SELECT 'a' UNION SELECT 'A' UNION SELECT 'b' UNION SELECT 'b ' UNION SELECT 'b  '"
+_TOLD_APART = {5: "BINARY", 4: "NOCASE", 3: "RTRIM"}  # of these texts, so many
+
 DELETE_TRIGGERS = sa.text(
     "SELECT name FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(:table)"
     " AND coalesce(:schema, 'main') = 'main' AND sql LIKE '%DELETE%ON%'"
@@ -71,8 +75,39 @@ def columns(cx: sa.Connection, schema: str | None, table: str, *, is_plain: bool
         ),
         {"table": table, "schema": schema},
     )
-    encoding = rows[0][-1] if rows else ""
-    return _columns(table, [row[:-1] for row in rows], dict(key_index.all()), encoding, is_plain=is_plain)
+    encoding, collations = rows[0][-1] if rows else "", dict(key_index.all())
+    described = _columns(table, [row[:-1] for row in rows], collations, encoding, is_plain=is_plain)
+    if collations and table.lower() in _named_collations(cx):
+        _check_comparison(cx, table, collations)
+    return described
+
+
+def _named_collations(cx: sa.Connection) -> set[str]:
+    """The tables whose statement names a collation, in small letters. In all others columns and indexes have BINARY."""
+    return {name.lower() for name in cx.scalars(_NAMES_COLLATION)}
+
+
+def _check_comparison(cx: sa.Connection, table: str, collations: Mapping[str, str]) -> None:
+    """Raises SchemaMismatch for a key column that compares texts in another way than the key's index does: a statement
+    about one key would be about several rows. No pragma tells a column's collation; a UNION uses it."""
+    quote = cx.dialect.identifier_preparer.quote
+    for name, collation in collations.items():
+        apart = f"SELECT count(*) FROM (SELECT {quote(name)} FROM {quote(table)} WHERE 0 {_TEXTS})"  # noqa: S608 - names
+        try:
+            [[number]] = asked_plainly(cx, apart)
+        except sa.exc.DBAPIError as error:
+            unknown = str(error.orig).partition("no such collation sequence: ")[2]
+            if not unknown:
+                raise
+            comparison = unknown
+        else:
+            comparison = _TOLD_APART[number]
+        if comparison != collation.upper():
+            raise SchemaMismatch(
+                f"The key column {name} of {table} compares texts by {comparison}, and the index of the key by "
+                f"{collation.upper()}. So a statement about one key may be about several rows. Nothing was changed.",
+                hint="Make the table anew, with the same collation in the column and in its primary key.",
+            )
 
 
 def sorted_alike(cx: sa.Connection, originals: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
@@ -190,11 +225,13 @@ def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
             odd.add(table)
         if is_of_key:
             collations.setdefault(table, {})[column] = collation
-    described = {}
+    described, named = {}, _named_collations(cx)
     for table, rows in groupby(cx.execute(_ALL_COLUMNS).all(), key=lambda row: str(row[0])):
         name = TableName(None, table, alone=table in odd)
         try:
             read = _columns(table, [row[1:] for row in rows], collations.get(table, {}), encoding, is_plain=True)
+            if table.lower() in named:
+                _check_comparison(cx, table, collations.get(table, {}))
             described[table.lower()] = Described(name, read)
         except BackupError as error:
             described[table.lower()] = Described(name, error=error)
