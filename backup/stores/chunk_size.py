@@ -27,17 +27,16 @@ class ChunkSize:
     """
 
     def __init__(self, chunk_size: int, max_seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._largest, self._seconds, self._clock = chunk_size, max_seconds / 2, clock
-        self._max_seconds = max_seconds
+        self._largest, self._max_seconds, self._clock = chunk_size, max_seconds, clock
         self._seconds_per_record, self._lock = 0.0, Lock()
 
     @property
     def chunk_size(self) -> int:
         """Records of the next chunk."""
-        seconds_per_record = self._seconds_per_record
-        if seconds_per_record * self._largest <= self._seconds:
+        seconds_per_record, seconds = self._seconds_per_record, self._max_seconds / 2
+        if seconds_per_record * self._largest <= seconds:
             return self._largest
-        return min(self._largest, max(_AT_LEAST, int(self._seconds / seconds_per_record)))
+        return min(self._largest, max(_AT_LEAST, int(seconds / seconds_per_record)))
 
     def suffices_for(self, records: int) -> bool:
         """Whether a statement about so many records probably takes no longer than `max_seconds`. False before one was
@@ -45,8 +44,8 @@ class ChunkSize:
         return 0 < self._seconds_per_record * records <= self._max_seconds
 
     def spans(self, records: int, seconds: float) -> bool:
-        """Whether so many records are several chunks, and so many seconds are no longer than half of `max_seconds`."""
-        return records > self._largest and seconds <= self._seconds
+        """Whether so many records are several chunks, and so many seconds are no longer than `max_seconds`."""
+        return records > self._largest and seconds <= self._max_seconds
 
     @contextmanager
     def measuring(self, records: int = 0) -> Iterator[Measured]:
