@@ -75,7 +75,8 @@ def columns(cx: sa.Connection, schema: str | None, table: str, *, is_plain: bool
         ),
         {"table": table, "schema": schema},
     )
-    encoding, collations = rows[0][-1] if rows else "", dict(key_index.all())
+    encoding: str = rows[0][-1] if rows else ""
+    collations: dict[str, str] = dict(key_index.tuples().all())
     described = _columns(table, [row[:-1] for row in rows], collations, encoding, is_plain=is_plain)
     if collations and table.lower() in _named_collations(cx):
         _check_comparison(cx, table, collations)
