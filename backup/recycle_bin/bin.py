@@ -24,7 +24,7 @@ from backup.recycle_bin.purging import delete_older
 from backup.recycle_bin.recorder import KeptBefore, Recorder
 from backup.recycle_bin.spellings import first_by_spelling
 from backup.stores import ImagesToWrite, Keep, Sibling, SideName, Store
-from backup.stores.exact_json import key_hash
+from backup.stores.key_hash import key_hash
 
 _KEYS_AT_ONCE = 50_000  # as many as are taken back at once
 _NEVER = datetime.max.replace(tzinfo=UTC)
@@ -188,7 +188,7 @@ class RecycleBin:
     def of_keys(self, keys: Iterable[Key], after: datetime | None = None, *, records: bool = True) -> list[KeptImage]:
         """Returns the entries of the backup's records with these keys, oldest first; with `after`, only later ones.
 
-        It includes entries of keys that the server may take for the same; see `exact_json.key_hash`. All of them are in
+        It includes entries of keys that the server may take for the same; see `key_hash.key_hash`. All of them are in
         memory at once. Without `records` the records are None.
         """
         hashes, keys_by_block = entries.hashes_of(keys)

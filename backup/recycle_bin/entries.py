@@ -18,16 +18,13 @@ from backup.core.key_ranges import KeyRange, NumberedKeys
 from backup.core.model import Action, Image, Key
 from backup.stores import EntriesToMake, LongText, Shape, Sibling, SideName
 from backup.stores.exact_json import (
-    digest_of,
     is_one_integer,
     key_from_text,
-    key_hash,
-    key_hashes,
     key_to_text,
-    ordered_digits,
     record_from_text,
     record_to_text,
 )
+from backup.stores.key_hash import digest_of, key_hash, key_hashes, ordered_digits
 
 RECYCLE_BIN = Shape(
     name="RecycleBin",

@@ -10,7 +10,7 @@ from backup.core.model import Action, Image, Key, Now
 from backup.recycle_bin import entries
 from backup.recycle_bin.entry_pages import pages_of_hashes
 from backup.stores import EntriesToMake, Sibling, Store
-from backup.stores.exact_json import key_hash
+from backup.stores.key_hash import key_hash
 
 
 class KeptBefore(NamedTuple):

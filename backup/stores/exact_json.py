@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import math
-import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
@@ -27,14 +26,9 @@ _ZIPPED = "zlib:"
 _LONG = 1 << 20  # characters or bytes
 _PART = 3 << 14  # of 3 bytes Base64 makes 4 characters, which another multiple of 4 takes apart again
 # A character may take six in JSON, several times at once.
-_KATAKANA_TO_HIRAGANA = {code: chr(code - 0x60) for code in range(0x30A1, 0x30F7)}
-_SAME_LETTERS = (
-    str.maketrans("øłđħŧıð", "oldhtid") | str.maketrans({"æ": "ae", "œ": "oe", "þ": "th"}) | _KATAKANA_TO_HIRAGANA
-)
-_BEYOND_64_BITS = 1 << 63
+BEYOND_64_BITS = 1 << 63
 _compact_json = json.JSONEncoder(separators=(",", ":")).encode
-_sorted_json = json.JSONEncoder(sort_keys=True).encode
-_ALL_DIGITS = Context(prec=1_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+ALL_DIGITS = Context(prec=1_000, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
 
 
 class NotANumber(Decimal):
@@ -91,7 +85,7 @@ def record_to_text(record: Record) -> str | LongText:
 
 def plain_json(record: Record) -> str:
     """The record as in `record_to_text`, but never compressed."""
-    return json.dumps({name: _tagged(value) for name, value in record.items()}, separators=(",", ":"))
+    return json.dumps({name: tagged(value) for name, value in record.items()}, separators=(",", ":"))
 
 
 def record_from_text(text: str | LongText) -> dict[str, Any]:
@@ -120,7 +114,7 @@ def comparable_number(value: Any) -> Any:
         return value.rstrip(" ")
     if isinstance(value, bool | int | float | Decimal):
         number = Decimal(str(int(value) if isinstance(value, bool) else value))
-        return (number.normalize(_ALL_DIGITS) or Decimal(0)) if number.is_finite() else number
+        return (number.normalize(ALL_DIGITS) or Decimal(0)) if number.is_finite() else number
     return value
 
 
@@ -139,7 +133,7 @@ def _pieces(record: Record) -> Iterator[str]:
             yield from (base64.b64encode(part).decode() for part in slices_of(value))
             yield '"}'
         else:
-            yield json.dumps(_tagged(value), separators=(",", ":"))
+            yield json.dumps(tagged(value), separators=(",", ":"))
     yield "}" if before == "," else "{}"
 
 
@@ -184,7 +178,7 @@ def key_to_text(key: Key) -> str:
     if is_one_integer(key):  # most keys: the same text at a tenth of the cost
         return f"[{key[0]}]"
     # Of texts, an encoder that is made for each key takes more than half of the time.
-    parts = (encode_basestring_ascii(part) if type(part) is str else _compact_json(_tagged(part)) for part in key)
+    parts = (encode_basestring_ascii(part) if type(part) is str else _compact_json(tagged(part)) for part in key)
     return f"[{','.join(parts)}]"
 
 
@@ -193,112 +187,17 @@ def key_from_text(text: str) -> Key:
     return tuple(_untagged(part) for part in json.loads(text))
 
 
-def key_hash(key: Key) -> str:
-    """A hash that is equal for keys which some server takes for the same key.
-
-    It ignores letter case, accents and strokes, character width, kana, digits of other scripts, invisible characters,
-    characters beyond U+FFFF, trailing spaces, zeros at the end of bytes, and how a number is written. Keys that a
-    server tells apart may share a hash: use it where a false alarm does less harm than a miss. Of one integer of 64
-    bits it is the `ordered_digits`: entries of neighbours then fall on the same pages of an index.
-    """
-    number = _integer_of(key)
-    return _digest_of_folded(key) if number is None else ordered_digits(number)
-
-
-def key_hashes(key: Key) -> tuple[str, ...]:
-    """The `key_hash`, and the digest that earlier releases made of a key that is an integer of 64 bits, too."""
-    number = _integer_of(key)
-    return (_digest_of_folded(key),) if number is None else (ordered_digits(number), _earlier_hash_of(number))
-
-
-def _digest_of_folded(key: Key) -> str:
-    return digest_of(f"[{', '.join(map(_folded_json, key))}]")
-
-
-def _folded_json(part: Any) -> str:
-    """The part as JSON, as a hash of its key has it."""
-    if type(part) is str:
-        return encode_basestring_ascii(_folded(part))
-    if is_one_integer((part,)):
-        return f'{{"$number": "{part if part % 10 else _without_zeros(part)}"}}'
-    return _sorted_json(_alike(part))
-
-
-def _integer_of(key: Key) -> int | None:
-    """The integer of 64 bits that the key is, however it is written."""
-    if is_one_integer(key):  # most keys: the same at a tenth of the cost
-        return int(key[0])
-    part = key[0] if len(key) == 1 else None
-    if not isinstance(part, int | float | Decimal):
-        return None
-    number = part if isinstance(part, int) else Decimal(str(part))
-    if isinstance(number, Decimal) and not number.is_finite():
-        return None
-    is_integer = -_BEYOND_64_BITS <= number < _BEYOND_64_BITS and number == int(number)
-    return int(number) if is_integer else None
-
-
-def digest_of(text: str) -> str:
-    """The first 32 hexadecimal digits of the SHA-256 of the text."""
-    return sha256(text.encode()).hexdigest()[:32]
-
-
-def _earlier_hash_of(number: int) -> str:
-    text = b'[{"$number": "%d"}]' % number if number % 10 else b'[{"$number": "%b"}]' % _without_zeros(number).encode()
-    return sha256(text).hexdigest()[:32]
-
-
-def _without_zeros(number: int) -> str:
-    """What `_number` makes of an integer that ends in a zero, at a tenth of the cost."""
-    if not number:
-        return "0"
-    sign, digits = "-" * (number < 0), str(abs(number))
-    others = digits[1:].rstrip("0")
-    return f"{sign}{digits[0]}{'.' * bool(others)}{others}E+{len(digits) - 1}"
-
-
 def is_one_integer(key: Key) -> bool:
     """Whether the key is one integer of 64 bits, as most keys are."""
-    return len(key) == 1 and type(key[0]) is int and -_BEYOND_64_BITS <= key[0] < _BEYOND_64_BITS
+    return len(key) == 1 and type(key[0]) is int and -BEYOND_64_BITS <= key[0] < BEYOND_64_BITS
 
 
 def has_integers_only(key: Key) -> bool:
     """Whether each part of the key is an integer of 64 bits."""
-    return all(type(part) is int and -_BEYOND_64_BITS <= part < _BEYOND_64_BITS for part in key)
+    return all(type(part) is int and -BEYOND_64_BITS <= part < BEYOND_64_BITS for part in key)
 
 
-def ordered_digits(number: int) -> str:
-    """The sixteen hexadecimal digits of an integer of 64 bits. Their order is that of the numbers."""
-    return f"{number + _BEYOND_64_BITS:016x}"
-
-
-def _alike(part: Any) -> Any:
-    if isinstance(part, str):
-        return _folded(part)
-    return _tagged(bytes(part).rstrip(b"\0")) if isinstance(part, bytes | bytearray) else _number(part)
-
-
-def _folded(text: str) -> str:
-    if text.isascii() and text.isprintable():  # most texts: the same at a fifth of the cost
-        return text.lower().rstrip()
-    plain = "".join(
-        str(unicodedata.decimal(c, c))
-        for c in unicodedata.normalize("NFKD", text.casefold())
-        if not unicodedata.combining(c) and unicodedata.category(c)[0] != "C" and c <= "\uffff"
-    )
-    return plain.casefold().translate(_SAME_LETTERS).rstrip()
-
-
-def _number(value: Any) -> Any:
-    """A number in one form, however it was written; any other value with its tag."""
-    if isinstance(value, int | Decimal) or (isinstance(value, float) and math.isfinite(value)):
-        number = Decimal(str(value) if not isinstance(value, bool) else int(value))
-        text = str(number.normalize(_ALL_DIGITS) if number.is_finite() else number)
-        return {"$number": text if number else "0"}
-    return _tagged(value)
-
-
-def _tagged(value: Any) -> Any:
+def tagged(value: Any) -> Any:
     match value:
         case None | bool() | int() | str():
             return value

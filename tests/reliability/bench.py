@@ -26,7 +26,7 @@ from backup.recycle_bin import entries
 from backup.runs.outcome import Turn
 from backup.services.presets import CustomerSyncService
 from backup.stores import Limits
-from backup.stores.exact_json import key_hash
+from backup.stores.key_hash import key_hash
 from backup.stores.sql import image_writes
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines import mixing

@@ -19,12 +19,12 @@ from backup.stores import LongText, exact_json
 from backup.stores.exact_json import (
     decimal_of,
     key_from_text,
-    key_hash,
     key_to_text,
     plain_json,
     record_from_text,
     record_to_text,
 )
+from backup.stores.key_hash import key_hash
 
 ONE_MEGABYTE = 1_000_000
 

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from backup.core.key_ranges import KeyRange
 from backup.core.model import Key
-from backup.stores.exact_json import digest_of, is_one_integer, key_to_text, ordered_digits
+from backup.stores.exact_json import is_one_integer, key_to_text
+from backup.stores.key_hash import digest_of, ordered_digits
 
 LARGEST_BYTES = 1 << 17
 """How large a row may be at most. Its image is then shorter than one that this process would compress, even if JSON
@@ -18,7 +19,7 @@ takes six characters for each byte."""
 
 class EntryIds(NamedTuple):
     """How the ids of entries are made: where the key is one integer of 64 bits, `id_start` and the sixteen hexadecimal
-    digits of the key plus 2^63; else `digest_start` and what `exact_json.digest_of` makes of `digested` and the key's
+    digits of the key plus 2^63; else `digest_start` and what `key_hash.digest_of` makes of `digested` and the key's
     text."""
 
     id_start: str
@@ -36,7 +37,7 @@ class ImagesToMake(NamedTuple):
     """The entries that a server makes of rows of one table. Their fields are those of `recycle_bin.entries.of_one`:
 
     - EntryId: as `ids` says;
-    - KeyHash: what `exact_json.key_hash` makes of the key;
+    - KeyHash: what `key_hash.key_hash` makes of the key;
     - RecordKey, Version: JSON lists of the key's and the version's values, as `exact_json.key_to_text` spells them;
     - Record: JSON that `exact_json.record_from_text` reads as the values of `columns`, by their names. Another spelling
       of the same JSON is as good: spaces, other escapes, digits after the point;

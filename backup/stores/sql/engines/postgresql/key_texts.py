@@ -1,7 +1,7 @@
 """What an entry of the bin says of a key, as PostgreSQL spells it of a table's rows: the texts that this process makes.
 
 The server spells integers, uuids, times, and texts of printable ASCII, whose letters it makes small as `exact_json`
-does. No function of a server folds other letters as `exact_json.key_hash` does. So of other keys this process makes
+does. No function of a server folds other letters as `key_hash.key_hash` does. So of other keys this process makes
 the texts, and hands them to the server.
 """
 
@@ -14,7 +14,8 @@ from uuid import UUID
 import sqlalchemy as sa
 
 from backup.core.model import Key
-from backup.stores.exact_json import key_hash, key_to_text
+from backup.stores.exact_json import key_to_text
+from backup.stores.key_hash import key_hash
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.postgresql.json_texts import joined_texts, json_list, kind_of_column, literal_text
 from backup.stores.sql.engines.postgresql.types import IntegerType, TextType, unnested
@@ -89,7 +90,7 @@ def _is_one_integer(key: Sequence[sa.Column[Any]]) -> bool:
 
 
 def _hash_of(key: Sequence[sa.Column[Any]]) -> _Text:
-    """What `exact_json.key_hash` makes of the key."""
+    """What `key_hash.key_hash` makes of the key."""
     if _is_one_integer(key):
         return _digits_of(*key)
     parts = [

@@ -14,7 +14,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from backup.stores.exact_json import key_hash, key_to_text
+from backup.stores.exact_json import key_to_text
+from backup.stores.key_hash import key_hash
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, EntryIds, ImagesToMake
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
 from backup.stores.sql.engines.sqlite.quick_images import learn_quick, may_be_quick, quick_entries
