@@ -1,6 +1,6 @@
 """What an entry of the bin says of a key, as PostgreSQL spells it of a table's rows: the texts that this process makes.
 
-The server spells integers, uuids, times, and texts of printable ASCII, whose letters it makes small as `exact_json`
+The server spells integers, uuids, times, and texts of printable ASCII, whose letters it makes small as `key_hash`
 does. No function of a server folds other letters as `key_hash.key_hash` does. So of other keys this process makes
 the texts, and hands them to the server.
 """

@@ -76,7 +76,7 @@ def columns(cx: sa.Connection, schema: str | None, table: str, *, is_plain: bool
         {"table": table, "schema": schema},
     )
     encoding: str = rows[0][-1] if rows else ""
-    collations: dict[str, str] = dict(key_index.tuples().all())
+    collations = {str(name): str(collation) for name, collation in key_index}
     described = _columns(table, [row[:-1] for row in rows], collations, encoding, is_plain=is_plain)
     if collations and table.lower() in _named_collations(cx):
         _check_comparison(cx, table, collations)
