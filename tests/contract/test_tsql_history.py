@@ -51,9 +51,8 @@ def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> N
 
 
 def test_what_a_run_reads_of_history_is_one_query() -> None:
-    """By SQL Server's rules: a subquery that is sorted has TOP; every part of UNION ALL has the same columns of the
-    same table, so neither a type nor a collation has to be agreed on, and no NULL without a type; the whole is sorted
-    by columns of the first part."""
+    """By SQL Server's rules: a subquery that is sorted has TOP; every part of UNION ALL has the key of the same table, so
+    neither a type nor a collation has to be agreed on; the rows are joined to the keys, and no column stands twice."""
     asked: list[str] = []
 
     class Connection:
@@ -77,14 +76,18 @@ def test_what_a_run_reads_of_history_is_one_query() -> None:
     assert answers.entries == [[], []]
 
     def part(number: int, top: int, condition: str, order: str) -> str:
-        columns = ", ".join(f"look{number}.[{name}]" for name in fields)
-        inner = ", ".join(f"dbo.[Runs].[{name}] AS [{name}]" for name in fields)
         return (
-            f"SELECT {columns}, look{number}.place_in_look, {number} AS look_number, sysutcdatetime() AS server_time"
-            f" FROM (SELECT TOP {top} {inner}, row_number() OVER (ORDER BY {order}) AS place_in_look"
+            f"SELECT look{number}.[Id] AS [Id], look{number}.place_in_look AS place_in_look, {number} AS look_number"
+            f" FROM (SELECT TOP {top} dbo.[Runs].[Id] AS [Id], row_number() OVER (ORDER BY {order}) AS place_in_look"
             f" FROM dbo.[Runs] WHERE {condition} ORDER BY {order}) AS look{number}"
         )
 
     first = part(0, 30, "dbo.[Runs].[Place] = ? AND dbo.[Runs].[Id] IN (?, ?)", "dbo.[Runs].[Number] DESC")
     second = part(1, 1, "dbo.[Runs].[Place] IS NULL", "dbo.[Runs].[At]")
-    assert asked == [f"{first} UNION ALL {second} ORDER BY look_number, place_in_look", "('p', 'a', 'b')"]
+    columns = ", ".join(f"dbo.[Runs].[{name}]" for name in fields)
+    query = (
+        f"SELECT {columns}, looks.look_number, sysutcdatetime() AS server_time"
+        f" FROM ({first} UNION ALL {second}) AS looks JOIN dbo.[Runs] ON looks.[Id] = dbo.[Runs].[Id]"
+        " ORDER BY looks.look_number, looks.place_in_look"
+    )
+    assert asked == [query, "('p', 'a', 'b')"]

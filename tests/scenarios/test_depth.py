@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 from types import FrameType
@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 import function_app
-from backup.stores.sql.engines.sqlite import dialect, system_tables
+from backup.stores.sql.engines.sqlite import system_tables
 from backup.stores.sql.engines.sqlite.connection import asked_plainly
 from tests.scenarios.inside import command
 from tests.scenarios.places import Place
@@ -56,13 +56,12 @@ def first_statement(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
                     stack.extend(own(frame))
                     break
 
-    def noted(cx: sa.Connection, statement: str) -> list[Any]:
+    def noted(cx: sa.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         note()
-        return asked_plainly(cx, statement)
+        return asked_plainly(cx, statement, values)
 
     sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    for module in (dialect, system_tables):
-        monkeypatch.setattr(module, asked_plainly.__name__, noted)
+    monkeypatch.setattr(system_tables, asked_plainly.__name__, noted)
     yield stack
     sa.event.remove(sa.Engine, "before_cursor_execute", note)
 

@@ -20,7 +20,6 @@ from backup.stores.sql.app_table_queries import (
     BELOW,
     KEY,
     LOOK,
-    PLACE,
     LookKinds,
     app_table,
     condition_on,
@@ -217,7 +216,6 @@ class SqlSibling:
         for row in rows:
             entries[row.pop(LOOK)].append(row)
             at = row.pop(AT)
-            del row[PLACE]
         return Seen(entries, at)
 
     def _rows(

@@ -200,9 +200,16 @@ class SqlCatalog:
 
     def drift(self, source: Store, on_new_column: OnNewColumn) -> Drift:
         """As `Relational.drift`."""
-        self._copied = catalog_of(source).shape
-        drift = plan(self._copied, self.shape, self.access.dialect, on_new_column, self._fitted_to(self._copied))
-        self.shape.match(self._copied)
+        self._copied = copied = catalog_of(source).shape
+        shape = self.shape
+        known = shape.origin.drift_from
+        if known is not None and known[:2] == (copied.origin, on_new_column):
+            drift = known[2]
+        else:
+            drift = plan(copied, shape, self.access.dialect, on_new_column, self._fitted_to(copied))
+            if drift.is_followed:
+                shape.origin.drift_from = copied.origin, on_new_column, drift
+        shape.match(copied)
         return drift
 
     def _fitted_to(self, source: TableShape) -> Mapping[str, Column]:

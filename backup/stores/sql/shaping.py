@@ -10,6 +10,7 @@ from backup.stores.sql.declared import DELETED_AT, own_column, time_type
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column, named_column
 from backup.stores.sql.engines.described import Described
+from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.filters import filter_values
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.table import TableShape
@@ -20,9 +21,30 @@ from backup.stores.values import Rules
 def described_shape(dialect: Dialect, rules: Rules, described: Described, label: str) -> TableShape:
     """The shape of a table whose columns were read from the catalogue. Raises the error of the description,
     SchemaMismatch if the table has no usable key, and ConfigError as `filter_values` and for a filter with too many
-    values."""
+    values.
+
+    A table that the catalogue describes as before, and whose rules have not changed, has the shape that was made then.
+    """
     if described.error is not None:
         raise described.error
+    made_of = type(dialect), dialect.stamp_type, rules, described.table, described.columns
+    kept = _kept.get(label)
+    if kept is None or kept[0] != made_of:
+        kept = made_of, _made_shape(dialect, rules, described, label)
+        if not (rules.masking or rules.transform):  # these learn from the records of a run
+            for oldest in [*_kept][: max(0, len(_kept) + 1 - TABLES_KEPT)]:
+                _kept.pop(oldest, None)
+            _kept[label] = kept
+    shape = kept[1].anew()
+    shape.rows_at_most = described.rows_at_most
+    return shape
+
+
+_kept: dict[str, tuple[tuple[object, ...], TableShape]] = {}
+"""By the labels of tables: what their shapes were made of, and the shapes, which no run uses itself."""
+
+
+def _made_shape(dialect: Dialect, rules: Rules, described: Described, label: str) -> TableShape:
     columns = described.columns or []
     key = sorted((column.key_position, column.name) for column in columns if column.key_position)
     primary = tuple(name for _, name in key)
@@ -71,7 +93,6 @@ def described_shape(dialect: Dialect, rules: Rules, described: Described, label:
             hint="Filter by a range, or by a condition in SQL (where_sql) that names a table of these values.",
         )
     shape.key_may_repeat = rules.key_may_repeat and not primary
-    shape.rows_at_most = described.rows_at_most
     return shape
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy as copy_of
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,7 @@ from backup.stores.sql.key_ranges import between
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.rows import Rows
 from backup.stores.sql.transformed import TransformedColumns
-from backup.stores.values import Rules
+from backup.stores.values import Drift, OnNewColumn, Rules
 
 _MOMENT_SECONDS = 10.0
 
@@ -74,10 +75,20 @@ class TableShape:
         """The columns that the hash of a row's content covers: the name in this table → the name in the source."""
         self.own_stamp = own_stamp
         self.rows_at_most: int | None = None
+        self.origin = self
+        """The shape of which this one is `anew`: two shapes of one origin were made of the same."""
+        self.drift_from: tuple[TableShape, OnNewColumn, Drift] | None = None
+        """Of an origin: the origin of a source of which this table has what it should have, and how it drifted."""
         self._read_at = time.monotonic()
         self._is_numbered = False  # whether the keys of both tables are the numbers of their rows
         self._stamping: Stamping | None = None  # of a source's records, if the backup keeps their stamps
         self._has_kept_stamps = False  # whether the stamps are those of the source's records, as the backup keeps them
+
+    def anew(self) -> TableShape:
+        """The same shape for another run, which has matched it with no other table yet. No run may have used this."""
+        shape = copy_of(self)
+        shape._read_at = time.monotonic()
+        return shape
 
     def has_at_most(self, rows: int) -> bool:
         """Whether the table is known to have had no more rows a moment ago."""

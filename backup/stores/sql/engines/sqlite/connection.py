@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from functools import partial
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.stores.sql.engines.failures import FULL_HINT, Failure, driver_text, name_in
+from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.engines.sqlite.fingerprint import HASH, HASHES_OF_BYTES, exact_hash, exact_hash_of_bytes
-from backup.stores.sql.engines.sqlite.text import UTF_16, exact_row, text_of
+from backup.stores.sql.engines.sqlite.text import UTF_16, exact_row, execute_plainly, text_of
 from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
 _BUSY_SECONDS = 30.0
@@ -32,9 +34,6 @@ class OpenFile(WaitingConnection):
     """Whether it was opened as a file that nobody writes."""
 
     path: Path | None = None
-    main_file: str | None = None
-    """The file that SQLite says it has opened, once somebody has asked."""
-
     catalog: tuple[int, tuple[Any, ...]] | None = None
     """The rows of sqlite_master as they were read last, and the file's schema version before that."""
 
@@ -65,12 +64,19 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return stat.st_dev, stat.st_ino
 
 
-def asked_plainly(cx: sa.Connection, statement: str) -> list[Any]:
-    """The rows of a statement without parameters, by the driver itself. For one that reads little, SQLAlchemy takes
-    several times as long as SQLite."""
+def is_same_connected(here: OpenFile, there: OpenFile) -> bool:
+    """Whether both connections have opened one file: it may have several names."""
+    return here.identity is not None and here.identity == there.identity
+
+
+def asked_plainly(cx: sa.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    """The rows of a statement, by the driver itself. For one that reads little, SQLAlchemy takes several times as long
+    as SQLite."""
     driver: Any = cx.connection.driver_connection
     try:
-        rows: list[Any] = driver.execute(statement).fetchall()
+        cursor = driver.cursor()
+        execute_plainly(cursor, statement, values)
+        rows: list[Any] = cursor.fetchall()
     except sqlite3.Error as error:
         raise sa.exc.DBAPIError(None, None, error) from None
     return rows
@@ -80,7 +86,7 @@ class SqliteFile:
     """A file and how its URL says to open it: always in a `mode`, or as `immutable`, a file that nobody writes."""
 
     def __init__(self, url: URL) -> None:
-        self.path = Path(url.database or "").resolve()
+        self.path = Path(os.path.realpath(url.database or ""))
         self._mode = url.query.get("mode")
         self._immutable = url.query.get("immutable") == "1"
         self.reads_any_bytes = False
@@ -155,7 +161,7 @@ class SqliteFile:
         mode = "rw" if self._mode == "rw" and mode == "ro" else "ro" if self._mode == "ro" else mode
         if mode == "ro" and not self._immutable:
             self._refuse_foreign_files()
-        return f"{self.path.as_uri()}?mode={mode}{'&immutable=1' if self._immutable else ''}"
+        return f"{_uri(self.path)}?mode={mode}{'&immutable=1' if self._immutable else ''}"
 
     def failure(self, error: Exception) -> Failure:
         """What a driver's error means for this file."""
@@ -195,12 +201,11 @@ class SqliteFile:
         return self.path.is_file() and all(os.access(path, os.R_OK | os.W_OK) for path in (self.path, folder))
 
     def _refuse_foreign_files(self) -> None:
-        if not hasattr(os, "geteuid") or not self.path.is_file():
-            return
-        owner, reader = self.path.stat().st_uid, os.geteuid()
+        reader = os.geteuid() if hasattr(os, "geteuid") else 0
+        if reader == 0 or not self.path.is_file() or self.path.stat().st_uid == reader:
+            return  # files that SQLite creates for root belong to the file's owner
         exist = all(Path(f"{self.path}-{end}").exists() for end in ("wal", "shm"))
-        # Files that SQLite creates for root belong to the file's owner.
-        if reader not in (0, owner) and not exist and _is_wal(self.path):
+        if not exist and _is_wal(self.path):
             raise NotOpened(
                 0,
                 "it is in WAL mode and belongs to another user, who could not use -wal and -shm of this one",
@@ -233,6 +238,11 @@ _READ_ONLY_HINT = (
 _KEEP_ENCODING = 'BEGIN IMMEDIATE; CREATE TABLE "backup made" (id); DROP TABLE "backup made"; COMMIT'
 _encodings: dict[Path | None, str] = {}
 _open_files: dict[Path, tuple[tuple[int, int], int]] = {}
+
+
+@lru_cache(TABLES_KEPT)
+def _uri(path: Path) -> str:
+    return path.as_uri()
 
 
 def _is_wal(path: Path) -> bool:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
@@ -34,7 +33,7 @@ from backup.stores.sql.engines.secondary_indexes import any_begins_with
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
 from backup.stores.sql.engines.sqlite.blocks import SqliteBlocks
-from backup.stores.sql.engines.sqlite.connection import SqliteFile, asked_plainly
+from backup.stores.sql.engines.sqlite.connection import OpenFile, SqliteFile, is_same_connected
 from backup.stores.sql.engines.sqlite.engines import SqliteEngines
 from backup.stores.sql.engines.sqlite.fingerprint import (
     INTEGERS,
@@ -59,9 +58,6 @@ _INTEGER = ServerType("INTEGER")
 def _addition(table: sa.Table, dialect: sa.Dialect) -> str:
     """The statement that inserts a row unless its primary key exists."""
     return str(sqlite_insert(table).on_conflict_do_nothing().compile(dialect=dialect))
-
-
-_FILE = "SELECT file FROM pragma_database_list WHERE name = 'main'"
 
 
 class SqliteDialect(DialectDefaults):
@@ -100,14 +96,8 @@ class SqliteDialect(DialectDefaults):
         self._engines.close()
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
-        """Compares device and inode: one file may have several names."""
-        paths: list[Path] = []
-        for cx in (here, there):
-            driver: Any = cx.connection.driver_connection
-            if driver.main_file is None:  # it cannot move to another file
-                [[driver.main_file]] = asked_plainly(cx, _FILE)
-            paths.append(Path(driver.main_file))
-        return paths[0].samefile(paths[1])
+        own, other = (cx.connection.driver_connection for cx in (here, there))
+        return is_same_connected(cast("OpenFile", own), cast("OpenFile", other))
 
     server_clock: sa.ColumnElement[datetime] | None = None
 

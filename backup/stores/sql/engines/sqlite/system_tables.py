@@ -176,15 +176,13 @@ def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | N
     return described
 
 
-_OF_TABLE = sa.text(
-    "SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
-    " WHERE tbl_name = :table COLLATE NOCASE"
-)
+_MASTER = "SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
+_OF_TABLE = f"{_MASTER} WHERE tbl_name = ? COLLATE NOCASE"
 _described: dict[Any, Described] = {}
 
 
 def _made_by(cx: sa.Connection, table: str) -> tuple[Any, ...]:
-    return tuple(map(tuple, cx.execute(_OF_TABLE, {"table": table}).all()))
+    return tuple(asked_plainly(cx, _OF_TABLE, (table,)))
 
 
 def _keep(kept: dict[Any, Facts], key: Any, facts: Facts, at_most: int) -> None:
@@ -209,9 +207,6 @@ _ALL_INDEXES = sa.text(
     WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
     """
 )
-_MASTER = "SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
-
-
 def describe_all(cx: sa.Connection) -> Mapping[str, Described]:
     """What `find` and `columns` say of each table, by its name in small letters. Leaves out views and virtual
     tables."""
@@ -262,7 +257,7 @@ def _master(cx: sa.Connection) -> tuple[Any, ...]:
     driver: Any = cx.connection.driver_connection
     [[version]] = asked_plainly(cx, "PRAGMA schema_version")
     if driver.catalog is None or driver.catalog[0] != version:
-        driver.catalog = version, tuple(map(tuple, asked_plainly(cx, _MASTER)))
+        driver.catalog = version, tuple(asked_plainly(cx, _MASTER))
     rows: tuple[Any, ...] = driver.catalog[1]
     return rows
 

@@ -60,6 +60,11 @@ def execute(cursor: Any, statement: str, values: Sequence[Any], context: Any) ->
     return True
 
 
+def execute_plainly(cursor: Any, statement: str, values: Sequence[Any]) -> None:
+    """Executes one statement with small values, without SQLAlchemy."""
+    _execute(cursor, statement, values, _is_lost if _encoding(cursor) in UTF_16 else None)
+
+
 def execute_many(cursor: Any, statement: str, rows: Sequence[Sequence[Any]], context: Any) -> bool:
     """Executes one statement once for each row. A listener of SQLAlchemy's event `do_executemany`."""
     as_bytes = _as_bytes(cursor, context)
