@@ -1,8 +1,7 @@
-"""How deep it goes from a trigger to the first SQL statement: who follows a call through the code has to hold it."""
+"""How deep it goes from a trigger to the first call of a database: who follows it through the code has to hold it."""
 
 import sys
 import threading
-from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from pathlib import Path
 from types import FrameType
@@ -10,11 +9,9 @@ from typing import Any
 
 import azure.functions as func
 import pytest
-import sqlalchemy as sa
 
 import function_app
-from backup.stores.sql.engines.sqlite import system_tables
-from backup.stores.sql.engines.sqlite.connection import asked_plainly
+from backup.stores.sql.access import SqlAccess
 from tests.scenarios.inside import command
 from tests.scenarios.places import Place
 from tests.scenarios.product import ROOT
@@ -43,11 +40,12 @@ def own(frame: FrameType | None) -> list[str]:
 
 
 @pytest.fixture
-def first_statement(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The own frames above the first statement: of its thread, then of the main thread, which waits for it."""
+def first_call(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The own frames above the first call of a database: of its thread, then of the main thread, which waits for it."""
     stack: list[str] = []
+    once = SqlAccess.once
 
-    def note(*_: Any) -> None:
+    def noted(access: SqlAccess, *of: Any, **how: Any) -> Any:
         if not stack:
             main = threading.main_thread().ident or 0
             stack.extend(own(sys._getframe(1)))
@@ -55,30 +53,25 @@ def first_statement(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
                 if waits(frame := sys._current_frames()[main]):
                     stack.extend(own(frame))
                     break
+        return once(access, *of, **how)
 
-    def noted(cx: sa.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        note()
-        return asked_plainly(cx, statement, values)
-
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    monkeypatch.setattr(system_tables, asked_plainly.__name__, noted)
-    yield stack
-    sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    monkeypatch.setattr(SqlAccess, "once", noted)
+    return stack
 
 
-def test_from_http_to_the_first_statement_it_is_not_deep(
-    sqlite_place: Place, first_statement: list[str], monkeypatch: pytest.MonkeyPatch
+def test_from_http_to_the_first_call_it_is_not_deep(
+    sqlite_place: Place, first_call: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in sqlite_place.settings.items():
         monkeypatch.setenv(name, value)
     trigger: Any = function_app.SyncCustomer
     answer = trigger.build().get_user_function()(func.HttpRequest("POST", "/api/backup/sync/customer", body=b""))
     assert answer.status_code == 200
-    assert 0 < len(first_statement) <= DEEPEST, first_statement
+    assert 0 < len(first_call) <= DEEPEST, first_call
 
 
-def test_from_the_command_line_to_the_first_statement_it_is_not_deep(
-    sqlite_place: Place, first_statement: list[str], tmp_path: Path
+def test_from_the_command_line_to_the_first_call_it_is_not_deep(
+    sqlite_place: Place, first_call: list[str], tmp_path: Path
 ) -> None:
     assert command(tmp_path, sqlite_place.settings, "sync", "customer", "--json").code == 0
-    assert 0 < len(first_statement) <= DEEPEST, first_statement
+    assert 0 < len(first_call) <= DEEPEST, first_call
