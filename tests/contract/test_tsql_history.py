@@ -51,8 +51,8 @@ def test_a_fence_keeps_the_runs_entry_as_it_is_until_its_transaction_ends() -> N
 
 
 def test_what_a_run_reads_of_history_is_one_query() -> None:
-    """By SQL Server's rules: a subquery that is sorted has TOP; every part of UNION ALL has the key of the same table, so
-    neither a type nor a collation has to be agreed on; the rows are joined to the keys, and no column stands twice."""
+    """By SQL Server's rules: a subquery that is sorted has TOP; every part of UNION ALL has the key of the same table,
+    so neither a type nor a collation has to be agreed on; the rows are joined to the keys."""
     asked: list[str] = []
 
     class Connection:

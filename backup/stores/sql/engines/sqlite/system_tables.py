@@ -207,6 +207,8 @@ _ALL_INDEXES = sa.text(
     WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%'
     """
 )
+
+
 def describe_all(cx: sa.Connection) -> Mapping[str, Described]:
     """What `find` and `columns` say of each table, by its name in small letters. Leaves out views and virtual
     tables."""
