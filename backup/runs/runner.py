@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
 
 from backup.core import interrupts
@@ -83,15 +83,16 @@ class Runner:
         try:
             with interrupts.running(), ExitStack() as stack:
                 source, backup = stack.enter_context(request.stores())
-                if request.tell_apart is not None and not request.only_resumes:
-                    # Before the run writes its entry, which must not come into a source. If a server does not answer,
-                    # the work asks again; so the entry records that error.
-                    with suppress(StoreError):
-                        request.tell_apart(source, backup)
-                        are_apart = True
-                if not are_apart:
-                    request = replace(request, find_unchanged=None)
-                claimed = self._claim(request, source, backup, tally, seconds_left, stack)
+                with _held(source), _held(backup):
+                    if request.tell_apart is not None and not request.only_resumes:
+                        # Before the run writes its entry, which must not come into a source. If a server does not
+                        # answer, the work asks again; so the entry records that error.
+                        with suppress(StoreError):
+                            request.tell_apart(source, backup)
+                            are_apart = True
+                    if not are_apart:
+                        request = replace(request, find_unchanged=None)
+                    claimed = self._claim(request, source, backup, tally, seconds_left, stack)
                 if isinstance(claimed, Session):
                     session = claimed
                     with span_of(session.run) as span:
@@ -288,6 +289,10 @@ class Runner:
         outcome = Outcome(run, error, tuple(tally.changes))
         tell_end(outcome)
         return outcome
+
+
+def _held(store: Store) -> AbstractContextManager[None]:
+    return nullcontext() if store.relational is None else store.relational.held()
 
 
 def _all_of(checks: Collection[CheckLock]) -> CheckLock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -101,6 +102,9 @@ class Relational(Protocol):
 
     def forget(self) -> None:
         """Makes the next use read the table's name and columns again."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Inside, what this thread reads shares a connection, if the database is a library in this process."""
 
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         """As `Store.write`, for records that are probably new: looks them up only if one turns out to exist."""

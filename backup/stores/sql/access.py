@@ -30,6 +30,7 @@ from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.opening import CALL_SECONDS
 from backup.stores.sql.engines.snapshot import Snapshot, SnapshotLost, SnapshotReads
 from backup.stores.sql.engines.tables import TableName
+from backup.stores.sql.held import HeldConnection
 from backup.stores.values import Drift
 
 _OF_RECORDS = ("refused", "constraint", "unique", "undecoded")
@@ -57,6 +58,7 @@ class SqlAccess:
         """Where it reads, if that is a snapshot, as long as this is held."""
 
         self._retry, self._call_seconds = retry, call_seconds
+        self._held: HeldConnection | None = None
 
     def attempts(
         self,
@@ -110,11 +112,27 @@ class SqlAccess:
                 self.fence(cx, again)
             call.check()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, what this thread reads from a database that is a library in this process shares a connection."""
+        if not self.dialect.in_process or self._held is not None:
+            yield
+            return
+        try:
+            with HeldConnection(self.dialect.reading) as self._held:
+                yield
+        finally:
+            self._held = None
+
     def _connection(
         self, snapshot: Snapshot | None, *, writes: bool, single: bool
     ) -> AbstractContextManager[sa.Connection]:
         if snapshot is not None:
             return self.dialect.reading_in(snapshot)
+        if self._held is not None and self._held.is_of_this_thread:
+            if not writes:
+                return self._held.reading()
+            self._held.give_back()  # so that the same one writes
         return self.dialect.writing() if writes else self.dialect.asking() if single else self.dialect.reading()
 
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,6 +59,9 @@ class SqlRelational:
 
     def forget(self) -> None:
         self._catalog.forget()
+
+    def held(self) -> AbstractContextManager[None]:
+        return self._access.held()
 
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         return self._writes.write(records, keep, absent=True)
