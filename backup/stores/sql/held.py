@@ -1,0 +1,46 @@
+"""A connection that several calls of one thread share: to get one from a pool costs as much as a short question."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from types import TracebackType
+
+import sqlalchemy as sa
+
+
+class HeldConnection(AbstractContextManager["HeldConnection"]):
+    """A connection for reading, from its first use to the end of the block. An error gives it back; then the next use
+    gets another one. For the thread that made it."""
+
+    def __init__(self, begin: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
+        self._begin, self._thread = begin, threading.get_ident()
+        self._stack = ExitStack()
+        self._cx: sa.Connection | None = None
+
+    @property
+    def is_of_this_thread(self) -> bool:
+        """Whether the caller may use it."""
+        return self._thread == threading.get_ident()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """The connection, for one call."""
+        if self._cx is None:
+            self._cx = self._stack.enter_context(self._begin())
+        try:
+            yield self._cx
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def give_back(self) -> None:
+        """Ends its use; the next one may get another connection."""
+        self.__exit__(None, None, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._cx = None
+        self._stack.__exit__(kind, error, trace)
