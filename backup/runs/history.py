@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
@@ -74,11 +74,12 @@ class History:
         return Opening(
             newest,
             len(entries) < NEWEST,
-            list(filter(None, map(run_of, still_open))),
-            max(_all(int, "RunNumber", entries), default=0) + 1,
+            # By the time that a server reads an entry, its run may have ended.
+            [run for run in filter(None, map(run_of, still_open)) if run.status is Status.IN_PROGRESS],
+            next(_each(int, "RunNumber", entries), 0) + 1,
             bool(unplaced) and not (isinstance(began, datetime) and newest and began < newest[0].started_at),
-            max(_all(int, "SchemaVersion", [*entries, *unplaced]), default=VERSION),
-            _all(datetime, "SyncedAt", entries),
+            max(_each(int, "SchemaVersion", (*entries, *unplaced)), default=VERSION),
+            [*_each(datetime, "SyncedAt", entries)],
             server_time,
             list({run.sync_id: run for run in filter(None, map(run_of, with_scratch))}.values()),
         )
@@ -96,7 +97,7 @@ class History:
         entries = self.entries.find(
             self.about(service), order_by="RunNumber", descending=True, limit=_PAGE, fields=("RunNumber",)
         )
-        return next(iter(_all(int, "RunNumber", entries)), 0) + 1
+        return next(_each(int, "RunNumber", entries), 0) + 1
 
     def change(self, run: Run, owners: Sequence[str | None], attempts: Sequence[str | None]) -> bool:
         """Writes the run's entry as it stands, if the entry belongs to one of these owners and attempts, and its status
@@ -283,9 +284,12 @@ def is_synced(run: Run) -> bool:
     return run.verb is Verb.SYNC and run.status is Status.COMPLETED and not run.dry_run and not run.is_partial
 
 
-def _all(kind: type[T], name: str, entries: Sequence[Mapping[str, Any]]) -> list[T]:
+def _each(kind: type[T], name: str, entries: Iterable[Mapping[str, Any]]) -> Iterator[T]:
     """The values of one column, without those that cannot be read: SQLite and Cosmos DB keep values of any type."""
-    return [entry[name] for entry in entries if isinstance(entry[name], kind) and not is_out_of_range(entry[name])]
+    for entry in entries:
+        value = entry[name]
+        if isinstance(value, kind) and not is_out_of_range(value):
+            yield value
 
 
 def _has_changed(run: Run) -> bool:

@@ -188,7 +188,7 @@ def is_out_of_range(value: Any) -> bool:
     for its type. No run has written it."""
     if isinstance(value, datetime):
         return not MINYEAR < value.year < MAXYEAR
-    return isinstance(value, int) and abs(value) > _LARGEST_NUMBER
+    return isinstance(value, int) and not -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
 
 
 def asked_for(*verbs: Verb) -> list[str]:

@@ -71,7 +71,7 @@ class Look:
 class Seen(NamedTuple):
     """What each look has seen, in their order; and the time of the server's clock then, None where it did not say."""
 
-    entries: list[list[dict[str, Any]]]
+    entries: Sequence[Sequence[Entry]]
     at: datetime | None = None
 
 

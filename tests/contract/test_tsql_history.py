@@ -56,11 +56,15 @@ def test_what_a_run_reads_of_history_is_one_query() -> None:
     asked: list[str] = []
 
     class Connection:
+        dialect = dialect()
+
         def execute(self, query: Any, values: Mapping[str, Any]) -> Any:
-            sent = query.compile(dialect=dialect()).construct_expanded_state(values)
+            sent = query.compile(dialect=self.dialect).construct_expanded_state(values)
             asked.append(" ".join(sent.statement.split()))
             asked.append(repr(sent.positional_parameters))
-            return SimpleNamespace(keys=lambda: [], all=lambda: [])
+            described = [(column.name, None) for column in query.selected_columns]
+            cursor = SimpleNamespace(description=described, fetchall=lambda: [])
+            return SimpleNamespace(cursor=cursor, close=lambda: None)
 
     server = unasked_server()
     access = SqlAccess(server, Retry(), ConfigError, "backup")

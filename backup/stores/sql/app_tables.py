@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from functools import cached_property, partial
 from typing import Any
 
@@ -36,6 +35,7 @@ from backup.stores.sql.app_table_queries import (
     without_null,
 )
 from backup.stores.sql.entry_parts import EntryParts
+from backup.stores.sql.read_entries import ReadEntry, read_entries
 
 
 class SqlSibling:
@@ -210,13 +210,11 @@ class SqlSibling:
         }
         for attempt in self._access.attempts(self._reading, single=True):
             with attempt as cx:
-                rows = _entries(cx.execute(query, values))
-        entries: list[list[dict[str, Any]]] = [[] for _ in looks]
-        at: datetime | None = None
+                rows = read_entries(cx, query, values)
+        entries: list[list[ReadEntry]] = [[] for _ in looks]
         for row in rows:
-            entries[row.pop(LOOK)].append(row)
-            at = row.pop(AT)
-        return Seen(entries, at)
+            entries[row[LOOK]].append(row)
+        return Seen(entries, rows[0][AT] if rows else None)
 
     def _rows(
         self, cx: sa.Connection, query: sa.Select[Any], values: Mapping[str, Any], limit: int, max_bytes: int | None
