@@ -165,14 +165,24 @@ class SyncService:
         time is up, the outcome's run is in progress; `resume` resumes it. With a `snapshot` of its set, it reads its
         source there.
         """
-        run = self._new_run(Verb.SYNC, trigger, options.dry_run, options.allow_mass_delete, forced=options.force)
-        run = replace(run, limit=options.limit, selection=self.policy.selection)
+        run = Run(
+            self.name,
+            trigger,
+            options.force,
+            self._now(),
+            dry_run=options.dry_run,
+            allow_mass_delete=options.allow_mass_delete,
+            limit=options.limit,
+            selection=self.policy.selection,
+        )
         reading = SourceReading(self.spec, snapshot)
         stores = partial(self._stores_to_sync, reading, complete=not options.dry_run)
         work = reading.told(sync_with_schema)
-        request = RunRequest(run, stores, work, turn, observer, self._places.tell_apart)
-        if options == NO_OPTIONS and self.spec.copies_as_it_is and not self.spec.is_consistent:
-            request = replace(request, find_unchanged=partial(find_unchanged, policy=self.policy))
+        may_be_quiet = options == NO_OPTIONS and self.spec.copies_as_it_is and not self.spec.is_consistent
+        request = RunRequest(
+            *(run, stores, work, turn, observer, self._places.tell_apart),
+            find_unchanged=partial(find_unchanged, policy=self.policy) if may_be_quiet else None,
+        )
         return _certain(self._runner.run(request))
 
     def resume(
@@ -290,9 +300,8 @@ class SyncService:
         trigger: Trigger,
         dry_run: bool = False,
         allow_mass_delete: bool = False,
-        forced: bool = False,
     ) -> Run:
-        run = Run(self.name, trigger, forced, self._now(), verb=verb)
+        run = Run(self.name, trigger, False, self._now(), verb=verb)
         return replace(run, dry_run=dry_run, allow_mass_delete=allow_mass_delete)
 
     def initialize(self) -> None:

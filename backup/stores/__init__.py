@@ -121,7 +121,7 @@ def open_store(
     rules = replace(rules, is_source=side.role == "source")
     if side.role == "target place":
         rules = replace(rules, masking=None, transform=None)
-    if side.role != "backup":
+    if side.role != "backup" and rules.keeps_deleted:
         rules = replace(rules, keeps_deleted=False)
     name = f"{side.role} of {side.service}"
     if side.role == "backup":
@@ -135,7 +135,9 @@ def open_store(
     default = side.default_table.rpartition(".")[2] if dialect.default_schema is None else side.default_table
     if not (table := side.table or default):
         raise ConfigError(f"Setting {side.named('Table')} is missing; a SQL side needs it.")
-    if side.role != "source":  # a backup gets such a column from its first run, a target place from its shape
+    if (
+        side.role != "source" and rules.required
+    ):  # a backup gets such a column from its first run, a target place from its shape
         rules = replace(rules, required={})
     store = SqlStore(dialect, table, rules, limits, name, missing)
     store.access.snapshot = snapshot if tables is None else tables.snapshot

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from backup.core import interrupts
 
@@ -24,7 +25,8 @@ class CallEnded(Exception):
 
 
 class TimedCall:
-    """A running call. `end_with` says how to cut it; `check` stops work that must not go on after the cut."""
+    """A running call, for as long as a `with` lasts. `end_with` says how to cut it; `check` stops work that must not go
+    on after the cut. The end of the `with` raises CallEnded in the place of an error, if the call was cut."""
 
     def __init__(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
@@ -32,6 +34,18 @@ class TimedCall:
         self._is_last = interrupts.has_last_words()
         self._cut: Callable[[], None] | None = None
         self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        _watch.add(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end_with(None)
+        _watch.remove(self)
+        if isinstance(error, Exception):
+            self.check()  # the driver may raise anything when it is cut
 
     def end_with(self, cut: Callable[[], None] | None) -> None:
         """From now on `cut` ends the call; None: it cannot be cut now, or is over."""
@@ -135,21 +149,6 @@ class _Watch:
 
 _watch = _Watch()
 interrupts.wake(lambda: _watch.wake())
-
-
-@contextmanager
-def cut_in_time(seconds: float) -> Iterator[TimedCall]:
-    """Inside, a call is under way, which is told how to cut it. Raises CallEnded if it was cut."""
-    call = TimedCall(seconds)
-    _watch.add(call)
-    try:
-        yield call
-    except Exception:
-        call.check()  # the driver may raise anything when it is cut
-        raise
-    finally:
-        call.end_with(None)
-        _watch.remove(call)
 
 
 def _forget() -> None:

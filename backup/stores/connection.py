@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_plus
@@ -230,14 +231,10 @@ _TOKEN_AUTHENTICATIONS = {
 
 
 def _url(text: str, setting: str) -> SqlServer | URL:
-    from sqlalchemy.engine import make_url  # which takes longer to import than a sync of Cosmos DB needs in all
-    from sqlalchemy.exc import ArgumentError
-
     text = re.sub(r"^postgres(?=[+:])", "postgresql", text, flags=re.I)
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):  # ValueError: the port is not a number
-        raise ConfigError(f"{subject(setting)} looks like a URL but cannot be read as one.", hint=_ENCODED) from None
+    url = _parsed(text)
+    if url is None:
+        raise ConfigError(f"{subject(setting)} looks like a URL but cannot be read as one.", hint=_ENCODED)
     backend = url.drivername.lower().partition("+")[0]
     register_secret(url.password)
     if backend not in ENGINES:
@@ -254,6 +251,17 @@ def _url(text: str, setting: str) -> SqlServer | URL:
         raise ConfigError(f"{subject(setting)} names no database.", hint="A database in memory cannot be backed up.")
     checked: URL = import_module(f"{ENGINES[backend]}.urls").checked_url(url, setting)
     return checked
+
+
+@lru_cache(maxsize=256)  # each run opens its stores again
+def _parsed(text: str) -> URL | None:
+    from sqlalchemy.engine import make_url  # which takes longer to import than a sync of Cosmos DB needs in all
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(text)
+    except (ArgumentError, ValueError):  # ValueError: the port is not a number
+        return None
 
 
 def _refuse_split(text: str, setting: str) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 from backup.core.errors import SourceMissing, StoreUnavailable, TransientStoreError
 from backup.core.retry import Retry
 from backup.stores import left_calls
-from backup.stores.calls import CallEnded, TimedCall, cut_in_time
+from backup.stores.calls import CallEnded, TimedCall
 from backup.stores.left_calls import LeavableCalls, left_in_time
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
@@ -29,7 +29,7 @@ def test_a_call_is_cut_when_its_time_is_up() -> None:
     answer = threading.Event()
 
     def wait() -> None:
-        with cut_in_time(0.01) as call:
+        with TimedCall(0.01) as call:
             call.end_with(answer.set)
             assert answer.wait(DEADLINE_SECONDS), "it was not cut"
             raise ConnectionError("the driver's own word for it")
@@ -45,7 +45,7 @@ def test_a_call_that_ends_in_time_gives_its_answer_and_its_own_error() -> None:
     assert left_in_time(DEADLINE_SECONDS, lambda call: 7) == 7
     with pytest.raises(LookupError):
         left_in_time(DEADLINE_SECONDS, fail)
-    with pytest.raises(LookupError), cut_in_time(DEADLINE_SECONDS) as call:
+    with pytest.raises(LookupError), TimedCall(DEADLINE_SECONDS) as call:
         fail(call)
     calls = LeavableCalls(lambda: None)
     assert calls.make(lambda: 7) == 7

@@ -26,7 +26,7 @@ from backup.core.errors import (
 )
 from backup.core.model import Throughput
 from backup.core.retry import Attempt, Retry
-from backup.stores.calls import CallEnded, cut_in_time
+from backup.stores.calls import CallEnded, TimedCall
 from backup.stores.connection import Cosmos
 from backup.stores.cosmos.connection import CosmosConnection
 from backup.stores.cosmos.errors import (
@@ -156,7 +156,7 @@ class CosmosAccess:
         self.connection.begin()
         try:
             # The SDK's own time limit ends requests. A signal does not wait for that.
-            with cut_in_time(interrupts.seconds_for(inf)) as call, call.in_this_thread():
+            with TimedCall(interrupts.seconds_for(inf)) as call, call.in_this_thread():
                 yield
         except CallEnded:
             interrupts.check()

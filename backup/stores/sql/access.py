@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import zip_longest
@@ -24,7 +24,7 @@ from backup.core.errors import (
     Undecoded,
 )
 from backup.core.retry import Attempt, Retry
-from backup.stores.calls import CallEnded, cut_in_time
+from backup.stores.calls import CallEnded, TimedCall
 from backup.stores.left_calls import left_in_time
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.opening import CALL_SECONDS
@@ -101,11 +101,11 @@ class SqlAccess:
         with (
             snapshot.turn() if snapshot is not None else nullcontext(),  # to wait for it is not a part of the call
             self._in_words(operation, seconds, writes) as limit,
-            cut_in_time(limit) as call,
+            TimedCall(limit) as call,
             ExitStack() as stack,
         ):
             with call.in_this_thread():
-                cx = stack.enter_context(self._connection(snapshot, writes=writes, single=single))
+                cx = self._connection(stack, snapshot, writes=writes, single=single)
             call.end_with(self.dialect.cut(cx))
             yield cx
             if writes and fenced and self.fence is not None:
@@ -124,16 +124,17 @@ class SqlAccess:
         finally:
             self._held = None
 
-    def _connection(
-        self, snapshot: Snapshot | None, *, writes: bool, single: bool
-    ) -> AbstractContextManager[sa.Connection]:
+    def _connection(self, stack: ExitStack, snapshot: Snapshot | None, *, writes: bool, single: bool) -> sa.Connection:
+        """The connection of a try, which ends with the stack."""
+        dialect, held = self.dialect, self._held
         if snapshot is not None:
-            return self.dialect.reading_in(snapshot)
-        if self._held is not None and self._held.is_of_this_thread:
+            return stack.enter_context(dialect.reading_in(snapshot))
+        if held is not None and held.is_of_this_thread:
             if not writes:
-                return self._held.reading()
-            self._held.give_back()  # so that the same one writes
-        return self.dialect.writing() if writes else self.dialect.asking() if single else self.dialect.reading()
+                stack.push(held.after)
+                return held.connection()
+            held.give_back()  # so that the same one writes
+        return stack.enter_context(dialect.writing() if writes else dialect.asking() if single else dialect.reading())
 
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
         """Begins a snapshot, as `Dialect.begin_snapshot` says. Raises what a store raises."""
@@ -143,7 +144,7 @@ class SqlAccess:
             with (
                 attempt,
                 self._in_words(operation, writes=False) as limit,
-                cut_in_time(limit) as call,
+                TimedCall(limit) as call,
                 call.in_this_thread(),
             ):
                 snapshot = self.dialect.begin_snapshot(tables)

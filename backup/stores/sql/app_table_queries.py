@@ -94,12 +94,12 @@ def select_query(
     return query if lock is None else lock(query)
 
 
-@lru_cache(maxsize=16)
-def next_query(table: sa.Table, groups: Groups, *, casts: bool) -> sa.Insert:
-    """Inserts an entry, unless its group has one with the same `order` or a higher one, or one that is counted. Its
-    parameters are those of `next_values`; `casts`: the server has to be told their types."""
+@lru_cache(maxsize=64)
+def next_query(table: sa.Table, groups: Groups, names: tuple[str, ...], *, casts: bool) -> sa.Insert:
+    """Inserts an entry with these fields, unless its group has one with the same `order` or a higher one, or one that
+    is counted. Its parameters are those of `next_values`; `casts`: the server has to be told their types."""
     other = table.alias()
-    values = {column.name: sa.bindparam(f"{_NEW}{column.name}", type_=column.type) for column in table.columns}
+    values = {name: sa.bindparam(f"{_NEW}{name}", type_=table.c[name].type) for name in names}
     field, counted = groups.counted
     taken = sa.exists().where(
         *(other.c[name] == values[name] for name in (groups.by, groups.then_by)),

@@ -124,11 +124,12 @@ class SqlSibling:
 
     def add_next(self, groups: Groups, entry: Entry) -> bool:
         """As `Relational.add_next`."""
-        query = next_query(self.table, groups, casts=not self._access.dialect.in_process)
+        given = {name: value for name, value in entry.items() if value is not None}  # most are nothing
+        query = next_query(self.table, groups, (*given,), casts=not self._access.dialect.in_process)
         for attempt in self._access.attempts(self._writing, writes=True, fenced=False):
             with attempt as cx:
                 # An earlier try, whose answer was lost, may have added it.
-                is_there = _has_changed(cx, query, next_values(entry)) or self._is_replaced(cx, entry)
+                is_there = _has_changed(cx, query, next_values(given)) or self._is_replaced(cx, entry)
         return is_there
 
     def holds(self, key: str, only_if: OneOf, transaction: Any = None) -> bool:

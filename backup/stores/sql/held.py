@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 
 import sqlalchemy as sa
@@ -24,16 +24,16 @@ class HeldConnection(AbstractContextManager["HeldConnection"]):
         """Whether the caller may use it."""
         return self._thread == threading.get_ident()
 
-    @contextmanager
-    def reading(self) -> Iterator[sa.Connection]:
-        """The connection, for one call."""
+    def connection(self) -> sa.Connection:
+        """The connection, for one call; `after` has to hear how that ended."""
         if self._cx is None:
             self._cx = self._stack.enter_context(self._begin())
-        try:
-            yield self._cx
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
+        return self._cx
+
+    def after(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Gives the connection back after an error of a call."""
+        if error is not None:
+            self.__exit__(kind, error, trace)
 
     def give_back(self) -> None:
         """Ends its use; the next one may get another connection."""

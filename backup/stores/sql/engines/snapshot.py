@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from backup.core import interrupts
 from backup.core.log import event
-from backup.stores.calls import cut_in_time
+from backup.stores.calls import TimedCall
 from backup.stores.sql.engines.failures import driver_text
 from backup.stores.sql.engines.tables import TableName
 
@@ -61,7 +61,7 @@ class Snapshot(ABC):
         """Ends the transaction, so that the server need not keep what the snapshot shows. Raises nothing: a connection
         that does not answer is cut, and then the server ends the transaction."""
         self.lost = self.lost or "it was closed"
-        with suppress(Exception), cut_in_time(CLOSE_SECONDS) as call:
+        with suppress(Exception), TimedCall(CLOSE_SECONDS) as call:
             call.end_with(self._cut)
             self._cx.close()
 

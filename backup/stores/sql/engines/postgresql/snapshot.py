@@ -10,7 +10,7 @@ from threading import Event, Thread
 
 import sqlalchemy as sa
 
-from backup.stores.calls import cut_in_time, end_this_with
+from backup.stores.calls import TimedCall, end_this_with
 from backup.stores.sql.engines.failures import driver_text
 from backup.stores.sql.engines.postgresql.connection import cut
 from backup.stores.sql.engines.postgresql.copy import SPELLING
@@ -65,7 +65,7 @@ class ExportedSnapshot(Snapshot):
     def _beat(self) -> None:
         while not self._ended.wait(_BEAT_SECONDS):
             try:
-                with cut_in_time(_BEAT_SECONDS) as call:
+                with TimedCall(_BEAT_SECONDS) as call:
                     call.end_with(self._cut)
                     self._cx.exec_driver_sql("SELECT 1")
             except Exception as error:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.stores.sql.engines.failures import FULL_HINT, Failure, driver_text, name_in
 from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.engines.sqlite.fingerprint import HASH, HASHES_OF_BYTES, exact_hash, exact_hash_of_bytes
-from backup.stores.sql.engines.sqlite.text import UTF_16, exact_row, execute_plainly, text_of
+from backup.stores.sql.engines.sqlite.text import UTF_16, exact_row, text_of
 from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
 _BUSY_SECONDS = 30.0
@@ -67,19 +65,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def is_same_connected(here: OpenFile, there: OpenFile) -> bool:
     """Whether both connections have opened one file: it may have several names."""
     return here.identity is not None and here.identity == there.identity
-
-
-def asked_plainly(cx: sa.Connection, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-    """The rows of a statement, by the driver itself. For one that reads little, SQLAlchemy takes several times as long
-    as SQLite."""
-    driver: Any = cx.connection.driver_connection
-    try:
-        cursor = driver.cursor()
-        execute_plainly(cursor, statement, values)
-        rows: list[Any] = cursor.fetchall()
-    except sqlite3.Error as error:
-        raise sa.exc.DBAPIError(None, None, error) from None
-    return rows
 
 
 class SqliteFile:

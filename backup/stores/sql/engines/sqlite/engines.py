@@ -18,8 +18,14 @@ from backup.stores.calls import CallEnded
 from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.sqlite import text
-from backup.stores.sql.engines.sqlite.connection import Mode, SqliteFile, begin_anew, is_same_file
+from backup.stores.sql.engines.sqlite.connection import (
+    Mode,
+    SqliteFile,
+    begin_anew,
+    is_same_file,
+)
 from backup.stores.sql.engines.sqlite.numbered import HintingCompiler
+from backup.stores.sql.engines.sqlite.plainly import asked_plainly
 from backup.stores.sql.engines.sqlite.relay import detach
 from backup.stores.sql.pool import SharedPool
 
@@ -111,7 +117,7 @@ class SqliteEngines:
             interrupts.check()
             with self._for_writing.begin() as cx:
                 # IMMEDIATE: the lock also covers what the transaction reads before its first change.
-                cx.exec_driver_sql("BEGIN IMMEDIATE")
+                asked_plainly(cx, "BEGIN IMMEDIATE")
                 yield cx
         finally:
             writer.release()

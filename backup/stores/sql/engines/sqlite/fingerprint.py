@@ -20,6 +20,7 @@ from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
 from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
 from backup.stores.sql.engines.sqlite import numbered
+from backup.stores.sql.engines.sqlite.plainly import asked_plainly
 from backup.stores.sql.engines.sqlite.text import UTF_16, in_utf_8, text_of
 from backup.stores.sql.engines.tables import TableAlone
 
@@ -206,14 +207,14 @@ def _lists(
     hashes."""
     if not conditions and bucket is None:
         columns = tuple(stamps.key), tuple(stamps.version), stamps.content
-        text, values = _whole(cx.dialect, *columns, tuple(affinities), raw, at_most)
-        cursor: Any = cx.exec_driver_sql(text, values).cursor  # the driver's own cursor converts nothing
+        rows: Sequence[_Lists] = asked_plainly(cx, *_whole(cx.dialect, *columns, tuple(affinities), raw, at_most))
     else:
-        cursor = cx.execute(_query(stamps, affinities, conditions, bucket, raw, at_most)).cursor
-    try:
-        rows: Sequence[_Lists] = cursor.fetchall()
-    except sqlite3.Error as error:  # a row behind the first one
-        raise sa.exc.DBAPIError(None, None, error) from None
+        # The driver's own cursor converts nothing.
+        cursor: Any = cx.execute(_query(stamps, affinities, conditions, bucket, raw, at_most)).cursor
+        try:
+            rows = cursor.fetchall()
+        except sqlite3.Error as error:  # a row behind the first one
+            raise sa.exc.DBAPIError(None, None, error) from None
     rows = [(*row[:2], *map(in_utf_8, row[2:])) for row in rows]
     return rows if stamps.content is not None else [(*row, b"[]") for row in rows]
 

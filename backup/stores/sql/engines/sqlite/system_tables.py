@@ -13,7 +13,7 @@ from backup.core.errors import BackupError, SchemaMismatch
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.prepared import TABLES_KEPT
-from backup.stores.sql.engines.sqlite.connection import asked_plainly
+from backup.stores.sql.engines.sqlite.plainly import asked_plainly
 from backup.stores.sql.engines.sqlite.text import UTF_16
 from backup.stores.sql.engines.sqlite.types import ROW_NUMBER, holds_numbers, type_of
 from backup.stores.sql.engines.tables import TableName

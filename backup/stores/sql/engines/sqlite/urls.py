@@ -32,4 +32,6 @@ def checked_url(url: URL, setting: str) -> URL:
             f"{subject(setting)} has a parameter for its SQLite file that this app does not use.",
             hint="It knows mode=ro, mode=rw and immutable=1. Only initialize creates a missing file.",
         )
+    if path == url.database and not url.query:
+        return url
     return url.set(database=path, query={name: value for name, value in url.query.items() if name in _USED})
