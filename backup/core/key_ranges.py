@@ -43,9 +43,13 @@ class EqualRanges(NamedTuple):
         for start in range(self.first, self.last + 1, self.width * size):
             yield EqualRanges(start, min(self.last, start + self.width * size - 1), self.width)
 
-    def as_one(self) -> EqualRanges:
-        """The same integers in one range."""
-        return EqualRanges(self.first, self.last, self.last - self.first + 1)
+    @classmethod
+    def joined(cls, parts: Sequence[EqualRanges]) -> EqualRanges:
+        """The integers of these neighbouring `parts`, with one range for each of them."""
+        first, last = parts[0], parts[-1]
+        return cls(
+            first.first, last.last, parts[1].first - first.first if len(parts) > 1 else last.last - first.first + 1
+        )
 
 
 def count_keys(ranges: Iterable[KeyRange]) -> int:

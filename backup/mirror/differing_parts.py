@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -16,6 +16,7 @@ from backup.stores.abilities import Buckets, KeyBlocks
 
 _NEIGHBOURS = 64  # records of a block, about
 _BLOCKS_AT_ONCE = 3_000  # of which memory holds the fingerprints
+_PARTS_AHEAD = 8  # of so many blocks, in one call whose time is limited
 RECORDS_AT_ONCE = _BLOCKS_AT_ONCE * _NEIGHBOURS
 """Of about how many records blocks are asked for in one statement."""
 
@@ -60,8 +61,8 @@ def differing_blocks(
     """Returns the blocks that differ in a part of the key space with about so many records.
 
     None where the blocks that differ have more records than `at_most`, or a side cannot make fingerprints of them. Call
-    it only where both sides have blocks (`have_blocks`). With `expects_few` it asks for many blocks as one, until some
-    differ, and again behind many that do not.
+    it only where both sides have blocks (`have_blocks`). With `expects_few` it asks for many blocks as one, and once
+    these are equal for eight times as many in a call, until some differ; and again behind many that do not.
     """
     ends = [ends_of_side for ends_of_side in pair.both(lambda store: _blocks(store).ends(part)) if ends_of_side]
     if not ends:
@@ -70,10 +71,14 @@ def differing_blocks(
     # A block has some of the records, however far apart their keys are, so that the blocks are not too many.
     blocks = EqualRanges(first, last, max(_NEIGHBOURS, -(-_NEIGHBOURS * (last - first + 1) // max(1, records))))
     equal, numbers, to_read = Proof(), set[int](), [0, 0]
-    for many in blocks.parts(_BLOCKS_AT_ONCE):
-        if expects_few and (equal_ones := _proven(pair, many)) is not None:
-            equal += equal_ones
+    left, ahead = [*blocks.parts(_BLOCKS_AT_ONCE)], 1
+    while left:
+        if expects_few:
+            equal_ones, differing_ones = _looked_at(pair, left[:ahead])
+            equal, left = equal + equal_ones, [*differing_ones, *left[ahead:]]
+            expects_few, ahead = not differing_ones, 1 if differing_ones else _PARTS_AHEAD
             continue
+        many = left.pop(0)
         of_source, of_backup = _of_blocks(pair, many)
         if of_source is None or of_backup is None:
             return None
@@ -88,12 +93,13 @@ def differing_blocks(
     return DifferingParts(equal, frozenset(numbers), blocks.width)
 
 
-def _proven(pair: StorePair, blocks: EqualRanges) -> Proof | None:
-    """The proof of all these blocks, asked for as one; None if they differ, or a side cannot say."""
-    of_source, of_backup = _of_blocks(pair, blocks.as_one())
-    if of_source is None or of_source != of_backup:
-        return None
-    return _together(of_source.values())
+def _looked_at(pair: StorePair, parts: Sequence[EqualRanges]) -> tuple[Proof, Sequence[EqualRanges]]:
+    """The proof of those parts that are equal, each asked for as one block in the same call, and the other parts."""
+    of_source, of_backup = _of_blocks(pair, EqualRanges.joined(parts))
+    if of_source is None or of_backup is None:
+        return Proof(), parts
+    differing = _differing(of_source, of_backup)
+    return _proof_of_others(of_source, differing), [part for part in parts if part.first in differing]
 
 
 def _of_blocks(pair: StorePair, blocks: EqualRanges) -> tuple[Mapping[int, Fingerprint] | None, ...]:

@@ -10,6 +10,7 @@ import pytest
 from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.stores.sql.blocks import SqlBlocks
+from backup.stores.sql.engines.sqlite import wide_blocks
 from backup.stores.sql.store import SqlStore
 from tests.contract.benches import SqliteBench
 from tests.contract.test_sqlite_fingerprints import COLUMNS, ROWS, bench, sides
@@ -75,3 +76,49 @@ def test_blocks_at_both_ends_of_64_bits_have_fingerprints(bench: SqliteBench) ->
     assert fingerprints(source, EqualRanges(2**63 - 128, 2**63 - 65, 64)).keys() == {2**63 - 128}
     assert {row[0] for row in blocks_of(source).stamp_rows([2**63 - 65], 64)} == {2**63 - 65}
     assert blocks_of(source).fingerprints(EqualRanges(0, 2**63 - 1, 64)) is None
+
+
+WIDE = EqualRanges(-8, 247, 129)
+
+
+@pytest.mark.parametrize("numbers", [range(-8, 248), range(-5, 300), (*range(-8, 100), *range(101, 248))])
+@pytest.mark.parametrize("keys_at_most", [260, 10**6])
+def test_wide_blocks_have_the_fingerprints_that_each_has_alone(
+    bench: SqliteBench, monkeypatch: pytest.MonkeyPatch, numbers: Sequence[int], keys_at_most: int
+) -> None:
+    monkeypatch.setattr(wide_blocks, "_KEYS_AT_MOST", keys_at_most)
+    lengths = [0, 7, -12, 10**6, -(2**63), 2**63 - 1]
+    source, _ = sides(bench, rows=[(number, lengths[number % 6], "x") for number in numbers])
+    for _ in range(2):  # the second time with what is remembered of the first
+        for blocks in (WIDE, EqualRanges(-137, 258, 129)):
+            alone = {
+                start: fingerprint
+                for start in range(blocks.first, blocks.last + 1, blocks.width)
+                for fingerprint in fingerprints(source, EqualRanges(start, start + 128, 129)).values()
+            }
+            assert fingerprints(source, blocks) == alone
+    assert sum(of_block.records for of_block in alone.values()) == sum(number < 379 for number in numbers)
+
+
+def test_a_change_in_wide_blocks_is_seen_in_its_block_alone(bench: SqliteBench) -> None:
+    source, _ = sides(bench, rows=[(number, number % 3, "x") for number in range(-8, 248)])
+    before = fingerprints(source, WIDE)
+    changes = {
+        "UPDATE {table} SET A = 3 WHERE K = 120": {-8},
+        "UPDATE {table} SET A = 1 - A WHERE K IN (122, 123)": {121},
+        "DELETE FROM {table} WHERE K = 60": {-8},
+        "DELETE FROM {table} WHERE K = 247": {121},
+    }
+    for change, differing in changes.items():
+        bench.sql("source", change)
+        now = fingerprints(source, WIDE)
+        assert {block for block in now if now[block] != before[block]} == differing, change
+        before = now
+
+
+@pytest.mark.parametrize("value", ["'1,2'", "x'31'", "1.5", "NULL"])
+def test_a_version_that_is_no_integer_has_no_wide_block(bench: SqliteBench, value: str) -> None:
+    rows = [(number, 1, "x") for number in range(-8, 248)]
+    source, _ = sides(bench, COLUMNS.replace(" NOT NULL", ""), rows=rows)
+    bench.sql("source", f"UPDATE {{table}} SET A = {value} WHERE K = 200")
+    assert blocks_of(source).fingerprints(WIDE) is None

@@ -139,7 +139,7 @@ def test_blocks_are_grouped_between_their_ends_and_sought_by_one_parameter() -> 
     for beyond in (
         EqualRanges(-(1 << 62), 1 << 62, 64),
         EqualRanges(0, (1 << 63) - 1, 64),
-        EqualRanges(-(1 << 63), -1, 64).as_one(),
+        EqualRanges.joined([EqualRanges(-(1 << 63), -1, 64)]),
     ):
         assert blocks.fingerprints(Connection(), stamps_of(things), (), beyond) is None  # type: ignore[arg-type]
 

@@ -75,8 +75,26 @@ def test_many_blocks_are_asked_for_as_one_where_few_differ(monkeypatch: pytest.M
     assert difference is not None
     assert difference.numbers == {321}
     assert difference.equal.source.records == 9 * 64
-    asked = [(blocks.first, blocks.width) for blocks in source.asked]
-    assert asked == [(1, 128), (129, 128), (257, 128), (257, 64), (385, 64), (513, 128)]
+    # Behind the first part, which is equal, all others in one call; then the one that differs.
+    assert (
+        source.asked
+        == backup.asked
+        == [EqualRanges(1, 128, 128), EqualRanges(129, 640, 128), EqualRanges(257, 384, 64)]
+    )
+
+
+def test_behind_a_part_that_differs_the_next_one_is_asked_for_its_blocks_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 2)
+    monkeypatch.setattr(differing_parts, "_PARTS_AHEAD", 2)
+    versions = dict.fromkeys(range(1, 640, 64), 7)
+    source, backup = Side(versions), Side({**versions, 65: 8})
+    difference = differing(source, backup, expects_few=True)
+    assert difference is not None
+    assert (difference.numbers, difference.equal.source.records) == ({65}, 9 * 64)
+    asked = [(blocks.first, blocks.last, blocks.width) for blocks in source.asked]
+    assert asked == [(1, 128, 128), (1, 128, 64), (129, 256, 64), (257, 384, 128), (385, 640, 128)]
 
 
 @pytest.mark.parametrize("other", [Side({}, has_blocks=False), Side({}, kind="y")], ids=["without", "of another kind"])

@@ -17,17 +17,13 @@ from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
-from backup.stores.sql.engines.sqlite.numbered import (
-    DIGITS,
-    FUNCTIONS,
-    KEYS_AT_ONCE,
-    number_of_pairs,
-    numbered_fingerprint,
-)
 from backup.stores.sql.engines.sqlite.text import in_utf_8
+from backup.stores.sql.engines.sqlite.version_lists import DIGITS, FUNCTIONS, number_of_pairs
+from backup.stores.sql.engines.sqlite.wide_blocks import fingerprints_of_wide
 
 _LARGEST = (1 << 63) - 1
 _WIDEST_FULL = 128  # a wider block is asked for because its numbers lie far apart
+_FEW = 16  # blocks, of which each may take a statement of its own if it is wide
 _BLOB = ServerType("BLOB")
 
 
@@ -41,8 +37,9 @@ class SqliteBlocks:
         if conditions or blocks.last > _LARGEST - blocks.width:
             return None
         try:
-            if blocks.width > max(blocks.last - blocks.first, _WIDEST_FULL):
-                return _of_one(cx, stamps, blocks)
+            starts = range(blocks.first, blocks.last + 1, blocks.width)
+            if blocks.width > _WIDEST_FULL and len(starts) <= _FEW:
+                return fingerprints_of_wide(cx, stamps, starts, blocks.width)
             return _fingerprints(cx, stamps, blocks)
         except (sqlite3.Error, sa.exc.DBAPIError) as error:
             if "BLOB" in str(error):
@@ -51,15 +48,6 @@ class SqliteBlocks:
 
     def contain(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
         return _within(key, _table_of(key, starts), width)
-
-
-def _of_one(cx: sa.Connection, stamps: StampColumns, block: EqualRanges) -> Mapping[int, Fingerprint] | None:
-    """The fingerprint of a wide block, as of a chunk."""
-    key: Any = stamps.key[0]
-    ends = [key >= sa.literal(block.first, key.type), key < sa.literal(block.first + block.width, key.type)]
-    at_most = None if block.width <= KEYS_AT_ONCE else KEYS_AT_ONCE
-    made = numbered_fingerprint(cx, stamps, ends, at_most, in_parts=True)
-    return None if made is None else {block.first: made} if made.records else {}
 
 
 def _fingerprints(cx: sa.Connection, stamps: StampColumns, blocks: EqualRanges) -> Mapping[int, Fingerprint] | None:

@@ -22,6 +22,7 @@ from backup.stores.sql.engines.prepared import TABLES_KEPT, spelled_once
 from backup.stores.sql.engines.sqlite import numbered
 from backup.stores.sql.engines.sqlite.plainly import asked_plainly
 from backup.stores.sql.engines.sqlite.text import UTF_16, in_utf_8, text_of
+from backup.stores.sql.engines.sqlite.version_lists import FUNCTIONS
 from backup.stores.sql.engines.tables import TableAlone
 
 HASH = "exact_hash"
@@ -167,7 +168,7 @@ def _fingerprint(records: int, *lists: bytes) -> Fingerprint:
     for text in lists:
         digest.update(len(text).to_bytes(8))
         digest.update(text)
-    return Fingerprint(numbered.FUNCTIONS, records, (), int.from_bytes(digest.digest()) if records else 0)
+    return Fingerprint(FUNCTIONS, records, (), int.from_bytes(digest.digest()) if records else 0)
 
 
 def _exact_lists(

@@ -20,8 +20,8 @@ from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
 from backup.stores.sql.engines.prepared import TABLES_KEPT, numbered_union, spelled_once
 from backup.stores.sql.engines.sqlite.text import in_utf_8
+from backup.stores.sql.engines.sqlite.version_lists import VersionList, added, made, number_of_pairs, number_of_values
 
-FUNCTIONS = "blake2b"
 KEYS_AT_ONCE = 200_000
 """How many keys a statement may span, so that this process has memory for its list."""
 
@@ -29,7 +29,6 @@ _PARTS_TRIED, _ROWS_OF_A_PART = 4, KEYS_AT_ONCE // 8
 _TRIES = 3
 _GREATEST = (1 << 63) - 1
 _BLOB = ServerType("BLOB")
-DIGITS = b"-0123456789"
 _GAPS, _SPARSE, _FIRST = "has_gaps", "is_sparse", "first"
 _Condition = sa.ColumnElement[bool]
 
@@ -39,19 +38,6 @@ class HintingCompiler(SQLiteCompiler):
 
     def get_from_hint_text(self, table: Any, text: str | None) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
         return text
-
-
-class _List(NamedTuple):
-    """The rows of one statement: the first and the last number, how many rows, and their list."""
-
-    first: int | None
-    last: int | None
-    records: int
-    text: bytes
-
-    @property
-    def has_gaps(self) -> bool:
-        return self.first is not None and self.last is not None and self.last - self.first + 1 != self.records
 
 
 def may_be_dense(stamps: StampColumns) -> bool:
@@ -74,7 +60,7 @@ def numbered_fingerprint(
         if at_most is not None and not (conditions or in_parts):
             rows = _small(cx, column, stamps.version[0], min(at_most, KEYS_AT_ONCE))
             if rows is not None:
-                return _made(rows.records, _added(digest, rows))
+                return made(rows.records, added(digest, rows))
         for number, part in enumerate(_parts(cx, column, conditions, at_most, in_parts=in_parts), 1):
             rows = None if part is None else _list(cx, column, stamps.version[0], part)
             if rows is None:
@@ -83,24 +69,12 @@ def numbered_fingerprint(
             if number >= _PARTS_TRIED and records < number * _ROWS_OF_A_PART:
                 column.table.info[_SPARSE] = True
                 return None
-            _added(digest, rows)
+            added(digest, rows)
     except sa.exc.DBAPIError as error:
         if "BLOB" in str(error.orig) or getattr(error.orig, "sqlite_errorcode", 0) == sqlite3.SQLITE_TOOBIG:
             return None
         raise
-    return _made(records, digest)
-
-
-def _added(digest: Any, rows: _List) -> Any:
-    """The digest of all parts so far and of these rows."""
-    if rows.records:
-        digest.update(f"{'keys' if rows.has_gaps else rows.first},{len(rows.text)}:".encode())
-        digest.update(rows.text)
-    return digest
-
-
-def _made(records: int, digest: Any) -> Fingerprint:
-    return Fingerprint(FUNCTIONS, records, (), int.from_bytes(digest.digest()) if records else 0)
+    return made(records, digest)
 
 
 def numbered_fingerprints(
@@ -120,7 +94,7 @@ def numbered_fingerprints(
             rows, may_differ = guesses[i].checked(columns[i][0].table.info, *row)
             left += [i] if may_differ else []
             if rows is not None:
-                fingerprints[i] = _made(rows.records, _added(blake2b(digest_size=16), rows))
+                fingerprints[i] = made(rows.records, added(blake2b(digest_size=16), rows))
         if not left:
             break
     return fingerprints
@@ -158,26 +132,26 @@ class _Guess(NamedTuple):
         """The statement. Its parameters are the two bounds."""
         return _spelled(dialect, _pairs_between if self.has_gaps else _versions_between, key, version)[0]
 
-    def checked(self, info: dict[Any, Any], first: int | None, last: int, text: Any) -> tuple[_List | None, bool]:
+    def checked(self, info: dict[Any, Any], first: int | None, last: int, text: Any) -> tuple[VersionList | None, bool]:
         """The list of the table, if the row of the statement shows that the guess was right; and whether another guess
         may be: `info` has what is known now."""
         if first is None:
-            return _List(None, None, 0, b""), False
+            return VersionList(None, None, 0, b""), False
         if first != self.begins:
             info[_FIRST] = first
             return None, True
         if last >= self.ends:
             return None, False
         text = in_utf_8(text)
-        records = (number_of_pairs if self.has_gaps else _values)(text)
+        records = (number_of_pairs if self.has_gaps else number_of_values)(text)
         if records is None:
             return None, False
-        rows = _List(first, last, records, text)
+        rows = VersionList(first, last, records, text)
         info[_GAPS] = rows.has_gaps
         return (rows, False) if rows.has_gaps == self.has_gaps else (None, True)
 
 
-def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys: int) -> _List | None:
+def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys: int) -> VersionList | None:
     """The list of a whole table, in one statement if the first guess is right. None if it has more numbers than these,
     or other versions than integers."""
     for _ in range(_TRIES):  # the rows may change between two statements
@@ -188,6 +162,23 @@ def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys
         if not may_differ:
             return rows
     return None
+
+
+def listed_versions(cx: sa.Connection, stamps: StampColumns, start: int, end: int) -> VersionList | None:
+    """The rows from the number `start` on, with their versions; up to the one before `end`, which is not looked at
+    where the table ends there. As for `numbered_fingerprint`. None where numbers are missing, or if a version is no
+    integer."""
+    [key], [version] = stamps.key, stamps.version
+    if key.table.info.get(_GAPS):
+        return None
+    _, last_of_all = _row(cx, _ends, key, None, ())
+    conditions = [ge(key, sa.literal(start, key.type)), lt(key, sa.literal(end, key.type))]
+    is_last = last_of_all is None or last_of_all < end
+    first, last, text = _row(cx, _versions, key, version, conditions[:1] if is_last else conditions)
+    text = in_utf_8(text)
+    records = number_of_values(text)
+    rows = None if records is None else VersionList(first, last, records, text)
+    return None if rows is None or rows.has_gaps else rows
 
 
 def _parts(
@@ -217,7 +208,7 @@ def _parts(
 
 def _list(
     cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], conditions: Sequence[_Condition]
-) -> _List | None:
+) -> VersionList | None:
     """The list of the versions where the numbers have no gaps, else that of numbers and versions; None if a version is
     no integer. Which one it is depends on the rows alone. What was right for the last part is tried first."""
     info = key.table.info
@@ -225,29 +216,14 @@ def _list(
         has_gaps = info.get(_GAPS, False)
         first, last, text = _row(cx, _numbers_and_versions if has_gaps else _versions, key, version, conditions)
         text = in_utf_8(text)
-        records = (number_of_pairs if has_gaps else _values)(text)
+        records = (number_of_pairs if has_gaps else number_of_values)(text)
         if records is None:
             return None
-        rows = _List(first, last, records, text)
+        rows = VersionList(first, last, records, text)
         if rows.has_gaps == has_gaps or not records:
             return rows
         info[_GAPS] = rows.has_gaps
     return None
-
-
-def _values(text: bytes) -> int | None:
-    """The number of values in the list; None if one is not an integer."""
-    commas = text[1:-1].translate(None, DIGITS)
-    if commas != b"," * len(commas):
-        return None
-    return len(commas) + 1 if len(text) > len(b"[]") else 0
-
-
-def number_of_pairs(text: bytes) -> int | None:
-    """The number of pairs in the list; None if a version is not an integer."""
-    others = text.translate(None, DIGITS)
-    pairs = len(others) // len(b'"":,')
-    return pairs if others == b"{" + b",".join([b'"":'] * pairs) + b"}" else None
 
 
 def _row(
