@@ -37,9 +37,8 @@ class SqliteBlocks:
         if conditions or blocks.last > _LARGEST - blocks.width:
             return None
         try:
-            starts = range(blocks.first, blocks.last + 1, blocks.width)
-            if blocks.width > _WIDEST_FULL and len(starts) <= _FEW:
-                return fingerprints_of_wide(cx, stamps, starts, blocks.width)
+            if blocks.width > _WIDEST_FULL and blocks.last - blocks.first < _FEW * blocks.width:
+                return fingerprints_of_wide(cx, stamps, blocks)
             return _fingerprints(cx, stamps, blocks)
         except (sqlite3.Error, sa.exc.DBAPIError) as error:
             if "BLOB" in str(error):

@@ -29,7 +29,10 @@ _PARTS_TRIED, _ROWS_OF_A_PART = 4, KEYS_AT_ONCE // 8
 _TRIES = 3
 _GREATEST = (1 << 63) - 1
 _BLOB = ServerType("BLOB")
-_GAPS, _SPARSE, _FIRST = "has_gaps", "is_sparse", "first"
+GAPS = "has_gaps"
+"""What a table's info says of the numbers that were listed last."""
+
+_SPARSE, _FIRST = "is_sparse", "first"
 _Condition = sa.ColumnElement[bool]
 
 
@@ -126,7 +129,7 @@ class _Guess(NamedTuple):
         """The table begins where it began the last time, or at 1 the first time, and spans fewer numbers than these."""
         info = key.table.info
         begins = info.get(_FIRST, 1)
-        return cls(begins, min(begins + keys, _GREATEST), info.get(_GAPS, False))
+        return cls(begins, min(begins + keys, _GREATEST), info.get(GAPS, False))
 
     def spelled(self, dialect: sa.Dialect, key: sa.Column[Any], version: sa.Column[Any]) -> str:
         """The statement. Its parameters are the two bounds."""
@@ -147,7 +150,7 @@ class _Guess(NamedTuple):
         if records is None:
             return None, False
         rows = VersionList(first, last, records, text)
-        info[_GAPS] = rows.has_gaps
+        info[GAPS] = rows.has_gaps
         return (rows, False) if rows.has_gaps == self.has_gaps else (None, True)
 
 
@@ -162,23 +165,6 @@ def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys
         if not may_differ:
             return rows
     return None
-
-
-def listed_versions(cx: sa.Connection, stamps: StampColumns, start: int, end: int) -> VersionList | None:
-    """The rows from the number `start` on, with their versions; up to the one before `end`, which is not looked at
-    where the table ends there. As for `numbered_fingerprint`. None where numbers are missing, or if a version is no
-    integer."""
-    [key], [version] = stamps.key, stamps.version
-    if key.table.info.get(_GAPS):
-        return None
-    _, last_of_all = _row(cx, _ends, key, None, ())
-    conditions = [ge(key, sa.literal(start, key.type)), lt(key, sa.literal(end, key.type))]
-    is_last = last_of_all is None or last_of_all < end
-    first, last, text = _row(cx, _versions, key, version, conditions[:1] if is_last else conditions)
-    text = in_utf_8(text)
-    records = number_of_values(text)
-    rows = None if records is None else VersionList(first, last, records, text)
-    return None if rows is None or rows.has_gaps else rows
 
 
 def _parts(
@@ -213,7 +199,7 @@ def _list(
     no integer. Which one it is depends on the rows alone. What was right for the last part is tried first."""
     info = key.table.info
     for _ in range(_TRIES):  # the rows may change between two statements
-        has_gaps = info.get(_GAPS, False)
+        has_gaps = info.get(GAPS, False)
         first, last, text = _row(cx, _numbers_and_versions if has_gaps else _versions, key, version, conditions)
         text = in_utf_8(text)
         records = (number_of_pairs if has_gaps else number_of_values)(text)
@@ -222,7 +208,7 @@ def _list(
         rows = VersionList(first, last, records, text)
         if rows.has_gaps == has_gaps or not records:
             return rows
-        info[_GAPS] = rows.has_gaps
+        info[GAPS] = rows.has_gaps
     return None
 
 

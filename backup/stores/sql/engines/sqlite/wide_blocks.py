@@ -6,52 +6,53 @@ without an end where the table has no more rows; this process cuts it where a bl
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
+from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
-from backup.stores.sql.engines.sqlite.numbered import KEYS_AT_ONCE, listed_versions, numbered_fingerprint
-from backup.stores.sql.engines.sqlite.version_lists import VersionList, added, made
+from backup.stores.sql.engines.column import spelled_column, spelled_table
+from backup.stores.sql.engines.prepared import TABLES_KEPT
+from backup.stores.sql.engines.sqlite.numbered import GAPS, KEYS_AT_ONCE, numbered_fingerprint
+from backup.stores.sql.engines.sqlite.text import in_utf_8
+from backup.stores.sql.engines.sqlite.version_lists import VersionList, added, made, number_of_values
 
 _BYTES_AT_ONCE = 4 << 20  # of a list, which memory holds twice; numbers of any length may follow those that were seen
 _KEYS_AT_MOST = 1_500_000
 _LONGEST = len("-9223372036854775808,")
-_BYTES_OF_A_VERSION = "bytes of a version"
 _STEPPED = 64
+_BYTES_OF_A_VERSION = "bytes of a version"  # what a table's info says of the last list
+_SPELLING = SQLiteDialect()
 
 
-def fingerprints_of_wide(
-    cx: sa.Connection, stamps: StampColumns, starts: Sequence[int], width: int
-) -> dict[int, Fingerprint] | None:
-    """The fingerprints of those of these blocks that have rows, by their first numbers: of each the one that
+def fingerprints_of_wide(cx: sa.Connection, stamps: StampColumns, blocks: EqualRanges) -> dict[int, Fingerprint] | None:
+    """The fingerprints of those of the blocks that have rows, by their names: of each the one that
     `numbered_fingerprint` gives. None where it gives none of one."""
     fingerprints: dict[int, Fingerprint] = {}
-    while starts:
-        number = _blocks_at_once(stamps, width)
-        blocks, starts = starts[:number], starts[number:]
-        of_blocks = (len(blocks) > 1 and _of_dense(cx, stamps, blocks, width)) or _of_each(cx, stamps, blocks, width)
+    bytes_of_version = stamps.key[0].table.info.get(_BYTES_OF_A_VERSION, _LONGEST)
+    keys_at_once = min(_KEYS_AT_MOST, int(_BYTES_AT_ONCE / bytes_of_version))
+    for neighbours in blocks.parts(max(1, keys_at_once // blocks.width)):
+        of_blocks = _of_list(cx, stamps, neighbours) if blocks.width <= KEYS_AT_ONCE else None
+        if of_blocks is None:
+            of_blocks = _of_each(cx, stamps, neighbours)
         if of_blocks is None:
             return None
         fingerprints |= of_blocks
     return fingerprints
 
 
-def _blocks_at_once(stamps: StampColumns, width: int) -> int:
-    bytes_of_version = stamps.key[0].table.info.get(_BYTES_OF_A_VERSION, _LONGEST)
-    return max(1, min(_KEYS_AT_MOST, int(_BYTES_AT_ONCE / bytes_of_version)) // width)
-
-
-def _of_each(
-    cx: sa.Connection, stamps: StampColumns, starts: Sequence[int], width: int
-) -> dict[int, Fingerprint] | None:
+def _of_each(cx: sa.Connection, stamps: StampColumns, blocks: EqualRanges) -> dict[int, Fingerprint] | None:
     fingerprints: dict[int, Fingerprint] = {}
-    key = stamps.key[0]
-    at_most = None if width <= KEYS_AT_ONCE else KEYS_AT_ONCE
-    for start in starts:
-        ends = [key >= sa.literal(start, key.type), key < sa.literal(start + width, key.type)]
+    key: Any = stamps.key[0]
+    at_most = None if blocks.width <= KEYS_AT_ONCE else KEYS_AT_ONCE
+    for start in range(blocks.first, blocks.last + 1, blocks.width):
+        ends = [key >= sa.literal(start, key.type), key < sa.literal(start + blocks.width, key.type)]
         of_block = numbered_fingerprint(cx, stamps, ends, at_most, in_parts=True)
         if of_block is None:
             return None
@@ -60,23 +61,46 @@ def _of_each(
     return fingerprints
 
 
-def _of_dense(
-    cx: sa.Connection, stamps: StampColumns, starts: Sequence[int], width: int
-) -> dict[int, Fingerprint] | None:
-    """As `_of_each`, by one list; None where numbers are missing between the first and the last, and where a version is
-    no integer."""
-    if width > KEYS_AT_ONCE:
+def _of_list(cx: sa.Connection, stamps: StampColumns, blocks: EqualRanges) -> dict[int, Fingerprint] | None:
+    """As `_of_each`, by one list; None where numbers are missing between the first and the last, or a version is no
+    integer."""
+    [key], [version] = stamps.key, stamps.version
+    info, starts = key.table.info, range(blocks.first, blocks.last + 1, blocks.width)
+    if info.get(GAPS):
         return None
-    rows = listed_versions(cx, stamps, starts[0], starts[-1] + width)
-    if rows is None:
+    # Behind a last block that is not full, the table has no row, as far as anybody knows. Else the rest is cut off.
+    end = starts[-1] + blocks.width
+    bounds = (blocks.first, end) if blocks.last + 1 == end else (blocks.first,)
+    cursor: Any = cx.exec_driver_sql(_spelled(key, version, len(bounds) > 1), bounds).cursor
+    [(first, last, text)] = cursor.fetchall()
+    text = in_utf_8(text)
+    records = number_of_values(text)
+    if records is None:
         return None
-    if rows.records:
-        stamps.key[0].table.info[_BYTES_OF_A_VERSION] = len(rows.text) / rows.records
-    cut = zip(starts, _cut(rows, starts, width), strict=True)
-    return {start: made(part.records, added(blake2b(digest_size=16), part)) for start, part in cut if part.records}
+    rows = VersionList(first, last, records, text)
+    if rows.has_gaps:
+        info[GAPS] = True
+        return None
+    if records:
+        info[_BYTES_OF_A_VERSION] = len(text) / records
+    of_blocks = zip(starts, _cut(rows, starts, blocks.width), strict=True)
+    return {
+        start: made(part.records, added(blake2b(digest_size=16), part)) for start, part in of_blocks if part.records
+    }
 
 
-def _cut(rows: VersionList, starts: Sequence[int], width: int) -> Iterator[VersionList]:
+@lru_cache(maxsize=2 * TABLES_KEPT)
+def _spelled(key: sa.Column[Any], version: sa.Column[Any], has_end: bool) -> str:
+    """The statement that selects the first and the last number and the versions in the order of the numbers, from one
+    number on, and up to the one before another."""
+    table = spelled_table(_SPELLING, key.table)
+    number, value = (spelled_column(_SPELLING, key.table, column.name) for column in (key, version))
+    rows = f"FROM {table} NOT INDEXED WHERE {number} >= ?1{f' AND {number} < ?2' if has_end else ''}"
+    ends = f"(SELECT min({number}) {rows}), (SELECT max({number}) {rows})"
+    return f"SELECT {ends}, CAST(json_group_array({value}) AS BLOB) {rows}"
+
+
+def _cut(rows: VersionList, starts: range, width: int) -> Iterator[VersionList]:
     """The rows of each block. Rows behind the last one are in none."""
     place, next_number, behind = 1, rows.first or 0, (rows.last or 0) + 1
     for start in starts:
