@@ -79,7 +79,9 @@ class SqlRelayedChanges:
         rows = relayed_rows(source, shape, conditions, note)
         for attempt in self._access.attempts("relay records", writes=True):
             with attempt as cx, self._parts.size.measuring() as measured:
-                staged, written = dialect.stage(cx, rows, source.access.dialect), None
+                of_source, written = source.access.dialect, None
+                overlaid = None if changed else dialect.overlay(cx, rows, of_source)
+                staged = overlaid or dialect.stage(cx, rows, of_source)
                 self._may_stage = staged is not None
                 if staged is not None:
                     if number not in (None, staged.number):

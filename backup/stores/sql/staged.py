@@ -69,12 +69,17 @@ class Staged:
             replaced = sa.and_(*self._among, whole_key.in_(sa.select(*self._key)))
             if not images.make_all(cx, self._shape, keep, Action.UPDATED, replaced, beside.ends, beside.existing):
                 return None
-            if self._values and self._update(cx) != beside.existing:
+            if self._staged.put is None and self._values and self._update(cx) != beside.existing:
                 raise OthersWrote
         is_new = ~sa.exists().where(self._has_same_key)
         are_kept = bool(missing) and images.make_inserted(cx, self._shape, keep, self._key, is_new, missing)
         new_keys = self._new_keys(cx) if missing and not are_kept else ()
-        if missing and not (self._insert(cx) == missing and (are_kept or len(new_keys) == missing)):
+        if missing and not (are_kept or len(new_keys) == missing):
+            raise OthersWrote
+        if self._staged.put is not None:
+            if self._staged.put(cx) != number:
+                raise OthersWrote
+        elif missing and self._insert(cx) != missing:
             raise OthersWrote
         keep([], cx, new_keys)
         return RelayedPart(missing, beside.existing, skipped, beside.lower, first_lower)

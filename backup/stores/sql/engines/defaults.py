@@ -52,6 +52,9 @@ class DialectDefaults(Dialect):
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
         return None
 
+    def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
+        return None
+
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         return None
 

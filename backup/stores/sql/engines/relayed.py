@@ -11,10 +11,15 @@ import sqlalchemy as sa
 
 class StagedRows(NamedTuple):
     """A temporary table, which ends with its transaction, and how many rows it has. Its columns are in the order of
-    `RelayedRows.names`."""
+    `RelayedRows.names`.
+
+    With `put` (`Dialect.overlay`) the table is a query, and the rows are only to be read, or to be written by `put`:
+    over the rows with the same keys, and as new rows where there are none. It returns how many it has written.
+    """
 
     table: sa.Table
     number: int
+    put: Callable[[sa.Connection], int] | None = None
 
 
 class Relayed(NamedTuple):

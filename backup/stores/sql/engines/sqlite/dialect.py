@@ -43,6 +43,7 @@ from backup.stores.sql.engines.sqlite.fingerprint import (
     small_fingerprints,
 )
 from backup.stores.sql.engines.sqlite.images import make_images
+from backup.stores.sql.engines.sqlite.overlay import overlay_rows
 from backup.stores.sql.engines.sqlite.relay import relay_rows, stage_rows
 from backup.stores.sql.engines.sqlite.snapshot import begin_read_transaction
 from backup.stores.sql.engines.sqlite.staged_images import count_equal, stage_images
@@ -180,6 +181,11 @@ class SqliteDialect(DialectDefaults):
         if not isinstance(source, SqliteDialect) or self.is_one_file(source):
             return None
         return stage_rows(cx, rows, source.attachable)
+
+    def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
+        if not isinstance(source, SqliteDialect) or self.is_one_file(source):
+            return None
+        return overlay_rows(cx, rows, source.attachable)
 
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         return None if self._file.hashed_encoding else stage_images(cx, images)

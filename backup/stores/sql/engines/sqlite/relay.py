@@ -17,7 +17,11 @@ from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.tables import TableAlone, refusing
 
-_ATTACHED, _STAGED = "relay_source", "backup_changes"
+ATTACHED = "relay_source"
+"""The name by which a connection knows the file that it has attached."""
+
+STAGED = "backup_changes"
+"""The name of the temporary table."""
 _SPELLING = SQLiteDialect()
 
 
@@ -46,39 +50,44 @@ def empty_staging_table(
 ) -> sa.Table | None:
     """Makes a temporary table for these columns of the copy. `with_text`: and with a last column for texts. None where
     the copy has its name."""
-    if copy.name.lower() == _STAGED:
+    if copy.name.lower() == STAGED:
         return None
-    cx.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{_STAGED}")
+    cx.exec_driver_sql(f"DROP TABLE IF EXISTS temp.{STAGED}")
     spelled = [f"{spelled_column(_SPELLING, copy, name)} AS c{place}" for place, name in enumerate(names)]
     spelled += [f"CAST(NULL AS TEXT) AS c{len(names)}"] if with_text else []
     table = spelled_table(_SPELLING, in_main(copy))
-    cx.exec_driver_sql(f"CREATE TEMP TABLE {_STAGED} AS SELECT {', '.join(spelled)} FROM {table} WHERE 0")  # noqa: S608 - names
-    cx.info[_STAGED] = True
+    cx.exec_driver_sql(f"CREATE TEMP TABLE {STAGED} AS SELECT {', '.join(spelled)} FROM {table} WHERE 0")  # noqa: S608 - names
+    cx.info[STAGED] = True
     return _staging_table(copy, names, with_text)
 
 
 def _insert(cx: sa.Connection, rows: RelayedRows, source: str, table: sa.Table, names: Sequence[str]) -> int:
-    if not cx.info.get(_ATTACHED):
-        cx.exec_driver_sql(f"ATTACH ? AS {_ATTACHED}", (source,))
-        cx.info[_ATTACHED] = True
+    attach(cx, source)
     values = [column for column, _ in rows.columns]
     marked = [] if rows.mark is None else [sa.literal(rows.mark[1])]
     query = sa.select(*values, *marked).where(*rows.conditions).order_by(*rows.key)
     insert = refusing(table.insert()).from_select([*names], query, include_defaults=False)
-    return cx.execute(insert, execution_options={"schema_translate_map": {None: _ATTACHED}}).rowcount
+    return cx.execute(insert, execution_options={"schema_translate_map": {None: ATTACHED}}).rowcount
+
+
+def attach(cx: sa.Connection, source: str) -> None:
+    """Attaches the file of this name, until the connection is given back."""
+    if not cx.info.get(ATTACHED):
+        cx.exec_driver_sql(f"ATTACH ? AS {ATTACHED}", (source,))
+        cx.info[ATTACHED] = True
 
 
 def detach(connection: Any, record: Any) -> None:
     """Lets go of the file that a connection has read, and of the rows that it has staged. A listener of SQLAlchemy's
     pool event `checkin`."""
-    is_staged, is_attached = record.info.pop(_STAGED, False), record.info.pop(_ATTACHED, False)
+    is_staged, is_attached = record.info.pop(STAGED, False), record.info.pop(ATTACHED, False)
     if connection is None:  # it was lost or interrupted, and is closed
         return
     try:
         if is_staged:
-            connection.execute(f"DROP TABLE IF EXISTS temp.{_STAGED}")
+            connection.execute(f"DROP TABLE IF EXISTS temp.{STAGED}")
         if is_attached:
-            connection.execute(f"DETACH {_ATTACHED}")
+            connection.execute(f"DETACH {ATTACHED}")
     except sqlite3.Error:
         record.invalidate()
 
@@ -94,4 +103,4 @@ def _staging_table(table: sa.Table, names: tuple[str, ...], with_text: bool) -> 
     """A temporary table for these columns of the table, of the same affinities."""
     types = [*(table.c[name].type for name in names), *([sa.Text()] if with_text else [])]
     columns = (sa.Column(f"c{place}", type_) for place, type_ in enumerate(types))
-    return sa.Table(_STAGED, sa.MetaData(), *columns, schema="temp")
+    return sa.Table(STAGED, sa.MetaData(), *columns, schema="temp")
