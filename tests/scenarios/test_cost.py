@@ -129,10 +129,10 @@ def test_a_quiet_source_is_asked_once_for_all(place: Place, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("seconds", "updated", "statements", "of_blocks"),
     [
-        (3_600, 0, 2, 0),
-        (2_500, 0, 1, 0),  # two thirds of the records took no longer than a statement may
-        (3_600, 5, 1, 1),  # its first chunk has changed a little: blocks say of the rest what differs
-        (3_600, CHUNK, CHUNKS + 2, 0),  # all of its first chunk has changed, which is proven
+        (7_200, 0, 2, 0),
+        (5_000, 0, 1, 0),  # two thirds of the records took no longer than a statement may
+        (7_200, 5, 1, 1),  # its first chunk has changed a little: blocks say of the rest what differs
+        (7_200, CHUNK, CHUNKS + 2, 0),  # all of its first chunk has changed, which is proven
     ],
 )
 def test_a_quiet_source_whose_last_sync_took_long_is_asked_for_its_first_chunk_and_for_all_the_rest(
