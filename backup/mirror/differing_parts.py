@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from operator import attrgetter
 
 from backup.core.key_ranges import EqualRanges
@@ -74,8 +75,9 @@ def differing_blocks(
     left, ahead = [*blocks.parts(_BLOCKS_AT_ONCE)], 1
     while left:
         if expects_few:
-            equal_ones, differing_ones = _looked_at(pair, left[:ahead])
-            equal, left = equal + equal_ones, [*differing_ones, *left[ahead:]]
+            looked_at = _neighbours(left[:ahead])
+            equal_ones, differing_ones = _looked_at(pair, looked_at)
+            equal, left = equal + equal_ones, [*differing_ones, *left[len(looked_at) :]]
             expects_few, ahead = not differing_ones, 1 if differing_ones else _PARTS_AHEAD
             continue
         many = left.pop(0)
@@ -93,8 +95,14 @@ def differing_blocks(
     return DifferingParts(equal, frozenset(numbers), blocks.width)
 
 
+def _neighbours(parts: Sequence[EqualRanges]) -> Sequence[EqualRanges]:
+    """The first of the parts, and those behind it up to a gap: between parts that differed, others were equal."""
+    upto = (place for place, (one, other) in enumerate(pairwise(parts), 1) if one.last + 1 != other.first)
+    return parts[: next(upto, len(parts))]
+
+
 def _looked_at(pair: StorePair, parts: Sequence[EqualRanges]) -> tuple[Proof, Sequence[EqualRanges]]:
-    """The proof of those parts that are equal, each asked for as one block in the same call, and the other parts."""
+    """The proof of those of the neighbouring parts that are equal, each asked for as one block in the same call, and the other parts."""
     of_source, of_backup = _of_blocks(pair, EqualRanges.joined(parts))
     if of_source is None or of_backup is None:
         return Proof(), parts

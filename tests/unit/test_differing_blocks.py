@@ -98,6 +98,28 @@ def test_behind_a_part_that_differs_the_next_one_is_asked_for_its_blocks_at_once
     assert asked == [(1, 128, 128), (1, 128, 64), (129, 256, 64), (257, 384, 128), (385, 640, 128)]
 
 
+def test_no_part_is_passed_over_when_parts_that_differed_become_equal_on_the_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 1)
+    versions = dict.fromkeys(range(1, 640, 64), 7)
+    still_differing = dict.fromkeys((385, 513, 577), 8)
+
+    class Changing(Side):
+        """Once the first nine parts have been looked at, two of them are equal."""
+
+        def fingerprints(self, blocks: EqualRanges) -> dict[int, Fingerprint] | None:
+            if len(self.asked) == 2:
+                self.versions = {**versions, **still_differing}
+            return super().fingerprints(blocks)
+
+    source, backup = Side(versions), Changing({**versions, 129: 8, 257: 8, **still_differing})
+    difference = differing(source, backup, expects_few=True)
+    assert difference is not None
+    assert difference.numbers == {385, 513, 577}
+    assert difference.equal.source.records == 7 * 64
+
+
 @pytest.mark.parametrize("other", [Side({}, has_blocks=False), Side({}, kind="y")], ids=["without", "of another kind"])
 def test_a_side_without_blocks_of_the_same_functions_has_none_for_both(other: Side) -> None:
     with Workers(1) as workers:
