@@ -102,7 +102,8 @@ def _neighbours(parts: Sequence[EqualRanges]) -> Sequence[EqualRanges]:
 
 
 def _looked_at(pair: StorePair, parts: Sequence[EqualRanges]) -> tuple[Proof, Sequence[EqualRanges]]:
-    """The proof of those of the neighbouring parts that are equal, each asked for as one block in the same call, and the other parts."""
+    """The proof of those neighbouring parts that are equal, each asked for as one block in the same call, and the
+    other parts."""
     of_source, of_backup = _of_blocks(pair, EqualRanges.joined(parts))
     if of_source is None or of_backup is None:
         return Proof(), parts
