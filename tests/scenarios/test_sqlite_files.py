@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError
+from backup.core.model import CheckLock
 from backup.core.run_values import Status, Trigger, Verb
 from backup.mirror.verification import Depth
 from backup.services.registry import Registry
 from backup.services.service import SyncService
+from backup.stores import Limits
 
 OTHER_USER = 65_534
 
@@ -35,13 +37,16 @@ def file(tmp_path: Path) -> Path:
     return left
 
 
-def service(file: Path, how: str = "") -> SyncService:
-    settings = {
+def settings_of(file: Path, how: str = "") -> dict[str, str]:
+    return {
         "SourceCustomerDb__ConnectionString": f"sqlite:///{file}{how}",
         "BackupCustomerDb__ConnectionString": f"sqlite:///{file.parent}/backup/customers.db",
         "BackupRetry__MaxAttempts": "1",
     }
-    return Registry(load_settings(settings)).get("customer")
+
+
+def service(file: Path, how: str = "") -> SyncService:
+    return Registry(load_settings(settings_of(file, how))).get("customer")
 
 
 def bytes_of(file: Path) -> list[bytes]:
@@ -144,3 +149,23 @@ def test_a_mode_of_the_urls_own_is_kept(file: Path) -> None:
     assert [path.name for path in file.parent.glob("customers.db*")] == ["customers.db"]  # a writer tidies up
     read_only = service(Path(f"file:{file}"), "?mode=ro&uri=true")
     assert read_only.count() == 3
+
+
+def test_a_file_that_takes_the_place_of_the_source_while_a_run_takes_its_lock_is_what_it_reads(file: Path) -> None:
+    settled(file)
+    new = file.with_name("new.db")
+
+    @contextmanager
+    def replacing(_service: str, _place: str) -> Iterator[CheckLock]:
+        new.replace(file)
+        yield lambda: None
+
+    customers = service(file)
+    customers.initialize()
+    for _ in range(2):
+        customers.sync(Trigger.CLI)
+    new.write_bytes(file.read_bytes())
+    with closing(sqlite3.connect(new)) as connection, connection:
+        connection.execute("INSERT INTO Customers VALUES (4, 1)")
+    outcome = SyncService(customers.spec, load_settings(settings_of(file)), Limits(), replacing).sync(Trigger.CLI)
+    assert (outcome.error, outcome.run.counts.inserted) == (None, 1)

@@ -119,7 +119,7 @@ class SqlAccess:
             yield
             return
         try:
-            with HeldConnection(self.dialect.reading) as self._held:
+            with HeldConnection(self.dialect.reading, self.dialect.leads_there) as self._held:
                 yield
         finally:
             self._held = None

@@ -12,10 +12,14 @@ import sqlalchemy as sa
 
 class HeldConnection(AbstractContextManager["HeldConnection"]):
     """A connection for reading, from its first use to the end of the block. An error gives it back; then the next use
-    gets another one. For the thread that made it."""
+    gets another one. So does one that does not lead to the database any more. For the thread that made it."""
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[sa.Connection]]) -> None:
-        self._begin, self._thread = begin, threading.get_ident()
+    def __init__(
+        self,
+        begin: Callable[[], AbstractContextManager[sa.Connection]],
+        leads_there: Callable[[sa.Connection], bool],
+    ) -> None:
+        self._begin, self._leads_there, self._thread = begin, leads_there, threading.get_ident()
         self._stack = ExitStack()
         self._cx: sa.Connection | None = None
 
@@ -26,6 +30,8 @@ class HeldConnection(AbstractContextManager["HeldConnection"]):
 
     def connection(self) -> sa.Connection:
         """The connection, for one call; `after` has to hear how that ended."""
+        if self._cx is not None and not self._leads_there(self._cx):
+            self.give_back()
         if self._cx is None:
             self._cx = self._stack.enter_context(self._begin())
         return self._cx

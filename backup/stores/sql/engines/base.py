@@ -166,6 +166,9 @@ class Dialect(Protocol):
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that writes. The end of the block commits it."""
 
+    def leads_there(self, cx: sa.Connection) -> bool:
+        """Whether a connection that was opened before still leads to the database: another may have taken its place."""
+
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
         """Begins a snapshot of the database, in which `reading_in` reads these tables as of one moment. Whoever begins
         it closes it, on every way: as long as it is held, the server keeps old rows for it.

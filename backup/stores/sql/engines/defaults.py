@@ -37,6 +37,9 @@ class DialectDefaults(Dialect):
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
 
+    def leads_there(self, cx: sa.Connection) -> bool:
+        return True
+
     def lock(self, cx: sa.Connection, column: sa.Column[Any], rows: sa.ColumnElement[bool]) -> None:
         """Does nothing: what `locked` and `writing` lock is enough."""
 

@@ -33,7 +33,7 @@ from backup.stores.sql.engines.secondary_indexes import any_begins_with
 from backup.stores.sql.engines.snapshot import Snapshot
 from backup.stores.sql.engines.sqlite import listing, system_tables
 from backup.stores.sql.engines.sqlite.blocks import SqliteBlocks
-from backup.stores.sql.engines.sqlite.connection import OpenFile, SqliteFile, is_same_connected
+from backup.stores.sql.engines.sqlite.connection import OpenFile, SqliteFile, is_same_connected, is_same_file
 from backup.stores.sql.engines.sqlite.engines import SqliteEngines
 from backup.stores.sql.engines.sqlite.fingerprint import (
     INTEGERS,
@@ -120,6 +120,9 @@ class SqliteDialect(DialectDefaults):
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self._engines.writing()
+
+    def leads_there(self, cx: sa.Connection) -> bool:
+        return is_same_file(cx.connection.driver_connection, self.path)
 
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:  # noqa: ARG002 - it is one of the whole file
         return begin_read_transaction(self._engines.alone(self._engines.mode), self.cut)
