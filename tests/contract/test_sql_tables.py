@@ -536,6 +536,20 @@ def test_a_key_that_its_column_and_its_index_compare_otherwise_is_refused(
         list(sqlite_bench.open("source").chunks())
 
 
+def test_a_key_with_a_collation_may_bear_any_word_of_sqlite(sqlite_bench: SqliteBench) -> None:
+    bench = sqlite_bench
+    bench.sql("source", 'CREATE TABLE {table} ("nothing" TEXT COLLATE NOCASE PRIMARY KEY, Version INTEGER)')
+    bench.sql("source", "INSERT INTO {table} VALUES ('a', 1)")
+    assert bench.open("source").count() == 1
+
+
+def test_a_filter_of_another_type_is_another_filter(sql_bench: SqlBench) -> None:
+    sql_bench.sql("source", "CREATE TABLE {table} (Id INTEGER PRIMARY KEY, Kind VARCHAR(9), Version INTEGER)")
+    sql_bench.sql("source", "INSERT INTO {table} VALUES (1, '1', 1), (2, '1.0', 1), (3, '1', 1)")
+    counts = [sql_bench.open("source", rules=Rules(where={"Kind": value})).count() for value in (1, 1.0, 1)]
+    assert counts == [2, 1, 2]
+
+
 def test_a_key_of_integers_in_a_table_without_row_numbers_may_hold_text(sqlite_bench: SqliteBench) -> None:
     bench = sqlite_bench
     bench.sql("source", "CREATE TABLE {table} (Id INTEGER PRIMARY KEY, Version INTEGER) WITHOUT ROWID")

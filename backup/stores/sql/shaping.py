@@ -27,7 +27,8 @@ def described_shape(dialect: Dialect, rules: Rules, described: Described, label:
     """
     if described.error is not None:
         raise described.error
-    made_of = type(dialect), dialect.stamp_type, rules, described.table, described.columns
+    filter_text = repr(rules.where)  # for Python True, 1 and 1.0 are equal; a column of texts tells them apart
+    made_of = type(dialect), dialect.stamp_type, rules, filter_text, described.table, described.columns
     kept = _kept.get(label)
     if kept is None or kept[0] != made_of:
         kept = made_of, _made_shape(dialect, rules, described, label)

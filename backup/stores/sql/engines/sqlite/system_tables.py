@@ -91,7 +91,7 @@ def _named_collations(cx: sa.Connection) -> set[str]:
 def _check_comparison(cx: sa.Connection, table: str, collations: Mapping[str, str]) -> None:
     """Raises SchemaMismatch for a key column that compares texts in another way than the key's index does: a statement
     about one key would be about several rows. No pragma tells a column's collation; a UNION uses it."""
-    quote = cx.dialect.identifier_preparer.quote
+    quote = cx.dialect.identifier_preparer.quote_identifier  # SQLAlchemy does not know every word of SQLite
     for name, collation in collations.items():
         apart = f"SELECT count(*) FROM (SELECT {quote(name)} FROM {quote(table)} WHERE 0 {_TEXTS})"  # noqa: S608 - names
         try:
