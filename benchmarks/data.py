@@ -13,7 +13,7 @@ from benchmarks.jobs import EngineName
 Kind = Literal["key", "text", "decimal", "flag", "time", "version"]
 
 _START = datetime(2020, 1, 1)  # noqa: DTZ001 - the columns have no time zone
-LATER = "2030-01-01T00:00:00"
+LATER = "2024-01-01T00:00:00"
 """ModifiedAt of changed rows, and lastModified of changed orders: later than in all other records."""
 
 _NAMES = ["Ada Lovelace", "Grace Hopper", "Édouard Lucas", "Zoë Ångström", "Nguyễn Văn An", "山田 花子", "O'Brien, Pat"]

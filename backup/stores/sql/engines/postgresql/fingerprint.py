@@ -127,22 +127,37 @@ def fingerprint_query(
 
 
 def _mixed(stamps: StampColumns, seed: int, is_first: bool) -> sa.ColumnElement[Any]:
-    """A hash of a stamp, chained: the hash of each part is the seed of the next."""
+    """A hash of a stamp, chained: the hash of each part is the seed of the next.
+
+    An integer is a seed as it is, which spares its hash. So the first word begins with the version, and the second with
+    the key.
+    """
     key, version, content, _ = stamps
-    mixed: sa.ColumnElement[Any] = sa.literal(seed, sa.BigInteger)
-    for column in key:
-        mixed = _hashed(column, mixed, is_first)
+    of_key = _chained(key, _number(seed), is_first)
     if not version:
-        return sa.func.hashtextextended(content, mixed)
-    start = mixed
+        return sa.func.hashtextextended(content, of_key)
+    if is_first and _has_sum(version):
+        mixed, version = _chained(key, _big(version[0]), is_first), version[1:]
+    elif not is_first and isinstance(key[0].type, IntegerType):
+        # The constant keeps the two words apart where keys and versions are the same numbers.
+        mixed = _chained(key[1:], _big(key[0]).op("#")(_number(seed)), is_first)
+    else:
+        mixed = of_key
     for column in version:
         # An integer in first place has an exact sum as well, so a folded hash is enough.
-        hashed = _hashed(column, mixed, is_first or column is version[0])
-        null = sa.func.hashint8extended(mixed, seed)
-        mixed = sa.func.coalesce(hashed, null) if column.nullable else hashed
+        hashed = _hashed(column, mixed, is_first or column is stamps.version[0])
+        may_be_null = column.nullable and (content is None or column is not stamps.version[0])
+        mixed = sa.func.coalesce(hashed, sa.func.hashint8extended(mixed, seed)) if may_be_null else hashed
     if content is None:
         return mixed
-    return sa.case((version[0].is_(None), sa.func.hashtextextended(content, start)), else_=mixed)
+    return sa.case((stamps.version[0].is_(None), sa.func.hashtextextended(content, of_key)), else_=mixed)
+
+
+def _chained(key: Sequence[sa.Column[Any]], start: sa.ColumnElement[Any], is_folded: bool) -> sa.ColumnElement[Any]:
+    mixed = start
+    for column in key:
+        mixed = _hashed(column, mixed, is_folded)
+    return mixed
 
 
 def _hashed(column: sa.Column[Any], seed: sa.ColumnElement[Any], is_folded: bool) -> sa.ColumnElement[Any]:
