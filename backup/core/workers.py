@@ -56,6 +56,11 @@ class Workers:
         second_result = second()
         return first_result.result(), second_result
 
+    def begun(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Begins the work in another thread, and returns what waits for its result. With a parallelism of 1, that does
+        the work."""
+        return work if self._parallelism == 1 else self._asking.submit(work).result
+
     def ahead(self, items: Iterator[Item], alone: Callable[[Item], bool]) -> Iterator[Item]:
         """The items; the next one is fetched while the caller works on the current one.
 

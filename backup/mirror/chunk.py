@@ -47,6 +47,8 @@ class Settling:
         """Whether equal fingerprints settle a chunk also where nothing was caught up before."""
         self._may_skip = (self.fingerprint_is_enough or caught_up) and not (run.forced or steps.full)
         self._has_caught_up = False
+        self._count_ahead: Callable[[], int] | None = None  # waits for what `_ask_ahead` has asked
+        self._fingerprint_ahead: Callable[[], Fingerprint | None] | None = None
         self._stamps_at_once = Semaphore(_STAMPS_AT_ONCE)
 
     def settle(self, chunk: Chunk, spread: Spread) -> Settled:
@@ -135,9 +137,10 @@ class Settling:
 
     def skip(self, chunk: Chunk) -> Settled | None:
         """Returns the settled chunk if its fingerprints are equal, else None; also if no fingerprint may settle one."""
+        asked, self._fingerprint_ahead = self._fingerprint_ahead, None
         if not self._may_skip:
             return None
-        proven = self._pair.proven(chunk)
+        proven = self._pair.proven(chunk, asked if chunk == WHOLE else None)
         return None if proven is None else self._skip(chunk, proven)
 
     @property
@@ -168,9 +171,10 @@ class Settling:
     def counted(self) -> Settled | None:
         """Returns the whole key space, settled, if the last `catch_up` has written all that the source should name, and
         both sides have as many records; else None. Nothing is known then of records that the source did not name."""
+        asked, self._count_ahead = self._count_ahead, None
         if not self._has_caught_up:
             return None
-        of_source, of_backup = self._pair.counts()
+        of_source, of_backup = self._pair.counts(asked)
         if of_source != of_backup:
             return None
         self._tally.add(skipped=of_source)
@@ -185,6 +189,8 @@ class Settling:
         """
         written, waiting, incremental = Counts(), 0, self._source.incremental
         for rows in incremental.recent(since, self._steps.overlap_seconds) if incremental is not None else ():
+            if incremental is not None and incremental.named_all:
+                self._ask_ahead()
             backup_rows = self._backup.stamp_rows_of(list(self._source.keys.stamps(rows)))
             changes = compare_stamps(*proof.split(self._source, rows, self._backup, backup_rows), force=False)
             if changes.insert and changes.delete:
@@ -198,6 +204,17 @@ class Settling:
             self._may_skip = False
         self._has_caught_up = incremental is not None and incremental.named_all and not (waiting or written.failed)
         return written.processed
+
+    def _ask_ahead(self) -> None:
+        """Asks the source for what will be compared once its last changes are written: meanwhile it has nothing to do.
+        What it writes later shows as a difference, as it does in any comparison."""
+        relational = self._source.relational
+        if relational is None or not relational.answers_beside:
+            return
+        if self._steps.counts:
+            self._count_ahead = self._pair.begun(lambda source: source.count())
+        elif self.expects_nothing and self.may_look_at_once(self._steps.records or self._steps.quiet_records):
+            self._fingerprint_ahead = self._pair.begun(lambda source: source.fingerprint(WHOLE))
 
     def settle_again(self, chunk: Chunk, which: Try = Try.AGAIN) -> Proof | None:
         """Proves a chunk after its deletes were made. First it writes what has changed since, and what was refused.

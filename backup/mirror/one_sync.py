@@ -63,7 +63,8 @@ def sync_stores(
             with_waiting += [settled.chunk] if settled.waiting else []
             if not run.dry_run:
                 tally.proof = at.proof
-                steps.save(at)
+                if at.deleting or not at.complete:  # else the run ends now, and its entry has it all
+                    steps.save(at)
         if not at.complete:
             settling.stop()
             return at

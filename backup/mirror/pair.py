@@ -11,6 +11,7 @@ from backup.core.workers import Workers
 from backup.mirror import proof
 from backup.mirror.set_aside import Refusal, read_bisecting, until_refused
 from backup.stores import Store
+from backup.stores.calls import long_here
 
 T = TypeVar("T")
 
@@ -29,17 +30,34 @@ class StorePair:
         """Returns the fingerprints of source and backup; None for a side that cannot make one."""
         return self.both(lambda store: store.fingerprint(chunk))
 
-    def counts(self) -> tuple[int, int]:
-        """Returns how many records source and backup have."""
+    def begun(self, ask: Callable[[Store], T]) -> Callable[[], T]:
+        """Begins to ask the source what takes long, and returns what waits for its answer. The source can be asked
+        other questions meanwhile."""
+
+        def ask_source() -> T:
+            with long_here():
+                return ask(self.source)
+
+        return self._workers.begun(ask_source)
+
+    def counts(self, of_source: Callable[[], int] | None = None) -> tuple[int, int]:
+        """Returns how many records source and backup have. `of_source` waits for the source's answer, if that was asked
+        before."""
+        if of_source is not None:
+            return self._workers.both(of_source, self.backup.count)
         return self.both(lambda store: store.count())
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> tuple[set[StampRow], set[StampRow]]:
         """Returns the stamp rows of these keys in source and backup. Keys without a record are left out."""
         return self.both(lambda store: store.stamp_rows_of(keys))
 
-    def proven(self, chunk: Chunk) -> Proof | None:
-        """Returns the proof of the chunk if the fingerprints of both sides are equal, else None."""
-        of_source, of_backup = self.fingerprints(chunk)
+    def proven(self, chunk: Chunk, asked: Callable[[], Fingerprint | None] | None = None) -> Proof | None:
+        """Returns the proof of the chunk if the fingerprints of both sides are equal, else None. `asked` waits for that
+        of the source, if it was asked before."""
+        if asked is not None:
+            of_source, of_backup = self._workers.both(asked, lambda: self.backup.fingerprint(chunk))
+        else:
+            of_source, of_backup = self.fingerprints(chunk)
         if of_source is None or not proof.are_equal(of_source, of_backup):
             return None
         return proof.of_fingerprint(of_source)

@@ -69,7 +69,7 @@ class Incremental(Protocol):
 
     @property
     def named_all(self) -> bool:
-        """Whether the last `recent`, which came to its end, has left out no record that it should name."""
+        """Whether the last `recent` has named every record that it should name. On SQL, false until its last page."""
 
 
 class Transforming(Protocol):

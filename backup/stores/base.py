@@ -163,6 +163,10 @@ class Relational(Protocol):
         where it tells of as many images as deletes; earlier transactions stay.
         """
 
+    @property
+    def answers_beside(self) -> bool:
+        """Whether a question that takes long is quicker on a connection of its own, while others are answered."""
+
     def may_look_at_once(self, records: int, seconds: float) -> bool:
         """Whether the fingerprint of so many records probably takes no longer than a statement may: by those that the
         server has made before, or because a whole sync of these records took so many seconds. Never where a fingerprint

@@ -91,6 +91,22 @@ def call_here() -> TimedCall | None:
     return call
 
 
+@contextmanager
+def long_here() -> Iterator[None]:
+    """Inside, the calls of this thread take long, and others have work for the same server meanwhile: so a pool opens
+    a further connection for them, if it may, and leaves an idle one to those."""
+    _own.is_long = True
+    try:
+        yield
+    finally:
+        _own.is_long = False
+
+
+def is_long_here() -> bool:
+    """Whether the calls of this thread take long, as `long_here` says."""
+    return getattr(_own, "is_long", False)
+
+
 def end_this_with(cut: Callable[[], None] | None) -> None:
     """From now on `cut` ends the call that is in this thread, if there is one, as `TimedCall.end_with` says."""
     if (call := call_here()) is not None:

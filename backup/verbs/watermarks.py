@@ -13,6 +13,9 @@ from backup.runs.runner import Session
 
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
+_LOOKS_OF_A_COPY = (
+    8  # to copy all records takes at least as long as so many looks at them: docs/decisions/whole-table.md
+)
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 
@@ -60,7 +63,9 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
             return steps
         # What has changed is copied first, so the rest is probably equal, and may be compared at once.
         quiet_records = last.proof.source.records if last.proof is not None else 0
-        return replace(steps, since=since, quiet_records=quiet_records, counts=counts)
+        copied_all = last.counts.inserted == quiet_records
+        quiet_seconds = steps.quiet_seconds / (_LOOKS_OF_A_COPY if copied_all else 1)
+        return replace(steps, since=since, quiet_records=quiet_records, quiet_seconds=quiet_seconds, counts=counts)
     return replace(steps, since=None if run.limit is not None else since or None, full=full)
 
 

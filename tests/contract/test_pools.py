@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from backup.core.errors import StoreError, StoreUnavailable
 from backup.core.retry import Retry
 from backup.stores import Limits, Rules, Side, Store, open_store, pools
+from backup.stores.calls import long_here
 from backup.stores.pools import PoolKey, PoolState
 from backup.stores.sql.pool import SharedPool
 
@@ -54,6 +55,15 @@ def things(postgres_database: str) -> Iterator[Store]:
     yield store
     store.close()
     pools.close_idle()
+
+
+def test_what_takes_long_leaves_the_only_idle_connection_to_others(things: Store) -> None:
+    first = backend(things)
+    with long_here():
+        others = {backend(things), backend(things)}  # the second time two are idle
+    assert first not in others
+    assert len(others) == 1
+    assert backend(things) in {first, *others}
 
 
 def test_the_next_user_of_a_database_gets_the_connection_of_the_last(postgres_database: str, things: Store) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,10 +12,12 @@ from backup.core.errors import ConfigError, RecordsSetAside, SchemaMismatch, Tra
 from backup.core.model import utc_now
 from backup.core.run_values import Counts, Run, Trigger
 from backup.mirror.chunk import Settling
+from backup.mirror.pair import StorePair
 from backup.runs.outcome import Turn
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options, SyncService
 from backup.services.service_plans import plan_of
+from backup.stores import Store
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.relational import SqlRelational
 from tests.scenarios import places
@@ -451,3 +454,22 @@ def test_after_a_run_that_failed_everything_is_compared(alone: Shop) -> None:
     alone.run('DROP TRIGGER "No"', "backup")
     assert not is_counted(counted(alone))
     assert is_counted(counted(alone))
+
+
+def test_what_changes_again_after_the_source_was_asked_for_all_is_copied_and_proven(
+    postgres_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, begun, seen = filled(postgres_shop), StorePair.begun, list[bool]()
+    synced(shop)
+    change(shop, 3, "'2026-01-01 00:43:00'")
+
+    def ask_and_change(pair: StorePair, ask: Callable[[Store], Any]) -> Callable[[], Any]:
+        of_source = begun(pair, ask)()
+        item = """(SELECT "Name" FROM "Item" WHERE "Id" = 3) t"""
+        seen.append(shop.rows(item) == shop.rows(item, "source"))
+        change(shop, 3, "'2026-01-01 00:44:00'")
+        return lambda: of_source
+
+    monkeypatch.setattr(StorePair, "begun", ask_and_change)
+    assert synced(shop).counts == Counts(updated=1, skipped=ROWS - 1)
+    assert seen == [False]  # it was asked while the backup was still as before

@@ -120,19 +120,25 @@ class SqlChunks:
         return fingerprints
 
     def stamp_rows(
-        self, operation: str, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]], *, whole: bool = False
+        self,
+        operation: str,
+        shape: TableShape,
+        conditions: Sequence[sa.ColumnElement[bool]],
+        *,
+        whole: bool = False,
+        few: bool = False,
     ) -> set[StampRow]:
         """The stamps of the service's rows that fulfil the conditions. A row that cannot be read has an `Unread`.
 
         `whole`: they are all rows of a chunk. Otherwise the server may have looked at far more than it returns, and the
-        time says nothing about the next chunk.
+        time says nothing about the next chunk. `few`: no more than a batch has.
         """
         conditions = [*conditions, *shape.filters]
         try:
-            for attempt in self.attempts(operation):
+            for attempt in self.attempts(operation, single=few):
                 query = shape.stamp_query(self._access.dialect).where(*conditions)
                 with attempt as cx, self.chunk_size.measuring() as measured:
-                    rows = small_rows(cx, query)
+                    rows = small_rows(cx, query, few=few)
                     measured.records = len(rows) if whole else 0
         except StoreError as error:
             if not may_be_of_rows(error):

@@ -17,6 +17,7 @@ from backup.core.model import WHOLE, StampRow, utc_now
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.engines.column import Column, ServerType
+from backup.stores.sql.rows import rows_in_order
 from backup.stores.values import Limits
 
 _ROWS_AT_ONCE = 5_000  # stamps: one statement reads them, and memory holds them
@@ -103,9 +104,9 @@ class SqlIncremental:
                 rows = self._page(lowest, highest, size)
             except _UNREADABLE:
                 return  # the comparison of chunks says what is wrong
-            yield {row[:-1] for row in rows}
             rows_left -= len(rows)
             self.named_all = len(rows) < size
+            yield {row[:-1] for row in rows}
             if self.named_all or rows[0][-1] == rows[-1][-1]:
                 return  # the page after one that has a single value would be the same
             highest = rows[-1][-1]
@@ -151,7 +152,7 @@ class SqlIncremental:
         return None if is_indexed else "no index of the source begins with it, so each look would read all rows"
 
     def _is_indexed(self) -> bool:
-        with self._access.once("look for an index", seconds=_SECONDS) as cx, suppress(sa.exc.NoSuchTableError):
+        with self._asking("look for an index") as cx, suppress(sa.exc.NoSuchTableError):
             return self._access.dialect.has_index_by(cx, self._catalog.table_name, self._spelled)
         return False  # the inspector may not take a view for a table
 
@@ -202,7 +203,7 @@ class SqlIncremental:
         limits = [column >= lowest, *([] if highest is None else [column <= highest])]
         query = query.where(*limits, *shape.within(WHOLE), *shape.filters).order_by(column.desc()).limit(size)
         with self._asking("read what was written lately") as cx:
-            return [tuple(row) for row in cx.execute(query)]
+            return rows_in_order(cx, query, size)
 
 
 def _text_of(value: Any) -> str | None:

@@ -118,10 +118,11 @@ class SharedPool(sa.Pool):
             self._last_used_at = self.now()
             while True:
                 calls.check_this()
-                if self._idle:
-                    return self._idle.pop()
                 now, has_room = self.clock(), self._open < self._limit
-                if self._open == 0 or (has_room and now >= opens_at):
+                leaves_idle = has_room and len(self._idle) == 1 and calls.is_long_here()
+                if self._idle and not leaves_idle:
+                    return self._idle.pop()
+                if self._open == 0 or leaves_idle or (has_room and now >= opens_at):
                     self._open += 1
                     return None
                 if not has_room and now >= waits_until:

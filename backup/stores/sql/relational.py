@@ -103,6 +103,10 @@ class SqlRelational:
     def blocks(self) -> SqlBlocks | None:
         return self._blocks if self._blocks.are_known() else None
 
+    @property
+    def answers_beside(self) -> bool:
+        return self._access.dialect.opens_quickly
+
     def may_look_at_once(self, records: int, seconds: float) -> bool:
         shape, dialect, chunk_size = self._catalog.shape, self._access.dialect, self._chunks.chunk_size
         is_quick = chunk_size.suffices_for(records) or chunk_size.spans(records, seconds)

@@ -62,13 +62,20 @@ class Fetched(NamedTuple):
     large: bool = False
 
 
-def small_rows(cx: sa.Connection, query: sa.Select[Any]) -> set[Row]:
-    """All rows of the query, as tuples of the driver's values."""
+def small_rows(cx: sa.Connection, query: sa.Select[Any], *, few: bool = False) -> set[Row]:
+    """All rows of the query, as tuples of the driver's values. `few`: the driver may hold all of them at once, which
+    spares the round trips of a cursor on the server."""
     all_rows: set[Row] = set()
-    with _result(cx, query) as fetching:
+    with _result(cx, query, streamed=not few) as fetching:
         while rows := fetching.many(_SMALL_ROWS_AT_ONCE):
             all_rows.update(rows)
     return all_rows
+
+
+def rows_in_order(cx: sa.Connection, query: sa.Select[Any], at_most: int) -> Sequence[Row]:
+    """All rows of a query that gives so few, in its order. The driver may hold all of them at once."""
+    with _result(cx, query, streamed=False) as fetching:
+        return fetching.many(at_most)
 
 
 def each_row(cx: sa.Connection, query: sa.Select[Any], count: int) -> Iterator[Sequence[Row]]:
@@ -169,9 +176,9 @@ class _Fetching:
 
 
 @contextmanager
-def _result(cx: sa.Connection, query: sa.Select[Any]) -> Iterator[_Fetching]:
+def _result(cx: sa.Connection, query: sa.Select[Any], *, streamed: bool = True) -> Iterator[_Fetching]:
     """Fetches the query's rows. Rows that nobody has fetched by the end are dropped."""
-    result = cx.execute(query.execution_options(stream_results=True))
+    result = cx.execute(query.execution_options(stream_results=streamed))
     try:
         yield _Fetching(result)
     except cx.dialect.loaded_dbapi.Error as error:

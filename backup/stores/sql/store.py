@@ -146,7 +146,7 @@ class SqlStore:
         return {
             row
             for part in key_batches(keys, shape, self.access.dialect, self._limits)
-            for row in self._chunks.stamp_rows("look up stamps", shape, [shape.is_one_of(part)])
+            for row in self._chunks.stamp_rows("look up stamps", shape, [shape.is_one_of(part)], few=True)
         }
 
     def read(self, keys: frozenset[Key] | None, chunk: Chunk) -> Iterator[Sequence[Record]]:

@@ -67,6 +67,9 @@ class Dialect(Protocol):
     in_process: bool
     """Whether the server is a library in this process: its fingerprints then need memory here for a chunk's stamps."""
 
+    opens_quickly: bool
+    """Whether to open a further connection takes milliseconds, and what it asks runs beside the others."""
+
     blocks: ServerBlocks | None
     """How it is asked for blocks of keys; None where it would not be quick."""
 

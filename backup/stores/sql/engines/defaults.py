@@ -27,6 +27,7 @@ class DialectDefaults(Dialect):
 
     kin: sa.TextClause | None = None
     blocks: ServerBlocks | None = None
+    opens_quickly: bool = False
 
     def asking(self) -> AbstractContextManager[sa.Connection]:
         return self.reading()

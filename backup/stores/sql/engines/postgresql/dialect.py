@@ -68,6 +68,7 @@ class PostgresqlDialect(DialectDefaults):
     max_columns = 1_600
     folds_names = False
     in_process = False
+    opens_quickly = True
     blocks = PostgresqlBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
