@@ -80,7 +80,7 @@ class SqlRelayedChanges:
         for attempt in self._access.attempts("relay records", writes=True):
             with attempt as cx, self._parts.size.measuring() as measured:
                 of_source, written = source.access.dialect, None
-                overlaid = None if changed else dialect.overlay(cx, rows, of_source)
+                overlaid = None if changed else dialect.overlay(cx, rows, of_source, number)
                 staged = overlaid or dialect.stage(cx, rows, of_source)
                 self._may_stage = staged is not None
                 if staged is not None:

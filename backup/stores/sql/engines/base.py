@@ -219,9 +219,10 @@ class Dialect(Protocol):
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
         """As `relay`, but into a temporary table beside the copy's, with columns of the same types."""
 
-    def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
+    def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect, number: int | None) -> StagedRows | None:
         """As `stage`, but the rows stay in the source, which this transaction reads as of one moment. None, and nothing
-        was done, unless one statement can write them over those of the copy exactly."""
+        was done, unless one statement can write them over those of the copy exactly. They are counted, unless their
+        `number` is known: then the caller has to compare it with what `put` has written."""
 
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         """As `stage`, of rows that the server makes of the bin's images of them, each with its image. The caller has to

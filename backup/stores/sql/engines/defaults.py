@@ -56,7 +56,7 @@ class DialectDefaults(Dialect):
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
         return None
 
-    def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
+    def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect, number: int | None) -> StagedRows | None:
         return None
 
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:

@@ -185,10 +185,10 @@ class SqliteDialect(DialectDefaults):
             return None
         return stage_rows(cx, rows, source.attachable)
 
-    def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
+    def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect, number: int | None) -> StagedRows | None:
         if not isinstance(source, SqliteDialect) or self.is_one_file(source):
             return None
-        return overlay_rows(cx, rows, source.attachable)
+        return overlay_rows(cx, rows, source.attachable, number)
 
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         return None if self._file.hashed_encoding else stage_images(cx, images)

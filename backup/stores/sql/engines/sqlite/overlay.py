@@ -25,7 +25,7 @@ WHERE tbl_name = ?1 COLLATE NOCASE AND (type IN ('trigger', 'view') OR sql LIKE 
 _COLUMNS = "SELECT name FROM pragma_table_xinfo(?1, 'main') WHERE hidden NOT IN (2, 3)"
 
 
-def overlay_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> StagedRows | None:
+def overlay_rows(cx: sa.Connection, rows: RelayedRows, source: str, number: int | None) -> StagedRows | None:
     """As `Dialect.overlay`. `source` is the name of the file to attach.
 
     None unless the key of both tables is the row's number. Then the number says which row is which, whatever is in it.
@@ -62,7 +62,8 @@ def overlay_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> StagedRow
         upsert = insert.on_conflict_do_update(index_elements=[key.name], set_=others)
         return cx.execute(upsert.execution_options(preserve_rowcount=True)).rowcount
 
-    number = cx.execute(sa.select(sa.func.count()).select_from(attached).where(*conditions)).scalar_one()
+    if number is None:
+        number = cx.execute(sa.select(sa.func.count()).select_from(attached).where(*conditions)).scalar_one()
     beside: Any = query.subquery(STAGED)
     return StagedRows(beside, number, put)
 

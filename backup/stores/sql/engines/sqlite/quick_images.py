@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
+from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
@@ -22,7 +24,7 @@ _MOST_COLUMNS = 60  # a function takes 127 arguments
 _HOLD_REALS = ("dec", "num")  # in a declared type of this affinity, which dates and flags have too
 _UNBOUNDED = ("TEXT", "BLOB")
 """The affinities of columns that may have large values."""
-_BLOB = sa.LargeBinary()
+_SPELLING = SQLiteDialect()
 _ALL_ROWS: Any = sa.literal_column("-1")
 _GREATEST = (1 << 63) - 1
 _PLACES = 10_000.0
@@ -57,20 +59,11 @@ def quick_entries(
 
     Executing them fails with an error of a function or of JSON at a row that has other values, or too many bytes.
     """
-    [key] = images.key
-    sizes = (_size(column) for column in images.columns if affinity_of(column) in _UNBOUNDED)
-    is_small = sum(sizes, _number(0)) <= _number(LARGEST_BYTES)
-    are_plain = (_is_plain(column, key) for column in images.columns)
-    values = (part for column in images.columns for part in (_text(column.name), _exact(column)))
-    made_of = {
-        "number": key,
-        "digits": _digits_of(key),
-        "image": sa.case((sa.and_(*are_plain, is_small), sa.func.json_object(*values))),
-        "version": sa.func.json_array(*map(_exact, images.version)),
-    }
+    digits, image, version = _made_of(images.key[0], tuple(images.columns), tuple(images.version))
+    made_of = {"number": images.key[0], "digits": digits, "image": image, "version": version}
     # With a LIMIT inside and a WHERE outside, SQLite makes each of these once. It would make the image twice.
     inner = sa.select(*(value.label(name) for name, value in made_of.items())).where(condition)
-    rows = inner.limit(_ALL_ROWS).subquery("rows").c
+    rows = inner.select_from(images.table).limit(_ALL_ROWS).subquery("rows").c
     number = sa.type_coerce(rows.number, sa.Text)
     made = {
         "EntryId": _text(images.ids.id_start).concat(rows.digits),
@@ -84,23 +77,37 @@ def quick_entries(
     return made, sa.case((is_small, _number(1)), else_=sa.func.refused(rows.number)) == _number(1)
 
 
-def _digits_of(key: _Value) -> _Value:
+@lru_cache(maxsize=64)
+def _made_of(
+    key: sa.Column[Any], columns: Sequence[sa.Column[Any]], version: Sequence[sa.Column[Any]]
+) -> Sequence[_Value]:
+    """The digits, the image and the versions of a row. They are spelled here, once for a table: of as many expressions
+    SQLAlchemy makes a statement in the time in which SQLite makes a thousand images."""
+    sizes = ["0", *(_size(column) for column in columns if affinity_of(column) in _UNBOUNDED)]
+    are_plain = [*filter(None, (_is_plain(column, key) for column in columns))]
+    is_made = " AND ".join([*are_plain, f"{' + '.join(sizes)} <= {LARGEST_BYTES}"])
+    values = ", ".join(f"{_quoted(column.name)}, {_exact(column)}" for column in columns)
+    texts = (
+        _digits_of(_name(key)),
+        f"CASE WHEN {is_made} THEN json_object({values}) END",
+        f"json_array({', '.join(map(_exact, version))})",
+    )
+    return [sa.literal_column(text, sa.Text) for text in texts]
+
+
+def _digits_of(number: str) -> str:
     """The sixteen hexadecimal digits of the key plus 2^63, none of whose steps is beyond 64 bits."""
-    number, greatest, one = (sa.type_coerce(value, sa.BigInteger) for value in (key, _number(_GREATEST), _number(1)))
-    beyond = sa.case((number < _number(0), number + greatest + one), else_=number - greatest - one)
-    return sa.func.printf(_text("%016x"), beyond)
+    beyond = f"CASE WHEN {number} < 0 THEN {number} + {_GREATEST} + 1 ELSE {number} - {_GREATEST} - 1 END"
+    return f"printf('%016x', {beyond})"
 
 
 @cache
 def _spells_reals() -> bool:
     """Whether SQLite, as it is here, writes the samples as this process does."""
-    samples = (_exact_real(_number(repr(sample))) for sample in _SAMPLES)
-    query = sa.select(sa.func.json_array(*samples)).compile(
-        dialect=SQLiteDialect(), compile_kwargs={"literal_binds": True}
-    )
     connection = sqlite3.connect(":memory:")
     learn_quick(connection)
-    [[text]] = connection.execute(str(query))
+    samples = ", ".join(_exact_real(repr(sample)) for sample in _SAMPLES)
+    [[text]] = connection.execute(f"SELECT json_array({samples})")
     connection.close()
     return repr(json.loads(text)) == repr([*_SAMPLES])
 
@@ -109,19 +116,16 @@ def _refused(number: Any) -> None:
     raise ValueError(number)
 
 
-def _exact(column: _Value) -> _Value:
+def _exact(column: sa.Column[Any]) -> str:
     """The value, or JSON where it is a real that SQLite's JSON may spell otherwise."""
-    return _exact_real(column) if isinstance(column, sa.Column) and _holds_reals(column) else column
+    return _exact_real(_name(column)) if _holds_reals(column) else _name(column)
 
 
-def _exact_real(value: _Value) -> _Value:
-    real = sa.type_coerce(value, sa.Float)
-    places = sa.literal_column(repr(_PLACES), sa.Float)
-    first, last = (sa.literal_column(repr(end), sa.Float) for end in _OF_FEW_DIGITS)
-    is_nearest = sa.func.round(real * places).op("/")(places) == real
-    has_few_digits = sa.and_(sa.func.abs(real).between(first, last), is_nearest)
-    is_other = sa.func.typeof(value) != _text("real")
-    return sa.case((sa.or_(is_other, has_few_digits), value), else_=sa.func.json(sa.func.spelled_real(value)))
+def _exact_real(value: str) -> str:
+    first, last = map(repr, _OF_FEW_DIGITS)
+    is_nearest = f"round({value} * {_PLACES!r}) / {_PLACES!r} = {value}"
+    is_exact = f"typeof({value}) <> 'real' OR abs({value}) BETWEEN {first} AND {last} AND {is_nearest}"
+    return f"CASE WHEN {is_exact} THEN {value} ELSE json(spelled_real({value})) END"
 
 
 def _holds_reals(column: sa.Column[Any]) -> bool:
@@ -130,26 +134,37 @@ def _holds_reals(column: sa.Column[Any]) -> bool:
     return affinity == "REAL" or (affinity == "NUMERIC" and any(part in declared for part in _HOLD_REALS))
 
 
-def _is_plain(column: sa.Column[Any], key: sa.Column[Any]) -> sa.ColumnElement[bool]:
-    """Whether the value is none of those that its column seldom has, and that JSON may not spell exactly."""
+def _is_plain(column: sa.Column[Any], key: sa.Column[Any]) -> str | None:
+    """Whether the value is none of those that its column seldom has, and that JSON may not spell exactly; None where it
+    has no such ones."""
     affinity, is_row_number = affinity_of(column), column.type.is_row_number  # type: ignore[attr-defined]
     if column is key and not is_row_number:
-        is_integer: sa.ColumnElement[bool] = sa.func.typeof(column) == _text("integer")
-        return is_integer
+        return f"typeof({_name(column)}) = 'integer'"
     if affinity == "TEXT" or is_row_number or _holds_reals(column):
-        return sa.true()  # a column for texts turns a real into one, and JSON refuses bytes
-    kinds = ["real", "blob"] if affinity == "BLOB" else ["real"]
-    return sa.and_(*(sa.func.typeof(column) != _text(kind) for kind in kinds))
+        return None  # a column for texts turns a real into one, and JSON refuses bytes
+    kinds = "'real', 'blob'" if affinity == "BLOB" else "'real'"
+    return f"typeof({_name(column)}) NOT IN ({kinds})"
 
 
-def _size(column: sa.Column[Any]) -> _Value:
+def _size(column: sa.Column[Any]) -> str:
     """How many bytes the value has. SQLite need not read a large one to say so."""
-    return sa.func.ifnull(sa.func.length(sa.cast(column, _BLOB)), _number(0))
+    return f"ifnull(length(CAST({_name(column)} AS BLOB)), 0)"
+
+
+def _name(column: sa.Column[Any]) -> str:
+    table: Any = column.table
+    return f"{spelled_table(_SPELLING, table)}.{spelled_column(_SPELLING, table, column.name)}"
+
+
+def _quoted(text: str) -> str:
+    """The text as a statement spells it."""
+    quoted: Any = sa.Text().literal_processor(_SPELLING)  # type: ignore[no-untyped-call]
+    return str(quoted(text))
 
 
 def _text(text: str) -> Any:
     return sa.literal(text, sa.Text, literal_execute=True)  # no parameter: a statement takes so many only
 
 
-def _number(number: int | str) -> Any:
+def _number(number: int) -> Any:
     return sa.literal_column(str(number), sa.BigInteger)
