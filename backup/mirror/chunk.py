@@ -160,7 +160,8 @@ class Settling:
     def differing_blocks(self, part: Chunk, records: int, *, expects_few: bool) -> DifferingParts | None:
         """Returns the blocks that differ in a part of about so many records, probably few if `expects_few`; None where
         their stamps are too many for memory, or the servers cannot say."""
-        return differing_blocks(self._pair, part, records, _STAMPS_AT_MOST, expects_few=expects_few)
+        expects = {"expects_few": expects_few, "expects_none": self._has_caught_up}
+        return differing_blocks(self._pair, part, records, _STAMPS_AT_MOST, **expects)
 
     def settle_blocks(self, part: Chunk, differing: DifferingParts) -> Settled:
         """Settles a part of which these blocks differ, as `settle` does."""

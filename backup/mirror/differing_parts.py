@@ -57,13 +57,14 @@ def have_blocks(pair: StorePair) -> bool:
 
 
 def differing_blocks(
-    pair: StorePair, part: Chunk, records: int, at_most: int, *, expects_few: bool
+    pair: StorePair, part: Chunk, records: int, at_most: int, *, expects_few: bool, expects_none: bool = False
 ) -> DifferingParts | None:
     """Returns the blocks that differ in a part of the key space with about so many records.
 
     None where the blocks that differ have more records than `at_most`, or a side cannot make fingerprints of them. Call
     it only where both sides have blocks (`have_blocks`). With `expects_few` it asks for many blocks as one, and once
-    these are equal for eight times as many in a call, until some differ; and again behind many that do not.
+    these are equal, or with `expects_none` from the start, for eight times as many in a call, until some differ; and
+    again behind many that do not.
     """
     ends = [ends_of_side for ends_of_side in pair.both(lambda store: _blocks(store).ends(part)) if ends_of_side]
     if not ends:
@@ -72,7 +73,7 @@ def differing_blocks(
     # A block has some of the records, however far apart their keys are, so that the blocks are not too many.
     blocks = EqualRanges(first, last, max(_NEIGHBOURS, -(-_NEIGHBOURS * (last - first + 1) // max(1, records))))
     equal, numbers, to_read = Proof(), set[int](), [0, 0]
-    left, ahead = [*blocks.parts(_BLOCKS_AT_ONCE)], 1
+    left, ahead = [*blocks.parts(_BLOCKS_AT_ONCE)], _PARTS_AHEAD if expects_none else 1
     while left:
         if expects_few:
             looked_at = _neighbours(left[:ahead])

@@ -42,11 +42,11 @@ class Side:
         return asked
 
 
-def differing(source: Side, backup: Side, *, at_most: int = 1_000, expects_few: bool = False) -> DifferingParts | None:
+def differing(source: Side, backup: Side, *, at_most: int = 1_000, **expects: bool) -> DifferingParts | None:
     with Workers(1) as workers:
         pair = StorePair(source, backup, workers)  # type: ignore[arg-type] # as much of a store as blocks need
         assert have_blocks(pair)
-        return differing_blocks(pair, WHOLE, 640, at_most, expects_few=expects_few)
+        return differing_blocks(pair, WHOLE, 640, at_most, **{"expects_few": False, **expects})
 
 
 def test_blocks_that_differ_are_named_and_all_others_are_proven() -> None:
@@ -118,6 +118,16 @@ def test_no_part_is_passed_over_when_parts_that_differed_become_equal_on_the_way
     assert difference is not None
     assert difference.numbers == {385, 513, 577}
     assert difference.equal.source.records == 7 * 64
+
+
+def test_where_nothing_should_differ_many_parts_are_asked_for_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 2)
+    versions = dict.fromkeys(range(1, 640, 64), 7)
+    source, backup = Side(versions), Side({**versions, 1: 8})
+    difference = differing(source, backup, expects_few=True, expects_none=True)
+    assert difference is not None
+    assert difference.numbers == {1}
+    assert source.asked == [EqualRanges(1, 640, 128), EqualRanges(1, 128, 64)]
 
 
 @pytest.mark.parametrize("other", [Side({}, has_blocks=False), Side({}, kind="y")], ids=["without", "of another kind"])

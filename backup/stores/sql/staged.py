@@ -60,14 +60,21 @@ class Staged:
         number = self._staged.number - skipped
         if not number:
             return RelayedPart(skipped=skipped)
-        beside = self._beside(cx)
+        key = self._shape.key
+        whole_key = key[0] if len(key) == 1 else sa.tuple_(*key)
+        replaced = sa.and_(*self._among, whole_key.in_(sa.select(*self._key)))
+        # Where each has an image now, each has a row. Only versions would be asked for as well.
+        are_kept_now = (
+            self._staged.put is not None
+            and not self._version
+            and number == images.make_of(cx, self._shape, keep, Action.UPDATED, replaced, None)
+        )
+        beside = _Beside(number, 0, None) if are_kept_now else self._beside(cx)
         missing = number - beside.existing
         first_lower = self._lower(cx) if beside.lower else ()
         if beside.existing:
-            key = self._shape.key
-            whole_key = key[0] if len(key) == 1 else sa.tuple_(*key)
-            replaced = sa.and_(*self._among, whole_key.in_(sa.select(*self._key)))
-            if not images.make_all(cx, self._shape, keep, Action.UPDATED, replaced, beside.ends, beside.existing):
+            of_rows = (replaced, beside.ends, beside.existing)
+            if not (are_kept_now or images.make_all(cx, self._shape, keep, Action.UPDATED, *of_rows)):
                 return None
             if self._staged.put is None and self._values and self._update(cx) != beside.existing:
                 raise OthersWrote
