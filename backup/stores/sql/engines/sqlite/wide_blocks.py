@@ -35,9 +35,11 @@ def fingerprints_of_wide(cx: sa.Connection, stamps: StampColumns, blocks: EqualR
     """The fingerprints of those of the blocks that have rows, by their names: of each the one that
     `numbered_fingerprint` gives. None where it gives none of one."""
     fingerprints: dict[int, Fingerprint] = {}
-    bytes_of_version = stamps.key[0].table.info.get(_BYTES_OF_A_VERSION, _LONGEST)
-    keys_at_once = min(_KEYS_AT_MOST, int(_BYTES_AT_ONCE / bytes_of_version))
-    for neighbours in blocks.parts(max(1, keys_at_once // blocks.width)):
+    info, left = stamps.key[0].table.info, [*blocks.parts(1)]
+    while left:
+        keys_at_once = min(_KEYS_AT_MOST, int(_BYTES_AT_ONCE / info.get(_BYTES_OF_A_VERSION, _LONGEST)))
+        number = max(1, keys_at_once // blocks.width)
+        neighbours, left = EqualRanges(left[0].first, left[:number][-1].last, blocks.width), left[number:]
         of_blocks = _of_list(cx, stamps, neighbours) if blocks.width <= KEYS_AT_ONCE else None
         if of_blocks is None:
             of_blocks = _of_each(cx, stamps, neighbours)
