@@ -49,10 +49,12 @@ class Overwriting:
         copy; it says whether the record was written after the backup copied it."""
         self._session, self._into, self._backup = session, into, session.backup
         self._is_newer, self._overwrite_newer = is_newer, overwrite_newer
-        self._keep = _from_outside(
+        self.keep = _from_outside(
             session.recycled.recorder(session.run, session.steps.now, "source"),
             into.relational is not None and into.relational.shares_transactions(session.backup),
         )
+        """Puts images into the bin before the place's transaction commits."""
+
         self._effects = Effects(session, into)
 
     def write(
@@ -90,7 +92,7 @@ class Overwriting:
         try:
             relational = self._into.relational if replace else None
             write = self._into.write if relational is None else relational.exchange
-            written = write(originals, self._keep, accept=accept)
+            written = write(originals, self.keep, accept=accept)
         except RecordRefused as error:  # the store has written the others: this counts them
             accepted = [record for key, record in wanted.items() if key not in error.refused]
             self.write(accepted, place_stamps, backup_stamps)
@@ -123,7 +125,7 @@ class Overwriting:
             return image.stamp is not None and (self._overwrite_newer or image.stamp == stamps[image.key])
 
         try:
-            written = self._into.delete([*stamps], self._keep, accept=accept)
+            written = self._into.delete([*stamps], self.keep, accept=accept)
         except RecordRefused as error:
             accepted = [key for key in stamps if key not in error.refused]
             self._session.tally.add(deleted=len(accepted) - len(self._effects.existing(accepted)))

@@ -1,20 +1,28 @@
-"""Restores parts of the key space of which the place has nothing: the servers copy them, and their contents are
-compared. Never changes the backup."""
+"""Restores parts of the key space of which the place has nothing, and many single records: the servers copy them, and
+their contents are compared. Never changes the backup but for its bin."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+
 from backup.core import spans
-from backup.core.model import Chunk
+from backup.core.errors import ConstraintRefused
+from backup.core.model import Chunk, Key, Stamps, unread_in
+from backup.mirror import relays
 from backup.mirror.proof import are_equal
 from backup.runs.session import Session
-from backup.stores import NotRelayed, Store
+from backup.stores import NotRelayed, RelayedPart, Store
 from backup.verbs.overwrite import Overwriting
+
+FEWEST_BACK = relays.FEWEST
+"""Missing or changed records of a chunk: for fewer, to read and to send them costs as much."""
 
 _NOT_RELAYED = "The servers refused to restore parts of the table by themselves, so the app restored them in batches."
 
 
 class Relaying:
-    """The parts of one restore that go from server to server: of the newest state, into a place of the same product."""
+    """The records of one restore that go from server to server: of the newest state, into a place of the same
+    product."""
 
     def __init__(self, session: Session, into: Store, overwriting: Overwriting) -> None:
         """`into` is the store of the place, which exists."""
@@ -24,8 +32,8 @@ class Relaying:
         """How many records of the backup lie in the parts that were relayed so far."""
 
     def rest_of(self, chunk: Chunk) -> Chunk | None:
-        """Restores the chunk if the place has no record there, and reads its content again. Returns the part that has
-        to be restored in another way; None if nothing is left.
+        """Restores a chunk of which the place has no record, and reads its content again. Returns the part to restore
+        in another way; None if nothing is left.
 
         Counts the records that are there afterwards, and remembers the others, as `Overwriting.write` does. Cost: the
         relay, and a fingerprint of the content on both sides. Raises what the stores and the lock raise; parts that
@@ -33,9 +41,6 @@ class Relaying:
         """
         backup, place = self._backup.relational, self._into.relational
         if not self._may_relay or backup is None or place is None:
-            return chunk
-        there = self._into.fingerprint(chunk)
-        if there is None or there.records:
             return chunk
         of_backup = backup.content_fingerprint(chunk)
         if of_backup is None or not of_backup.records:  # records that cannot be read have no fingerprint
@@ -52,6 +57,45 @@ class Relaying:
             inserted = sum(self._overwriting.look_at(records) for records in self._backup.read(None, chunk))
         self._session.tally.add(inserted=inserted)
         return rest
+
+    def insert(self, keys: Sequence[Key]) -> Sequence[Key]:
+        """Inserts the backup's records of these keys, which the place lacks, and counts them. Returns the keys that are
+        to be restored in another way: all of them if they are few."""
+        relational = self._into.relational
+        if not self._may_relay or relational is None or len(keys) < FEWEST_BACK:
+            return keys
+        in_order = self._backup.keys.in_order(keys)
+        return self._passed_on(lambda: relational.relay_new(self._backup, in_order)) or ()
+
+    def overwrite(self, keys: Sequence[Key], place_stamps: Stamps) -> Sequence[Key]:
+        """As `insert`, over the place's records of these keys, unless they have other stamps by then."""
+        relational = self._into.relational
+        stamps = {key: place_stamps[key] for key in self._backup.keys.in_order(keys) if key in place_stamps}
+        if not self._may_relay or relational is None or len(stamps) < FEWEST_BACK or unread_in(stamps):
+            return keys
+        others = [key for key in keys if key not in stamps]
+        keep = self._overwriting.keep
+        return [*others, *(self._passed_on(lambda: relational.relay_over(self._backup, stamps, keep)) or ())]
+
+    def _passed_on(self, relay: Callable[[], Iterator[RelayedPart]]) -> Sequence[Key] | None:
+        """Counts what the servers write of some keys. Returns the keys that they have not written."""
+        session = self._session
+        session.steps.check_lock()
+        with spans.span("backup.relay", service=session.run.service) as span:
+            records = 0
+            try:
+                for part in relay():
+                    session.tally.add(inserted=part.inserted, updated=part.updated)
+                    records += part.inserted + part.updated
+                    session.steps.check_lock()
+            except NotRelayed as refused:
+                if refused.error is not None and not isinstance(refused.error, ConstraintRefused):
+                    session.tally.note(f"The first refusal: {refused.error}", once=_NOT_RELAYED)
+                rest: Sequence[Key] = refused.rest
+                return rest
+            finally:
+                span.tell(records=records)
+        return None
 
     def _relay(self, chunk: Chunk) -> Chunk | None:
         """Has the servers copy the chunk. Returns the part that they have not copied."""

@@ -67,7 +67,8 @@ def restore(session: Session, into: Store, spec: RestoreSpec, *, elsewhere: bool
             wanted, existing = wanted + restored.wanted, existing + len(piece.place_stamps)
             extra.add([*restored.extra.items()])
         if not keys and past is None:
-            wanted += restoring.relayed + restoring.gone_since()
+            wanted += restoring.relayed + restoring.equal + restoring.gone_since()
+            existing += restoring.equal
         if spec.delete_extra and not spec.deletes_later and len(extra):
             if keys or past is not None:  # the guard always compares with the whole side
                 wanted, existing = session.backup.count(), into.count()

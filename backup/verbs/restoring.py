@@ -11,6 +11,7 @@ from backup.core.suggestions import quantity
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
 from backup.mirror.pair import StorePair
+from backup.mirror.proof import are_equal
 from backup.recycle_bin.entries import KeptImage
 from backup.runs.session import Session
 from backup.stores import Store
@@ -77,6 +78,9 @@ class Restoring:
         may_relay = into_exists and not session.run.dry_run and spec.at is None
         self._relaying = Relaying(session, into, self._overwriting) if may_relay else None
         self._not_inserted = 0
+        self.equal = 0
+        """How many records lie in chunks that were equal already by their fingerprints. No piece has them."""
+
         self._has_etags = not elsewhere  # another place has etags of its own, which no copy remembers
 
     def pieces(self) -> Iterator[Piece]:
@@ -93,7 +97,15 @@ class Restoring:
         return 0 if self._relaying is None else self._relaying.restored
 
     def _rest_of(self, chunk: Chunk) -> Chunk | None:
-        return chunk if self._relaying is None else self._relaying.rest_of(chunk)
+        if self._spec.at is not None or self._backup.relational is None or not self._into_exists:
+            return chunk
+        there = self._into.fingerprint(chunk)
+        if there is not None and there.records and are_equal(self._backup.fingerprint(chunk), there):
+            self.equal += there.records
+            self._tally.add(skipped=there.records)
+            return None
+        is_empty = there is not None and not there.records
+        return self._relaying.rest_of(chunk) if self._relaying is not None and is_empty else chunk
 
     def restore(self, piece: Piece) -> Restored:
         """Restores the records of one piece."""
@@ -130,7 +142,11 @@ class Restoring:
         if self._run.dry_run:
             self._preview(plan.inserts, plan.updates)
         else:
-            wanted_keys = frozenset(plan.inserts) | frozenset(plan.updates)
+            inserts: Sequence[Key] = plan.inserts
+            updates: Sequence[Key] = plan.updates
+            if self._relaying is not None and not named_keys:
+                inserts, updates = self._relaying.insert(inserts), self._relaying.overwrite(updates, place_stamps)
+            wanted_keys = frozenset(inserts).union(updates)
             together: list[Record] = []
             for records in wanted_records(self._session, wanted_keys, images, filled, chunk):
                 if self._writing.exchanges:

@@ -15,8 +15,9 @@ from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import RECYCLE_BIN, of_one
-from backup.stores import NotRelayed, Rules, Store
+from backup.stores import NotRelayed, Rules, Store, stamps_in
 from backup.stores.sql import relay
+from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines.postgresql import relay as postgresql
 from backup.stores.sql.reads import SqlReads
 from tests.contract.benches import NOTE, NOW, ROLES, RUN, Item, PostgresBench, SqlBench, SqliteBench
@@ -122,14 +123,25 @@ def test_postgresql_relays_every_type_in_either_form(
 
 
 def comes_back(bench: SqlBench, source: Store, backup: Store, query: str) -> None:
-    """Asserts that a relay back into the emptied source, as a restore does it, gives what the query gave before, and
-    that the fingerprints of both contents are equal then, and no more once a value has changed."""
+    """Asserts that relays back into the emptied source, and into one of which half is missing and half has changed, as
+    a restore does them, give what the query gave before; and that the fingerprints of both contents are equal then, and
+    no more once a value has changed."""
     before, ends = bench.rows("source", query), [source.relational, backup.relational]
     bench.sql("source", "DELETE FROM {table}")
     assert ends[0] is not None
     assert sum(part.inserted for part in ends[0].relay(backup, WHOLE, None, None)) == len(before)
     assert bench.rows("source", query) == before
     assert len({end and end.content_fingerprint(WHOLE) for end in ends}) == 1
+    others = ", ".join(f"{name} = NULL" for name in catalog_of(source).shape.names if name not in ("id", "version"))
+    bench.sql("source", f"UPDATE {{table}} SET version = 0, {others} WHERE (id & 1) = 1")
+    bench.sql("source", "DELETE FROM {table} WHERE (id & 1) = 0")
+    stamps, kept = stamps_in(source, WHOLE), list[Image]()
+    new = [key for key in stamps_in(backup, WHOLE) if key not in stamps]
+    assert sum(part.inserted for part in ends[0].relay_new(backup, new)) == len(new)
+    over = ends[0].relay_over(backup, stamps, lambda images, *_: kept.extend(images))
+    assert sum(part.updated for part in over) == len(kept) == len(before) - len(new)
+    assert {image.key: image.stamp for image in kept} == stamps
+    assert bench.rows("source", query) == before
     bench.sql("source", "UPDATE {table} SET version = version + 1 WHERE id = 1")
     assert len({end and end.content_fingerprint(WHOLE) for end in ends}) == 2
 

@@ -30,6 +30,7 @@ from backup.stores.key_hash import key_hash
 from backup.stores.sql import image_writes
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.engines import mixing
+from backup.verbs import relaying
 from tests.reliability import plain
 from tests.reliability.keys import Key, Keys
 from tests.reliability.plain import Row, State
@@ -159,6 +160,7 @@ class Bench:
             patch.object(entries, "_FEWEST_TOGETHER", 2),
             patch.object(chunk, "_NARROW_ABOVE", 2),
             patch.object(image_writes, "FEWEST_IMAGES", 2),
+            patch.object(relaying, "FEWEST_BACK", 2),
             patch.object(mixing, "_NEIGHBOURS", 1),
         ]
         for patched in self._patches:

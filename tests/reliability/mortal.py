@@ -44,7 +44,7 @@ from backup.stores.sql.buckets import SqlBuckets
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.store import SqlStore
 from backup.stores.sql.writes import SqlWrites
-from backup.verbs import sync
+from backup.verbs import relaying, sync
 from backup.verbs.restore_spec import RestoreSpec
 from tests.programs import prepare_to_fork
 from tests.reliability.effort import SEED
@@ -257,6 +257,7 @@ def _do(order: dict[str, Any]) -> dict[str, Any]:
             outcome = service.undo(order["sync_id"], through=order["through"])
         case "restore":
             at = datetime.fromisoformat(order["at"]) if order["at"] else None
+            relaying.FEWEST_BACK = order.get("fewest", relaying.FEWEST_BACK)
             outcome = service.restore(RestoreSpec(at=at, overwrite_newer=True, delete_extra=True))
     run = outcome.run
     return {

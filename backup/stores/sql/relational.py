@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.key_ranges import KeyRange
-from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record
+from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record, Stamps
 from backup.stores.base import Store
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Accept, Keep
@@ -29,6 +29,7 @@ from backup.stores.sql.indexes import creation, index_plan, shared_columns
 from backup.stores.sql.keys import spelled
 from backup.stores.sql.range_deletes import SqlRangeDeletes
 from backup.stores.sql.relay import SqlRelay
+from backup.stores.sql.relayed_back import SqlRelaysBack
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, RelayedPart, SecondaryIndex, Written
@@ -53,6 +54,7 @@ class SqlRelational:
         self._sibling, self._chunks = sibling, chunks
         self._relay = SqlRelay(access, catalog, limits)
         self._relayed_changes = SqlRelayedChanges(access, catalog, limits)
+        self._relays_back = SqlRelaysBack(access, catalog, limits)
         self._image_writes = SqlImageWrites(access, catalog, limits)
         self._range_deletes = SqlRangeDeletes(access, catalog, limits)
         self._blocks = SqlBlocks(access, catalog, chunks)
@@ -81,6 +83,12 @@ class SqlRelational:
 
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         return self._relayed_changes.write(catalog_of(source), keys, note, keep)
+
+    def relay_new(self, backup: Store, keys: Sequence[Key]) -> Iterator[RelayedPart]:
+        return self._relays_back.insert(catalog_of(backup), keys)
+
+    def relay_over(self, backup: Store, stamps: Stamps, keep: Keep) -> Iterator[RelayedPart]:
+        return self._relays_back.update(catalog_of(backup), stamps, keep)
 
     def has_none(self, chunk: Chunk) -> bool:
         shape = self._catalog.shape

@@ -149,7 +149,8 @@ def relayed_rows(
     source: SqlCatalog, copy: TableShape, conditions: Sequence[sa.ColumnElement[bool]], note: CopyNote | None
 ) -> RelayedRows:
     """The source's rows that fulfil the conditions, for the table of this shape. With a `note` they get the mark of a
-    copy."""
+    copy. Without, they go from a backup into the place of a restore. Meanwhile others write to the backup: this
+    process its heartbeats, for which the restore's own fence would wait, and they for its lock."""
     original = source.shape
     pairs = [(original.table.c[name], column) for name in original.names if (column := copy.find(name))]
     mark = None if note is None else mark_of(copy, original.names)
@@ -160,6 +161,7 @@ def relayed_rows(
         original.key,
         original.has_own_condition,
         lambda: source.access.once("read records", single=True),
+        apart=note is None,
     )
 
 

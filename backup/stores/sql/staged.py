@@ -76,7 +76,7 @@ class Staged:
             of_rows = (replaced, beside.ends, beside.existing)
             if not (are_kept_now or images.make_all(cx, self._shape, keep, Action.UPDATED, *of_rows)):
                 return None
-            if self._staged.put is None and self._values and self._update(cx) != beside.existing:
+            if self._staged.put is None and self._values and self.update(cx) != beside.existing:
                 raise OthersWrote
         is_new = ~sa.exists().where(self._has_same_key)
         are_kept = bool(missing) and images.make_inserted(cx, self._shape, keep, self._key, is_new, missing)
@@ -120,7 +120,7 @@ class Staged:
         query = sa.select(*self._key).where(~sa.exists().where(self._has_same_key)).order_by(*self._key)
         return [tuple(row) for row in cx.execute(query)]
 
-    def _update(self, cx: sa.Connection) -> int:
+    def update(self, cx: sa.Connection) -> int:
         """Gives the rows of the table the values of the staged rows with the same keys, and returns their number."""
         update = refusing(self._shape.table.update()).values(self._values).where(self._has_same_key)
         return cx.execute(update.execution_options(preserve_rowcount=True)).rowcount

@@ -229,6 +229,9 @@ class Dialect(Protocol):
         compare what it writes of them, by `count_equal`. Fails with the server's error where a value does not fit
         its column."""
 
+    def run_waiting(self, cx: sa.Connection) -> None:
+        """Runs what waits for the commit of the transaction and may change rows, as constraint triggers do."""
+
     def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
         """How many of the table's rows with the keys of staged ones are now exactly what the images of these say: an
         image that the server would make of the row has the same names and values."""

@@ -62,6 +62,9 @@ class DialectDefaults(Dialect):
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         return None
 
+    def run_waiting(self, cx: sa.Connection) -> None:
+        """Does nothing: no trigger waits."""
+
     def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
         return 0
 

@@ -38,6 +38,7 @@ class RelayedRows(NamedTuple):
     - `conditions`, `key`: which rows, in the order of these columns. Both name the source's table.
     - `own_condition`: one of the conditions is a text that somebody wrote, which may name other tables.
     - `reading`: opens a connection to the source for a single statement that reads.
+    - `apart`: the transaction that writes them may hold no lock of the source while it does. It has done nothing yet.
     """
 
     columns: Sequence[tuple[sa.Column[Any], sa.Column[Any]]]
@@ -46,6 +47,7 @@ class RelayedRows(NamedTuple):
     key: Sequence[sa.Column[Any]]
     own_condition: bool
     reading: Callable[[], AbstractContextManager[sa.Connection]]
+    apart: bool = False
 
     @property
     def copy(self) -> sa.Table:

@@ -195,7 +195,11 @@ class PostgresqlDialect(DialectDefaults):
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         return stage_images(cx, images) if self._copying.may_stage(cx) else None
 
+    def run_waiting(self, cx: sa.Connection) -> None:
+        cx.execute(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
+
     def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
+        self.run_waiting(cx)
         return count_equal(cx, staged)
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:

@@ -31,8 +31,7 @@ def stage_images(cx: sa.Connection, images: ImagesToStage) -> StagedImages:
 
 
 def count_equal(cx: sa.Connection, staged: StagedImages) -> int:
-    """As `Dialect.count_equal`. Constraint triggers that wait for the commit run before."""
-    cx.execute(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))
+    """As `Dialect.count_equal`."""
     return int(cx.scalar(staged.equal_rows(_are_equal)) or 0)
 
 

@@ -6,7 +6,8 @@ The rows stay what they are: a value that SQLite has stored in a column fits a c
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +31,9 @@ def relay_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> Relayed | N
     `source` is the name of the file to attach."""
     if rows.own_condition:
         return None
+    if rows.apart:
+        staged = stage_rows(cx, rows, source)
+        return None if staged is None else Relayed(_insert_staged(cx, rows, staged.table))
     driver: Any = cx.connection.driver_connection
     before = driver.total_changes  # which also counts what triggers and foreign keys change
     number = _insert(cx, rows, source, in_main(rows.copy), rows.names)
@@ -41,8 +45,24 @@ def stage_rows(cx: sa.Connection, rows: RelayedRows, source: str) -> StagedRows 
     copy has its name, and where no index of the copy may be used to find its rows."""
     if rows.own_condition or isinstance(rows.copy, TableAlone):
         return None
-    staged = empty_staging_table(cx, rows.copy, tuple(rows.names))
-    return None if staged is None else StagedRows(staged, _insert(cx, rows, source, staged, staged.columns.keys()))
+    with _outside(cx) if rows.apart else nullcontext():
+        staged = empty_staging_table(cx, rows.copy, tuple(rows.names))
+        number = 0 if staged is None else _insert(cx, rows, source, staged, staged.columns.keys())
+    return None if staged is None else StagedRows(staged, number)
+
+
+@contextmanager
+def _outside(cx: sa.Connection) -> Iterator[None]:
+    """Ends the transaction, in which nothing was done yet, and begins it anew behind the block. It has no lock on the
+    file that the block has attached: IMMEDIATE would lock that one, too."""
+    driver: Any = cx.connection.driver_connection
+    cx.exec_driver_sql("COMMIT")
+    yield
+    if driver.in_transaction:  # the driver begins one before it writes
+        cx.exec_driver_sql("COMMIT")
+    if cx.info.pop(ATTACHED, False):
+        cx.exec_driver_sql(f"DETACH {ATTACHED}")
+    cx.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def empty_staging_table(
@@ -59,6 +79,13 @@ def empty_staging_table(
     cx.exec_driver_sql(f"CREATE TEMP TABLE {STAGED} AS SELECT {', '.join(spelled)} FROM {table} WHERE 0")  # noqa: S608 - names
     cx.info[STAGED] = True
     return _staging_table(copy, names, with_text)
+
+
+def _insert_staged(cx: sa.Connection, rows: RelayedRows, staged: sa.Table) -> int:
+    insert = refusing(in_main(rows.copy).insert()).from_select(
+        rows.names, sa.select(*staged.columns), include_defaults=False
+    )
+    return cx.execute(insert.execution_options(preserve_rowcount=True)).rowcount
 
 
 def _insert(cx: sa.Connection, rows: RelayedRows, source: str, table: sa.Table, names: Sequence[str]) -> int:
