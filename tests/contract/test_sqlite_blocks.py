@@ -81,6 +81,14 @@ def test_blocks_at_both_ends_of_64_bits_have_fingerprints(bench: SqliteBench) ->
 WIDE = EqualRanges(-8, 247, 129)
 
 
+def test_a_table_that_was_made_anew_with_a_key_of_texts_has_no_row_in_a_wide_block(bench: SqliteBench) -> None:
+    source, _ = sides(bench)
+    bench.sql("source", "DROP TABLE {table}")
+    bench.sql("source", f"CREATE TABLE {{table}} ({COLUMNS.replace('INTEGER', 'TEXT')})")
+    bench.sql("source", "INSERT INTO {table} VALUES ('a', 1, 'x'), ('b', 2, 'x')")
+    assert fingerprints(source, WIDE) == {}
+
+
 @pytest.mark.parametrize("numbers", [range(-8, 248), range(-5, 300), (*range(-8, 100), *range(101, 248))])
 @pytest.mark.parametrize("keys_at_most", [260, 10**6])
 def test_wide_blocks_have_the_fingerprints_that_each_has_alone(

@@ -250,3 +250,15 @@ def test_a_hash_of_large_values_is_the_same_piece_by_piece(
             with monkeypatch.context() as patched:
                 patched.setattr(fingerprint, "_LARGE", large)
                 assert fingerprint.exact_hash(value, *other) == whole, (value, large)
+
+
+def test_a_table_that_was_made_anew_with_a_key_of_texts_is_not_asked_by_numbers_and_leaves_no_trace(
+    bench: SqliteBench,
+) -> None:
+    source, _ = sides(bench)
+    before = made(source)
+    for columns, rows in ((COLUMNS.replace("INTEGER", "TEXT"), [("a", 1, "x"), ("b", 2, "x")]), (COLUMNS, ROWS)):
+        bench.sql("source", "DROP TABLE {table}")
+        bench.sql("source", f"CREATE TABLE {{table}} ({columns})")
+        bench.sql("source", "INSERT INTO {table} VALUES (?, ?, ?)", rows)
+        assert [small(source) == before, made(source) == before] == [rows is ROWS] * 2

@@ -20,7 +20,14 @@ from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
 from backup.stores.sql.engines.prepared import TABLES_KEPT, numbered_union, spelled_once
 from backup.stores.sql.engines.sqlite.text import in_utf_8
-from backup.stores.sql.engines.sqlite.version_lists import VersionList, added, made, number_of_pairs, number_of_values
+from backup.stores.sql.engines.sqlite.version_lists import (
+    VersionList,
+    added,
+    are_numbers,
+    made,
+    number_of_pairs,
+    number_of_values,
+)
 
 KEYS_AT_ONCE = 200_000
 """How many keys a statement may span, so that this process has memory for its list."""
@@ -140,6 +147,8 @@ class _Guess(NamedTuple):
         may be: `info` has what is known now."""
         if first is None:
             return VersionList(None, None, 0, b""), False
+        if not are_numbers(first, last):
+            return None, False
         if first != self.begins:
             info[_FIRST] = first
             return None, True
@@ -176,13 +185,14 @@ def _parts(
         yield conditions
         return
     first, last = _row(cx, _ends, key, None, conditions)
-    if first is None or last - first < min(at_most, KEYS_AT_ONCE):
+    is_numbered = first is None or are_numbers(first, last)
+    if is_numbered and (first is None or last - first < min(at_most, KEYS_AT_ONCE)):
         yield conditions
         return
-    if not in_parts:
+    if not (in_parts and is_numbered):
         yield None
         return
-    while first is not None and last - first >= KEYS_AT_ONCE:
+    while are_numbers(first, last) and last - first >= KEYS_AT_ONCE:
         end = sa.literal(first + KEYS_AT_ONCE, key.type)
         yield [*conditions, lt(key, end)]
         # In place of the lower bound before: of two, SQLite would seek by one and read on to the other.
@@ -203,7 +213,7 @@ def _list(
         first, last, text = _row(cx, _numbers_and_versions if has_gaps else _versions, key, version, conditions)
         text = in_utf_8(text)
         records = (number_of_pairs if has_gaps else number_of_values)(text)
-        if records is None:
+        if records is None or (records and not are_numbers(first, last)):
             return None
         rows = VersionList(first, last, records, text)
         if rows.has_gaps == has_gaps or not records:

@@ -23,6 +23,12 @@ class VersionList(NamedTuple):
         return self.first is not None and self.last is not None and self.last - self.first + 1 != self.records
 
 
+def are_numbers(first: Any, last: Any) -> bool:
+    """Whether both ends of the rows are integers, as those of rows that are kept by their numbers. Somebody may have
+    made the table anew since its columns were read, with another key."""
+    return isinstance(first, int) and isinstance(last, int)
+
+
 def number_of_values(text: bytes) -> int | None:
     """The number of values in the list; None if one is not an integer."""
     commas = text[1:-1].translate(None, DIGITS)

@@ -21,7 +21,7 @@ from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.prepared import TABLES_KEPT
 from backup.stores.sql.engines.sqlite.numbered import GAPS, KEYS_AT_ONCE, numbered_fingerprint
 from backup.stores.sql.engines.sqlite.text import in_utf_8
-from backup.stores.sql.engines.sqlite.version_lists import VersionList, added, made, number_of_values
+from backup.stores.sql.engines.sqlite.version_lists import VersionList, added, are_numbers, made, number_of_values
 
 _BYTES_AT_ONCE = 4 << 20  # of a list, which memory holds twice; numbers of any length may follow those that were seen
 _KEYS_AT_MOST = 1_500_000
@@ -77,7 +77,7 @@ def _of_list(cx: sa.Connection, stamps: StampColumns, blocks: EqualRanges) -> di
     [(first, last, text)] = cursor.fetchall()
     text = in_utf_8(text)
     records = number_of_values(text)
-    if records is None:
+    if records is None or (records and not are_numbers(first, last)):
         return None
     rows = VersionList(first, last, records, text)
     if rows.has_gaps:
