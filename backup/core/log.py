@@ -110,6 +110,8 @@ def _plain_value(value: Any) -> bool | int | float | str | None:
 
 
 def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool | int):
+        return str(value)  # has no secret, and most fields are numbers
     text = visible(redact(" ".join(str(value).split())))
     return f'"{text}"' if " " in text else text
 

@@ -124,12 +124,13 @@ class _Watch:
 
     def __init__(self) -> None:
         self._calls: set[TimedCall] = set()
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._next = float("inf")
         self._runs = False
 
     def add(self, call: TimedCall) -> None:
-        with self._changed:
+        with self._lock:
             if not self._runs:
                 self._runs = True
                 threading.Thread(target=self._run, name="calls", daemon=True).start()
@@ -138,7 +139,7 @@ class _Watch:
                 self._changed.notify()
 
     def remove(self, call: TimedCall) -> None:
-        with self._changed:
+        with self._lock:
             self._calls.discard(call)
 
     def wake(self) -> None:

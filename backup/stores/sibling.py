@@ -10,9 +10,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 FieldType = Literal["name", "place", "text", "json", "integer", "decimal", "time", "flag"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shape:
-    """A table or container of the app's own: a table `name` on SQL, a `container` on Cosmos.
+    """A table or container of the app's own: a table `name` on SQL, a `container` on Cosmos. Equal to itself alone: it
+    is made once.
 
     Fields are named as SQL columns; documents spell them in camelCase. `key` is the SQL primary key and, in Cosmos DB,
     also the document's `id`; `partition` is its partition key. `indexes` are the fields of each SQL index; Cosmos DB

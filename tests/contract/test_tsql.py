@@ -15,6 +15,7 @@ from backup.core.model import Chunk
 from backup.runs.history_entries import HISTORY
 from backup.stores import Limits, Rules
 from backup.stores.connection import SqlServer, parse_connection
+from backup.stores.sibling import Shape
 from backup.stores.sql.app_table_queries import app_table
 from backup.stores.sql.batch import key_batches
 from backup.stores.sql.declared import declare
@@ -209,7 +210,7 @@ def test_rows_that_are_asked_about_are_locked_until_the_transaction_ends(gaps: b
 def test_a_schema_with_a_dot_is_one_name_and_not_that_of_a_database_too() -> None:
     name = TableName("my.sh[op", "Things")
     table = TableShape(COLUMNS, ("Id",), Rules(), name, "table").table
-    of_app = app_table("SyncHistory", HISTORY.key, (("SyncId", "name"),), (), name.schema, UtcTime())
+    of_app = app_table(Shape("SyncHistory", "", HISTORY.key, "", {"SyncId": "name"}), name.schema, UtcTime())
     statements = [
         sa.select(table.c.Id),
         sa.select(of_app),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from backup.stores.sibling import Entry, FieldType, Groups, OneOf
+from backup.stores.sibling import Entry, FieldType, Groups, OneOf, Shape
 from backup.stores.sql.engines.tables import whole_schema
 from backup.stores.sql.engines.utc_time import UtcTime
 
@@ -31,24 +31,17 @@ _IF = "if_"  # the parameter for a value that a field must have already begins w
 
 
 @lru_cache(maxsize=64)  # the same object each time, so that statements on it are compiled once, not in every run
-def app_table(
-    name: str,
-    key: str,
-    fields: tuple[tuple[str, FieldType], ...],
-    indexes: tuple[tuple[str, ...], ...],
-    schema: str | None,
-    time_type: UtcTime,
-) -> sa.Table:
-    """The table of this name with these fields, and an index for each list of names."""
-    types = {**FIELD_TYPES, "time": time_type}
+def app_table(shape: Shape, schema: str | None, time_type: UtcTime) -> sa.Table:
+    """The table of this shape, with an index for each list of names."""
+    types, key = {**FIELD_TYPES, "time": time_type}, shape.key
     return sa.Table(
-        name,
+        shape.name,
         sa.MetaData(),
         *(
             sa.Column(field, types[kind], primary_key=field == key, nullable=field != key, autoincrement=False)
-            for field, kind in fields
+            for field, kind in shape.fields.items()
         ),
-        *(sa.Index(f"IX_{name}_{names[0]}", *names) for names in indexes),
+        *(sa.Index(f"IX_{shape.name}_{names[0]}", *names) for names in shape.indexes),
         schema=whole_schema(schema),
     )
 

@@ -48,9 +48,7 @@ class SqlSibling:
     @cached_property
     def table(self) -> sa.Table:
         """The table, with the columns that it has or should get."""
-        shape, schema = self._shape, self._schema_of(self._shape.name)
-        time_type = self._access.dialect.utc_time
-        return app_table(shape.name, shape.key, tuple(shape.fields.items()), shape.indexes, schema, time_type)
+        return app_table(self._shape, self._schema_of(self._shape.name), self._access.dialect.utc_time)
 
     @cached_property
     def _parts(self) -> EntryParts:
