@@ -203,12 +203,12 @@ class SqlCatalog:
         self._copied = copied = catalog_of(source).shape
         shape = self.shape
         known = shape.origin.drift_from
-        if known is not None and known[:2] == (copied.origin, on_new_column):
-            drift = known[2]
+        if known is not None and known[0] is copied.origin:
+            drift = known[1]
         else:
             drift = plan(copied, shape, self.access.dialect, on_new_column, self._fitted_to(copied))
-            if drift.is_followed:
-                shape.origin.drift_from = copied.origin, on_new_column, drift
+            if drift.is_followed:  # then it says nothing of new columns
+                shape.origin.drift_from = copied.origin, drift
         shape.match(copied)
         return drift
 

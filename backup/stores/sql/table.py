@@ -25,7 +25,7 @@ from backup.stores.sql.key_ranges import between
 from backup.stores.sql.masked import SOURCE_STAMP, MaskedColumns
 from backup.stores.sql.rows import Rows
 from backup.stores.sql.transformed import TransformedColumns
-from backup.stores.values import Drift, OnNewColumn, Rules
+from backup.stores.values import Drift, Rules
 
 _MOMENT_SECONDS = 10.0
 
@@ -77,7 +77,7 @@ class TableShape:
         self.rows_at_most: int | None = None
         self.origin = self
         """The shape of which this one is `anew`: two shapes of one origin were made of the same."""
-        self.drift_from: tuple[TableShape, OnNewColumn, Drift] | None = None
+        self.drift_from: tuple[TableShape, Drift] | None = None
         """Of an origin: the origin of a source of which this table has what it should have, and how it drifted."""
         self._read_at = time.monotonic()
         self._is_numbered = False  # whether the keys of both tables are the numbers of their rows
