@@ -13,12 +13,14 @@ from backup.core.model import WHOLE, Chunk
 from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settling
+from backup.mirror.differing_parts import RECORDS_AT_ONCE
 from backup.mirror.settled import Settled, Spread
 from backup.mirror.steps import Steps
 from backup.stores import Store
 
 _CHUNKS_KEPT_FREE = 1.5  # so much time of the longest chunk so far must be left for one more
 _AS_DEAR_AS = 2  # fingerprints of blocks, as one of all
+_STATEMENTS_OF_BLOCKS = 10  # so long that less than half of the minute is gone that has to be left
 _SECONDS_FOR_THE_REST = 60.0  # docs/decisions/whole-table.md
 
 
@@ -68,7 +70,7 @@ class Walk:
             changed = settled.by == "stamps"
             changed_few = changed and not Spread().after(settled).many
             may_be_one = settled.by == "fingerprints" or (changed_few and settling.has_blocks)
-            rest = self._rest() if may_be_one else None
+            rest = self._rest(by_blocks=changed) if may_be_one else None
         if rest is not None:
             at_once = settled_as_one(settling, rest, quiet=quiet, changed=changed)
             if at_once is not None:
@@ -90,12 +92,14 @@ class Walk:
             span.tell(by=settled.by, source_records=settled.source_records, **vars(settled.counts))
         return settled
 
-    def _rest(self) -> Rest | None:
-        """What the walk has still to pass, if one statement may be about all of it."""
+    def _rest(self, *, by_blocks: bool = False) -> Rest | None:
+        """What the walk has still to pass, if one statement may be about all of it; with `by_blocks`, if those about
+        its blocks may."""
         if len(self.at.parts_left) != 1 or self._steps.seconds_left() <= _SECONDS_FOR_THE_REST:
             return None
         records = (self._steps.records or self._steps.quiet_records) - self.at.source_records
-        return Rest(self.at.parts_left[0], records) if self._settling.may_look_at_once(records) else None
+        may_look = self._settling.may_look_at_once(_of_blocks(records) if by_blocks else records)
+        return Rest(self.at.parts_left[0], records) if may_look else None
 
 
 class Rest(NamedTuple):
@@ -142,8 +146,9 @@ def settled_as_one(settling: Settling, rest: Rest, *, quiet: bool, changed: bool
 
 def _settled_by_blocks(settling: Settling, rest: Rest, *, changed: bool, expects_few: bool) -> Settled | None:
     """The rest, settled, if blocks can say in time what differs there, and that is not too much for memory."""
-    factor = 1 if changed else _AS_DEAR_AS  # fingerprints of parts are among the statements that were measured
-    may_take = settling.may_look_at_once(rest.records * factor)
+    # After a chunk that has changed, fingerprints of parts are among the statements that were measured.
+    records = _of_blocks(rest.records) if changed else rest.records * _AS_DEAR_AS
+    may_take = settling.may_look_at_once(records)
     if not (settling.has_blocks and may_take and rest.part.upto is None):  # the last block may reach beyond an end
         return None
     try:
@@ -153,6 +158,12 @@ def _settled_by_blocks(settling: Settling, rest: Rest, *, changed: bool, expects
             raise
         return None
     return None if differing is None else settling.settle_blocks(rest.part, differing)
+
+
+def _of_blocks(records: int) -> int:
+    """About how many records one statement may be, so that all blocks of so many records may be asked for: the longest
+    statement about blocks, and all of them together no longer than some that take all their time."""
+    return max(min(records, RECORDS_AT_ONCE), records // _STATEMENTS_OF_BLOCKS)
 
 
 def _skipped(settling: Settling, part: Chunk) -> Settled | None:

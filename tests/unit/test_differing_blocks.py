@@ -12,7 +12,7 @@ from backup.core.model import WHOLE, Chunk, Fingerprint
 from backup.core.run_values import Counts, Proof
 from backup.core.workers import Workers
 from backup.mirror import differing_parts
-from backup.mirror.differing_parts import DifferingParts, differing_blocks, have_blocks
+from backup.mirror.differing_parts import RECORDS_AT_ONCE, DifferingParts, differing_blocks, have_blocks
 from backup.mirror.pair import StorePair
 from backup.mirror.settled import Settled
 from backup.mirror.walk import Rest, settled_as_one
@@ -166,3 +166,12 @@ def test_the_rest_is_settled_by_blocks_where_there_is_time_and_room(
 ) -> None:
     walk: Any = Walk(at_once, difference)
     assert (settled_as_one(walk, Rest(WHOLE, 10), quiet=True, changed=False) is not None) == settles
+
+
+@pytest.mark.parametrize(("more", "settles"), [(0, True), (10, False)])
+def test_behind_a_chunk_that_changed_the_longest_statement_about_blocks_and_their_number_decide(
+    more: int, *, settles: bool
+) -> None:
+    walk: Any = Walk(RECORDS_AT_ONCE, SOME)
+    rest = Rest(WHOLE, 10 * RECORDS_AT_ONCE + more)
+    assert (settled_as_one(walk, rest, quiet=False, changed=True) is not None) == settles
