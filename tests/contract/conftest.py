@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from backup.stores.sql.engines import Dialect
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from tests.contract.benches import (
@@ -146,7 +147,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
         return note
 
-    for dialect in (PostgresqlDialect, SqliteDialect):
+    for dialect in (PostgresqlDialect, SqliteDialect, SqlServerDialect):
         monkeypatch.setattr(dialect, "make_images", noted(dialect.make_images))
     return answers
 

@@ -139,9 +139,9 @@ def _bound(source: SqlCatalog, rest: Chunk, rows: int) -> Key | None:
 
 def may_relay(source: SqlCatalog, access: SqlAccess) -> bool:
     """Whether the records of a source may go from server to server: into a table of the same product, and as they are
-    in their rows. A library in this process would read by a connection of its own, outside the source's snapshot."""
+    in their rows."""
     original = source.access
-    is_outside = original.snapshot is not None and original.dialect.in_process
+    is_outside = original.snapshot is not None and original.dialect.relays_outside
     return original.dialect.kind == access.dialect.kind and source.shape.reads_as_stored and not is_outside
 
 
@@ -162,6 +162,7 @@ def relayed_rows(
         original.has_own_condition,
         lambda: source.access.once("read records", single=True),
         apart=note is None,
+        identity=bool(copy.identity),
     )
 
 

@@ -70,6 +70,9 @@ class Dialect(Protocol):
     opens_quickly: bool
     """Whether to open a further connection takes milliseconds, and what it asks runs beside the others."""
 
+    relays_outside: bool
+    """Whether `relay` and `stage` read the source by a connection of the copy's own, so outside a snapshot of it."""
+
     blocks: ServerBlocks | None
     """How it is asked for blocks of keys; None where it would not be quick."""
 

@@ -39,6 +39,7 @@ class RelayedRows(NamedTuple):
     - `own_condition`: one of the conditions is a text that somebody wrote, which may name other tables.
     - `reading`: opens a connection to the source for a single statement that reads.
     - `apart`: the transaction that writes them may hold no lock of the source while it does. It has done nothing yet.
+    - `identity`: the columns that take values have one that numbers new rows by itself.
     """
 
     columns: Sequence[tuple[sa.Column[Any], sa.Column[Any]]]
@@ -48,6 +49,14 @@ class RelayedRows(NamedTuple):
     own_condition: bool
     reading: Callable[[], AbstractContextManager[sa.Connection]]
     apart: bool = False
+    identity: bool = False
+
+    @property
+    def original(self) -> sa.Table:
+        """The source's table."""
+        table = self.columns[0][0].table
+        assert isinstance(table, sa.Table)  # noqa: S101 - for mypy
+        return table
 
     @property
     def copy(self) -> sa.Table:

@@ -28,6 +28,7 @@ from backup.stores.sql.engines.databases import create_database_if_missing, drop
 from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
+from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.mixing import few_only
 from backup.stores.sql.engines.mssql import altering, listing, system_tables
 from backup.stores.sql.engines.mssql.altering import MSSQL
@@ -45,6 +46,7 @@ from backup.stores.sql.engines.mssql.fingerprint import (
     keyed_hash,
     no_stamp,
 )
+from backup.stores.sql.engines.mssql.images import make_images
 from backup.stores.sql.engines.mssql.json import (
     JSON,
     Spell,
@@ -53,11 +55,13 @@ from backup.stores.sql.engines.mssql.json import (
     to_json,
     update_statement,
 )
+from backup.stores.sql.engines.mssql.relay import relay_rows
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
 from backup.stores.sql.engines.prepared import Prepared, send
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import any_begins_with, inspected_indexes
 from backup.stores.sql.engines.snapshot import Snapshot
@@ -90,6 +94,7 @@ class SqlServerDialect(DialectDefaults):
     max_columns = 1_024
     folds_names = True  # unless its database has a collation that does not
     in_process = False
+    relays_outside = True
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     utc_time = _UTC_TIME
@@ -185,6 +190,16 @@ class SqlServerDialect(DialectDefaults):
             self._ignores_hints = bool(cx.scalar(_IGNORES_HINTS))
         if self._ignores_hints:
             cx.execute(column.table.update().where(rows).values({column: column}))
+
+    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> Relayed | None:
+        return relay_rows(cx, rows) if self._may_share_a_server(source) else None
+
+    def _may_share_a_server(self, other: Dialect) -> bool:
+        """Whether the settings name one server and one login for both."""
+        return isinstance(other, SqlServerDialect) and self._where.with_database("") == other._where.with_database("")
+
+    def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
+        return make_images(cx, images, condition, lambda query: self.locked(query, gaps=False))
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
         return [text for name in identity for text in advance(cx, table, name, MSSQL)]

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.mssql.kinds import KINDS, refuse_graph
-from backup.stores.sql.engines.mssql.types import type_of
+from backup.stores.sql.engines.mssql.types import IntegerType, type_of
 from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server, with_policies
 from backup.stores.sql.engines.tables import TableName
 
@@ -157,6 +157,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> list[Column]:
             or row["type_name"] in ("timestamp", "rowversion"),
             defaulted=bool(row["default_object_id"]),
             leads_index=bool(row["leads_index"]),
+            spelled_once=isinstance(type_of(row["name"], row), IntegerType),
         )
         for row in rows
     ]

@@ -1,0 +1,81 @@
+"""Relays rows from one database of a SQL Server to another one of it: INSERT … SELECT by the full name of the source.
+
+Only where the backup's session is the same login on the same server as the source's. Then it sees what that one sees,
+and no mask makes a difference. Only between columns of one type and collation: then the server converts nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql import visitors
+
+from backup.stores.sql.engines.column import spelled_table
+from backup.stores.sql.engines.mssql.altering import MSSQL
+from backup.stores.sql.engines.mssql.counters import own_identities
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows
+
+# The number of a login is NULL if only a database knows it, or a group that it belongs to.
+_HERE = sa.text("SELECT CAST(SERVERPROPERTY('ServerName') AS nvarchar(128)), SUSER_ID()")
+# No view: it may say other things in another database. No Azure SQL Database (5) and the like: it reaches no other one.
+# No source that is read under SNAPSHOT: the backup's transaction would read it by locks.
+_THERE = sa.text(
+    """
+    SELECT CAST(SERVERPROPERTY('ServerName') AS nvarchar(128)), SUSER_ID(), CAST(DB_NAME() AS nvarchar(128))
+    FROM sys.databases d
+    JOIN sys.tables t ON t.name = :table
+    JOIN sys.schemas s ON s.schema_id = t.schema_id AND s.name = :schema
+    WHERE d.database_id = DB_ID() AND (d.is_read_committed_snapshot_on = 1 OR d.snapshot_isolation_state <> 1)
+      AND CAST(SERVERPROPERTY('EngineEdition') AS int) IN (2, 3, 4, 8)
+    """
+)
+
+
+def relay_rows(cx: sa.Connection, rows: RelayedRows) -> Relayed | None:
+    """Inserts the rows; None, and nothing was done, where this session may not read them as the source's own does."""
+    if rows.own_condition or not all(_are_alike(*pair) for pair in rows.columns):
+        return None
+    database = _database_of(cx, rows)
+    if database is None:
+        return None
+    insert = rows.copy.insert().from_select(rows.names, _selected(rows, database), include_defaults=False)
+    insert = insert.execution_options(preserve_rowcount=True)
+    if not rows.identity:
+        return Relayed(cx.execute(insert).rowcount)
+    with own_identities(cx, spelled_table(MSSQL, rows.copy)):
+        return Relayed(cx.execute(insert).rowcount)
+
+
+def _are_alike(column: sa.Column[Any], copy: sa.Column[Any]) -> bool:
+    declared: str = column.type.declared  # type: ignore[attr-defined] # a ServerType
+    copied: str = copy.type.declared  # type: ignore[attr-defined]
+    return declared.lower() == copied.lower()
+
+
+def _database_of(cx: sa.Connection, rows: RelayedRows) -> str | None:
+    """The name of the source's database, if this session reaches it as the source's own session does."""
+    table = rows.original
+    schema = str(table.schema)
+    with rows.reading() as source_cx:
+        there = source_cx.execute(_THERE, {"table": table.name, "schema": schema}).first()
+    if there is None:
+        return None
+    server, login, database = there
+    is_spelled = not {*"[]."} & {*database, *schema}
+    is_same = None not in (server, login) and cx.execute(_HERE).one() == (server, login)
+    return str(database) if is_spelled and is_same else None
+
+
+def _selected(rows: RelayedRows, database: str) -> sa.Select[Any]:
+    """The rows with the values of the copy's columns, by the full name of the source's table."""
+    table = rows.original
+    original = table.to_metadata(sa.MetaData(), schema=f"[{database}].[{table.schema}]").alias("original")
+
+    def of_original(element: Any, **_: Any) -> Any:
+        return original.c[element.name] if isinstance(element, sa.Column) and element.table is table else None
+
+    values = [original.c[column.name] for column, _ in rows.columns]
+    marked = [] if rows.mark is None else [sa.literal(rows.mark[1], rows.mark[0].type)]
+    conditions = [visitors.replacement_traverse(condition, {}, of_original) for condition in rows.conditions]
+    return sa.select(*values, *marked).select_from(original).where(*conditions)

@@ -1,0 +1,97 @@
+"""The relay between two databases of one SQL Server: what it sends, and when it declines. Needs no server."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from backup.stores.connection import SqlServer
+from backup.stores.sql.declared import declare
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.relay import relay_rows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows
+from backup.stores.sql.engines.tables import TableName
+from tests.contract.tsql import column, dialect, shape
+
+COLUMNS = [
+    column("Id", "int", nullable=False),
+    column("Name", "nvarchar", 400, collation="Latin1_General_CI_AS"),
+    column("At", "datetime2", 8, 27, 7),
+    column("Stamp", "timestamp", 8),
+]
+
+
+class Session:
+    """A session of a server: it notes what it is asked, and answers with the next row."""
+
+    def __init__(self, *rows: tuple[Any, ...] | None) -> None:
+        self.asked: list[str] = []
+        self._rows = list(rows)
+
+    def execute(self, statement: Any, _: Any = None) -> Any:
+        self.asked.append(" ".join(str(statement.compile(dialect=dialect())).split()))
+        row = self._rows.pop(0)
+        return SimpleNamespace(first=lambda: row, one=lambda: row, rowcount=3)
+
+    @contextmanager
+    def opened(self) -> Any:
+        yield self
+
+
+def rows(source: Session, columns: Any = COLUMNS, **more: Any) -> RelayedRows:
+    """Rows of the table T in the source, for the table C in the backup."""
+    original = shape(columns=columns)
+    copy = declare(TableName("copies", "C"), COLUMNS, ("Id",), sa.Column("SyncedAt", SqlServerDialect.utc_time))
+    pairs = [(original.table.c[name], copy.c[name]) for name in original.names]
+    mark_type = column("SyncedAt", "datetime2", 8, 27, 7).type
+    mark = (sa.Column("SyncedAt", mark_type), "2026-01-02 03:04:05.006")
+    conditions = [original.key[0] > 7, original.table.c["Name"].in_(["a"])]
+    return RelayedRows(pairs, mark, conditions, original.key, False, source.opened, **more)
+
+
+def test_the_rows_are_inserted_by_the_full_name_of_their_table_as_they_are() -> None:
+    source, backup = Session(("one", 7, "shop")), Session(("one", 7), ())
+    assert relay_rows(backup, rows(source)) == Relayed(3)  # type: ignore[arg-type]
+    assert backup.asked[-1] == (
+        "INSERT INTO copies.[C] ([Id], [Name], [At], [Stamp], [SyncedAt]) SELECT original.[Id], original.[Name],"
+        " original.[At], original.[Stamp], convert(datetime2(7), ?, 121) AS anon_1 FROM shop.[my shop].[Things] AS"
+        " original WHERE original.[Id] > ? AND original.[Name] IN (__[POSTCOMPILE_Name_1])"
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "here"),
+    [
+        (None, None),  # a view, a source that is read under SNAPSHOT, a server that reaches one database alone
+        (("two", 7, "shop"), ("one", 7)),
+        (("one", 8, "shop"), ("one", 7)),
+        (("one", None, "shop"), ("one", None)),
+        (("one", 7, "my.shop"), ("one", 7)),
+    ],
+)
+def test_another_server_or_login_or_none_that_all_databases_know_reads_in_its_own_session(
+    there: tuple[Any, ...] | None, here: tuple[Any, ...] | None
+) -> None:
+    backup = Session(here)
+    assert relay_rows(backup, rows(Session(there))) is None  # type: ignore[arg-type]
+    assert all(asked.startswith("SELECT CAST(SERVERPROPERTY") for asked in backup.asked)
+
+
+def test_a_value_that_the_server_would_convert_passes_this_process() -> None:
+    narrow = [COLUMNS[0], replace(COLUMNS[1], type=column("Name", "nvarchar", 40, collation="x").type), *COLUMNS[2:]]
+    assert relay_rows(Session(), rows(Session(), narrow)) is None  # type: ignore[arg-type]
+    other = [COLUMNS[0], column("Name", "nvarchar", 400, collation="Latin1_General_CS_AS"), *COLUMNS[2:]]
+    assert relay_rows(Session(), rows(Session(), other)) is None  # type: ignore[arg-type]
+
+
+def test_no_server_is_asked_where_the_settings_name_two_or_two_logins() -> None:
+    given = {"Server": "one", "Database": "shop", "UID": "app", "PWD": "x"}
+    own = SqlServerDialect(SqlServer({**given, "Database": "copies"}, token=False))
+    for other in ({"Server": "two"}, {"UID": "reader"}, {"PWD": "y"}):
+        source = SqlServerDialect(SqlServer({**given, **other}, token=False))
+        assert own.relay(Session(), rows(Session()), source) is None  # type: ignore[arg-type]
