@@ -49,6 +49,7 @@ PLAIN = {
     "leads_index": 0,
     "seen_masked": 0,
     "has_openjson": 1,
+    "has_policies": 0,
     "joins_bytes": 1,
     "reads_hex": 1,
 }

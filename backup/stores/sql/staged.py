@@ -94,7 +94,7 @@ class Staged:
     def _beside(self, cx: sa.Connection) -> _Beside:
         table = self._shape.table
         lower = self._is_lower()
-        counts = [sa.func.count(self._shape.key[0]), sa.func.count().filter(lower)]
+        counts = [sa.func.count(self._shape.key[0]), sa.func.count(sa.case((lower, 1)))]
         pairs = self._staged.table.outerjoin(table, self._has_same_key)
         is_integer = len(self._key) == 1 and self._key[0].type.is_for_integers  # type: ignore[attr-defined] # a ServerType
         ends = [function(self._key[0]) for function in (sa.func.min, sa.func.max)] if is_integer else ()

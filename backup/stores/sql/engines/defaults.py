@@ -26,6 +26,7 @@ class DialectDefaults(Dialect):
     """Members of `Dialect` for a server that does nothing special there. `Dialect` says what each returns."""
 
     kin: sa.TextClause | None = None
+    stages_images = False
     relays_outside = False
     blocks: ServerBlocks | None = None
     opens_quickly: bool = False

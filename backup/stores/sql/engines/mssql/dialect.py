@@ -55,13 +55,12 @@ from backup.stores.sql.engines.mssql.json import (
     to_json,
     update_statement,
 )
-from backup.stores.sql.engines.mssql.relay import relay_rows
+from backup.stores.sql.engines.mssql.relay import relay_rows, stage_rows
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
-from backup.stores.sql.engines.policies import refuse_hidden_on_sql_server
 from backup.stores.sql.engines.prepared import Prepared, send
-from backup.stores.sql.engines.relayed import Relayed, RelayedRows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import any_begins_with, inspected_indexes
 from backup.stores.sql.engines.snapshot import Snapshot
@@ -194,6 +193,9 @@ class SqlServerDialect(DialectDefaults):
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> Relayed | None:
         return relay_rows(cx, rows) if self._may_share_a_server(source) else None
 
+    def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
+        return stage_rows(cx, rows) if self._may_share_a_server(source) else None
+
     def _may_share_a_server(self, other: Dialect) -> bool:
         """Whether the settings name one server and one login for both."""
         return isinstance(other, SqlServerDialect) and self._where.with_database("") == other._where.with_database("")
@@ -273,7 +275,7 @@ class SqlServerDialect(DialectDefaults):
             return super().describe(cx, schema, table)
         name, rows = described
         try:
-            refuse_hidden_on_sql_server(cx, name.schema or "", name.name)
+            system_tables.refuse_hidden(cx, name, rows)
         except ConfigError as error:
             return Described(name, error=error)
         return self._described(name, rows)

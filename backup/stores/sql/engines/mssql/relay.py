@@ -6,15 +6,18 @@ and no mask makes a difference. Only between columns of one type and collation: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
 
-from backup.stores.sql.engines.column import spelled_table
+from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.mssql.altering import MSSQL
 from backup.stores.sql.engines.mssql.counters import own_identities
-from backup.stores.sql.engines.relayed import Relayed, RelayedRows
+from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
+from backup.stores.sql.engines.tables import send_ddl
 
 # The number of a login is NULL if only a database knows it, or a group that it belongs to.
 _HERE = sa.text("SELECT CAST(SERVERPROPERTY('ServerName') AS nvarchar(128)), SUSER_ID()")
@@ -32,19 +35,49 @@ _THERE = sa.text(
 )
 
 
+_STAGED = "#backup_changes"
+
+
 def relay_rows(cx: sa.Connection, rows: RelayedRows) -> Relayed | None:
     """Inserts the rows; None, and nothing was done, where this session may not read them as the source's own does."""
+    query = _readable(cx, rows)
+    if query is None:
+        return None
+    if not rows.identity:
+        return Relayed(_insert(cx, rows.copy, rows.names, query))
+    with own_identities(cx, spelled_table(MSSQL, rows.copy)):
+        return Relayed(_insert(cx, rows.copy, rows.names, query))
+
+
+def stage_rows(cx: sa.Connection, rows: RelayedRows) -> StagedRows | None:
+    """As `relay_rows`, but into a temporary table. A session keeps it until it stages again, or ends."""
+    query = _readable(cx, rows)
+    if query is None:
+        return None
+    staged = _staging_table(rows.copy, tuple(rows.names))
+    columns = (f"{spelled_column(MSSQL, rows.copy, name)} AS c{place}" for place, name in enumerate(rows.names))
+    send_ddl(cx, f"DROP TABLE IF EXISTS {_STAGED}")
+    send_ddl(cx, f"SELECT TOP 0 {', '.join(columns)} INTO {_STAGED} FROM {spelled_table(MSSQL, rows.copy)}")  # noqa: S608 - names
+    return StagedRows(staged, _insert(cx, staged, staged.columns.keys(), query))
+
+
+@lru_cache(maxsize=64)  # the same object each time, so that its statements are compiled once
+def _staging_table(copy: sa.Table, names: tuple[str, ...]) -> sa.Table:
+    columns = (sa.Column(f"c{place}", copy.c[name].type) for place, name in enumerate(names))
+    return sa.Table(_STAGED, sa.MetaData(), *columns)
+
+
+def _insert(cx: sa.Connection, table: sa.Table, names: Sequence[str], query: sa.Select[Any]) -> int:
+    insert = table.insert().from_select([*names], query, include_defaults=False)
+    return cx.execute(insert.execution_options(preserve_rowcount=True)).rowcount
+
+
+def _readable(cx: sa.Connection, rows: RelayedRows) -> sa.Select[Any] | None:
+    """The query of the rows by the full name of their table, where this session reads them as they are."""
     if rows.own_condition or not all(_are_alike(*pair) for pair in rows.columns):
         return None
     database = _database_of(cx, rows)
-    if database is None:
-        return None
-    insert = rows.copy.insert().from_select(rows.names, _selected(rows, database), include_defaults=False)
-    insert = insert.execution_options(preserve_rowcount=True)
-    if not rows.identity:
-        return Relayed(cx.execute(insert).rowcount)
-    with own_identities(cx, spelled_table(MSSQL, rows.copy)):
-        return Relayed(cx.execute(insert).rowcount)
+    return None if database is None else _selected(rows, database)
 
 
 def _are_alike(column: sa.Column[Any], copy: sa.Column[Any]) -> bool:

@@ -46,6 +46,7 @@ _COLUMNS = f"""
                HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), 'DATABASE', 'UNMASK'),
                HAS_PERMS_BY_NAME(QUOTENAME(s.name) + '.' + QUOTENAME(o.name), 'OBJECT', 'UNMASK', c.name, 'COLUMN')
            ) THEN 0 ELSE 1 END AS seen_masked,
+           CASE WHEN OBJECT_ID('sys.security_predicates') IS NULL THEN 0 ELSE 1 END AS has_policies, -- not Babelfish
            CASE WHEN CAST(0x01 + 0x02 AS varbinary(9)) = 0x0102 THEN 1 ELSE 0 END AS joins_bytes, -- Babelfish adds them
            CASE WHEN CONVERT(varbinary(9), CAST('0A' AS varchar(9)), 2) = 0x0A THEN 1 ELSE 0 END AS reads_hex,
            CASE WHEN d.compatibility_level < 130 AND SERVERPROPERTY('BabelfishVersion') IS NULL
@@ -122,9 +123,16 @@ def describe(cx: sa.Connection, schema: str, table: str) -> Sequence[Mapping[str
 
     Raises ConfigError if a policy hides rows from this login.
     """
-    refuse_hidden_on_sql_server(cx, schema, table)
     rows = cx.execute(_COLUMNS_OF, {"table": table, "schema": schema}).mappings().all()
+    refuse_hidden(cx, TableName(schema, table), rows)
     return [dict(row) for row in rows]
+
+
+def refuse_hidden(cx: sa.Connection, table: TableName, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ConfigError if a policy hides rows of the table from this login. `rows` are what `describe` returns. Asks
+    only a server that has policies."""
+    if rows and rows[0]["has_policies"]:
+        refuse_hidden_on_sql_server(cx, table.schema or "", table.name)
 
 
 def describe_all(cx: sa.Connection, names: Sequence[TableName]) -> dict[TableName, Sequence[Mapping[str, Any]]]:
