@@ -147,31 +147,35 @@ def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(
     assert "GRANT SELECT ON [crm].[Customers] TO [app]." in caught.value.hint
 
 
-def test_a_name_without_a_schema_means_the_table_of_the_login_and_else_that_of_dbo() -> None:
-    def described(schema: str | None, *schemas: tuple[str, int]) -> Any:
-        rows = [{"schema_name": name, "table_name": "T", "in_own_schema": own, "name": "c"} for name, own in schemas]
-        asked: list[Any] = []
+@pytest.mark.parametrize(
+    ("schema", "name"), [(None, "[my.t]"), ("crm", "[crm].[my.t]"), ("a]b", "[a]]b].[my.t]"), ("o'x", "[o'x].[my.t]")]
+)
+def test_a_name_means_what_it_means_in_a_statement_and_its_parts_are_quoted(schema: str | None, name: str) -> None:
+    asked: list[Any] = []
 
-        class Catalogue:
-            def execute(self, query: Any, values: Any) -> Any:
-                asked.append((" ".join(str(query).split()), values))
-                return self
+    class Catalogue:
+        def execute(self, query: Any, values: Any) -> Any:
+            asked.append((" ".join(str(query).split()), values))
+            return self
 
-            def mappings(self) -> Any:
-                return self
+        mappings = all = lambda self: self
 
-            def all(self) -> Any:
-                return rows
+        def __iter__(self) -> Any:
+            return iter([{"schema_name": schema or "app", "table_name": "My.T", "name": "c"}])
 
-        table = system_tables.describe_named(Catalogue(), schema, "t")  # type: ignore[arg-type]
-        [(statement, values)] = asked
-        assert ("s.name = :schema" in statement, "s.name IN (SCHEMA_NAME(), 'dbo')" in statement) == (
-            (True, False) if schema else (False, True)
-        )
-        assert values == {"table": "t"} | ({"schema": schema} if schema else {})
-        return table and (table[0].spelled, len(table[1]))
+    table = system_tables.describe_named(Catalogue(), schema, "my.t")  # type: ignore[arg-type]
+    [(statement, values)] = asked
+    assert statement.count("object_id = OBJECT_ID(:name)") == 2
+    assert values == {"name": name}
+    assert table is not None
+    assert (table[0].schema, table[0].name, len(table[1])) == (schema or "app", "My.T", 1)
 
-    assert described(None, ("app", 1), ("dbo", 0)) == ("app.T", 1)
-    assert described(None, ("dbo", 0)) == ("dbo.T", 1)
-    assert described("crm", ("crm", 0)) == ("crm.T", 1)
-    assert described("crm") is None
+
+def test_a_table_that_no_name_stands_for_is_none() -> None:
+    class Catalogue:
+        execute = mappings = lambda self, *_: self
+
+        def all(self) -> Any:
+            return []
+
+    assert system_tables.describe_named(Catalogue(), "crm", "t") is None  # type: ignore[arg-type]

@@ -58,7 +58,7 @@ def test_texts_with_escapes_are_those_of_this_process_and_others_are_left_to_it(
     others = ALONE if is_wide else ALONE[:2]
     for place, value in enumerate(others):
         made.clear()
-        bench.sql("backup", "DELETE FROM RecycleBin")
+        bench.sql("backup", f"DELETE FROM {bench.quoted('RecycleBin')}")
         bench.sql("backup", f"INSERT INTO {{table}} VALUES ({place}, 1, 'u', {value}, NULL)")
         deleted(backup, [(place,)])
         assert made == [None], value

@@ -27,24 +27,25 @@ _FIND, _FIND_IN = (
     )
     for schemas in ("SCHEMA_NAME(), 'dbo'", ":schema")
 )
+# By the number of a table, and by functions where there are some: the servers make their views of many tables, and to
+# join the views of objects, schemas and types takes them several times as long.
 _COLUMNS = f"""
-    SELECT CAST(s.name AS nvarchar(128)) AS schema_name, CAST(o.name AS nvarchar(128)) AS table_name, g.kind,
-           CASE WHEN s.name = SCHEMA_NAME() THEN 1 ELSE 0 END AS in_own_schema,
+    SELECT CAST(OBJECT_SCHEMA_NAME(c.object_id) AS nvarchar(128)) AS schema_name,
+           CAST(OBJECT_NAME(c.object_id) AS nvarchar(128)) AS table_name, g.kind,
            CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
-           CAST(c.name AS nvarchar(128)) AS name, t.name AS type_name, b.name AS base_name,
+           CAST(c.name AS nvarchar(128)) AS name,
+           TYPE_NAME(c.user_type_id) AS type_name, -- NULL of an alias type that is hidden from the login
+           TYPE_NAME(c.system_type_id) AS base_name,
            c.max_length, c.precision, c.scale, c.collation_name,
            c.is_nullable, c.is_identity, c.is_computed, c.generated_always_type, c.is_column_set, c.default_object_id,
-           k.key_ordinal, c.encryption_type,
-           CASE WHEN t.name IN ('timestamp', 'rowversion') AND EXISTS (
-               SELECT 1 FROM sys.index_columns x JOIN sys.indexes y ON y.object_id = x.object_id
-                   AND y.index_id = x.index_id
-               WHERE x.object_id = c.object_id AND x.column_id = c.column_id AND x.key_ordinal = 1
-                   AND y.has_filter = 0 AND y.is_disabled = 0 AND y.is_hypothetical = 0
-           ) THEN 1 ELSE 0 END AS leads_index,
+           k.key_ordinal, c.encryption_type, k.leads_index,
            CASE WHEN c.is_masked = 0 OR 1 IN (
                HAS_PERMS_BY_NAME(DB_NAME(), 'DATABASE', 'UNMASK'),
                HAS_PERMS_BY_NAME(QUOTENAME(DB_NAME()), 'DATABASE', 'UNMASK'),
-               HAS_PERMS_BY_NAME(QUOTENAME(s.name) + '.' + QUOTENAME(o.name), 'OBJECT', 'UNMASK', c.name, 'COLUMN')
+               HAS_PERMS_BY_NAME(
+                   QUOTENAME(OBJECT_SCHEMA_NAME(c.object_id)) + '.' + QUOTENAME(OBJECT_NAME(c.object_id)),
+                   'OBJECT', 'UNMASK', c.name, 'COLUMN'
+               )
            ) THEN 0 ELSE 1 END AS seen_masked,
            CASE WHEN OBJECT_ID('sys.security_predicates') IS NULL THEN 0 ELSE 1 END AS has_policies, -- not Babelfish
            CASE WHEN CAST(0x01 + 0x02 AS varbinary(9)) = 0x0102 THEN 1 ELSE 0 END AS joins_bytes, -- Babelfish adds them
@@ -52,22 +53,34 @@ _COLUMNS = f"""
            CASE WHEN d.compatibility_level < 130 AND SERVERPROPERTY('BabelfishVersion') IS NULL
                THEN 0 ELSE 1 END AS has_openjson -- Babelfish has it at any level
     FROM sys.columns c
-    JOIN sys.objects o ON o.object_id = c.object_id
-    JOIN sys.schemas s ON s.schema_id = o.schema_id
     LEFT JOIN sys.databases d ON d.database_id = DB_ID()
-    LEFT JOIN sys.types t ON t.user_type_id = c.user_type_id -- an alias type may be hidden from the login
-    LEFT JOIN sys.types b ON b.user_type_id = c.system_type_id
-    LEFT JOIN sys.indexes i ON i.object_id = c.object_id AND i.is_primary_key = 1
-    LEFT JOIN sys.index_columns k ON k.object_id = i.object_id AND k.index_id = i.index_id AND k.column_id = c.column_id
-    LEFT JOIN {KINDS} g ON g.object_id = o.object_id
-    WHERE o.type IN ('U', 'V') AND TABLES
-    ORDER BY s.name, o.name, c.column_id
+    LEFT JOIN (
+        SELECT x.object_id, x.column_id, MAX(CASE WHEN i.is_primary_key = 1 THEN x.key_ordinal END) AS key_ordinal,
+               MAX(CASE WHEN x.key_ordinal = 1 AND i.type IN (1, 2) AND i.has_filter = 0 AND i.is_disabled = 0 AND i.is_hypothetical = 0
+                   THEN 1 ELSE 0 END) AS leads_index
+        FROM sys.indexes i
+        JOIN sys.index_columns x ON x.object_id = i.object_id AND x.index_id = i.index_id
+        INDEXED
+        GROUP BY x.object_id, x.column_id
+    ) k ON k.object_id = c.object_id AND k.column_id = c.column_id
+    LEFT JOIN {KINDS} g ON g.object_id = c.object_id
+    WHERE TABLES
+    ORDER BY schema_name, table_name, c.column_id
     """  # noqa: S608 - of constants
-_COLUMNS_OF = sa.text(_COLUMNS.replace("TABLES", "o.name = :table AND s.name = :schema"))
-_COLUMNS_OF_UNQUALIFIED = sa.text(_COLUMNS.replace("TABLES", "o.name = :table AND s.name IN (SCHEMA_NAME(), 'dbo')"))
-_COLUMNS_OF_ALL = sa.text(_COLUMNS.replace("TABLES", "o.name IN :tables AND s.name IN :schemas")).bindparams(
-    sa.bindparam("tables", expanding=True), sa.bindparam("schemas", expanding=True)
+_COLUMNS_OF = sa.text(
+    _COLUMNS.replace("INDEXED", "WHERE i.object_id = OBJECT_ID(:name)").replace(
+        "TABLES",
+        "c.object_id = OBJECT_ID(:name)"
+        " AND 1 IN (OBJECTPROPERTY(c.object_id, 'IsUserTable'), OBJECTPROPERTY(c.object_id, 'IsView'))",
+    )
 )
+_COLUMNS_OF_ALL = sa.text(
+    _COLUMNS.replace("INDEXED", "").replace(
+        "TABLES",
+        "c.object_id IN (SELECT o.object_id FROM sys.objects o JOIN sys.schemas s ON s.schema_id = o.schema_id"
+        " WHERE o.type IN ('U', 'V') AND o.name IN :tables AND s.name IN :schemas)",
+    )
+).bindparams(sa.bindparam("tables", expanding=True), sa.bindparam("schemas", expanding=True))
 
 REFERENCES = sa.text(
     """
@@ -108,14 +121,8 @@ def describe_named(
 ) -> tuple[TableName, Sequence[Mapping[str, Any]]] | None:
     """What `find` and `describe` return, in one statement; None if there is no such table, or none of its columns can
     be seen. No policy is asked for."""
-    if schema is None:
-        rows = cx.execute(_COLUMNS_OF_UNQUALIFIED, {"table": table}).mappings().all()
-        rows = [row for row in rows if row["in_own_schema"]] or rows
-    else:
-        rows = cx.execute(_COLUMNS_OF, {"table": table, "schema": schema}).mappings().all()
-    if not rows:
-        return None
-    return TableName(rows[0]["schema_name"], rows[0]["table_name"]), [dict(row) for row in rows]
+    rows = _columns_of(cx, schema, table)
+    return (TableName(rows[0]["schema_name"], rows[0]["table_name"]), rows) if rows else None
 
 
 def describe(cx: sa.Connection, schema: str, table: str) -> Sequence[Mapping[str, Any]]:
@@ -123,9 +130,15 @@ def describe(cx: sa.Connection, schema: str, table: str) -> Sequence[Mapping[str
 
     Raises ConfigError if a policy hides rows from this login.
     """
-    rows = cx.execute(_COLUMNS_OF, {"table": table, "schema": schema}).mappings().all()
+    rows = _columns_of(cx, schema, table)
     refuse_hidden(cx, TableName(schema, table), rows)
-    return [dict(row) for row in rows]
+    return rows
+
+
+def _columns_of(cx: sa.Connection, schema: str | None, table: str) -> Sequence[Mapping[str, Any]]:
+    """A name without a schema means what it means in a statement of this login."""
+    name = ".".join(f"[{part.replace(']', ']]')}]" for part in (schema, table) if part is not None)
+    return [dict(row) for row in cx.execute(_COLUMNS_OF, {"name": name}).mappings().all()]
 
 
 def refuse_hidden(cx: sa.Connection, table: TableName, rows: Sequence[Mapping[str, Any]]) -> None:
