@@ -21,6 +21,19 @@ from backup.stores.sql.rows import first_rows
 from tests.contract.tsql import dialect, text, unasked_server
 
 
+def test_rows_that_are_read_one_by_one_are_those_of_the_driver_whatever_reads_the_rest() -> None:
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    numbers = (
+        "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000) SELECT i, hex(zeroblob(i % 900)) FROM n"
+    )
+    cursor, plain = LeavableConnection(memory, OSError).cursor(), memory.execute(numbers).fetchall()
+    for one_by_one in (0, 1, 2, 3, 100, 1_999, 2_000):
+        cursor.execute(numbers)
+        first = [cursor.fetchone() for _ in range(one_by_one)]
+        assert [*first, *cursor.fetchmany(700), *cursor.fetchmany(3), *cursor.fetchall()] == plain
+        assert (cursor.fetchone(), cursor.fetchone()) == (None, None)
+
+
 @pytest.mark.parametrize(("number", "hidden"), [(3903, True), (3902, False)])
 def test_a_transaction_that_the_server_has_ended_hides_no_error_of_a_statement(number: int, hidden: bool) -> None:
     class Lost:

@@ -93,8 +93,8 @@ class Staged:
 
     def _beside(self, cx: sa.Connection) -> _Beside:
         table = self._shape.table
-        lower = self._is_lower()
-        counts = [sa.func.count(self._shape.key[0]), sa.func.count(sa.case((lower, 1)))]
+        lower = sa.func.count(sa.case((self._is_lower(), 1))) if self._version else sa.literal(0)
+        counts = [sa.func.count(self._shape.key[0]), lower]
         pairs = self._staged.table.outerjoin(table, self._has_same_key)
         is_integer = len(self._key) == 1 and self._key[0].type.is_for_integers  # type: ignore[attr-defined] # a ServerType
         ends = [function(self._key[0]) for function in (sa.func.min, sa.func.max)] if is_integer else ()
@@ -103,8 +103,6 @@ class Staged:
 
     def _is_lower(self) -> sa.ColumnElement[bool]:
         """Whether the staged row's version is lower than that of the row with its key."""
-        if not self._version:
-            return sa.false()
         [version] = self._version
         of_type: Any = version.type  # a ServerType
         lower: sa.ColumnElement[bool] = of_type.in_order(self._by_name[version.name]) < of_type.in_order(version)

@@ -46,12 +46,10 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     escaped = _with_escapes(cx, images, condition)
     if escaped is None:
         return None
-    digits = _digits_of(*images.key)
-    made = {"EntryId": concatenated(sa.literal(images.ids.id_start, _NAME), digits), "KeyHash": digits}
-    made |= {"RecordKey": _list(images.key, escaped), "Version": _list(images.version, escaped)}
-    made["Record"] = _record(images.columns, escaped)
-    # Locked, so that nobody changes a row between its image and what this transaction does to it.
-    entries = lock(images.entries(made, condition).select_from(images.table))
+    rows = _rows(images, escaped, condition, lock).subquery("rows_now")
+    made = {"EntryId": concatenated(sa.literal(images.ids.id_start, _NAME), rows.c["KeyHash"])}
+    made |= {name: rows.c[name] for name in ("KeyHash", "RecordKey", "Version", "Record")}
+    entries = images.entries(made, sa.true()).select_from(rows)
     kept = sa.select(sa.func.count_big(sa.literal_column("*"))).where(images.may_have_id(images.ends))
     before = cx.scalar(kept)
     if before:
@@ -60,6 +58,20 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     cx.execute(images.bin.insert().from_select([*made, *images.fields], entries, include_defaults=False))
     # What the server says that it has inserted may have been swallowed by a trigger.
     return int(cx.scalar(kept) or 0) - int(before or 0)
+
+
+def _rows(
+    images: ImagesToMake, escaped: frozenset[sa.Column[Any]], condition: sa.ColumnElement[bool], lock: _Lock
+) -> sa.Select[Any]:
+    """The fields of the rows' entries that the server makes. It locks the rows, so that nobody changes one between its
+    image and what this transaction does to it."""
+    fields = {
+        "KeyHash": _digits_of(*images.key),
+        "RecordKey": _list(images.key, escaped),
+        "Version": _list(images.version, escaped),
+        "Record": _record(images.columns, escaped),
+    }
+    return lock(sa.select(*(made.label(name) for name, made in fields.items())).where(condition))
 
 
 _NAME = MssqlType("nvarchar(200)", "nvarchar")

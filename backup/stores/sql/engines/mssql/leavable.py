@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ from backup.stores.left_calls import LeavableCalls
 
 T = TypeVar("T")
 _NO_TRANSACTION = "(3903)"
+_ROWS_AHEAD = 256
+_SIZE_AHEAD = 1 << 16  # characters and bytes
 
 
 class LeavableConnection:
@@ -73,8 +76,10 @@ class LeavableCursor:
 
     def __init__(self, driver: Any, connection: LeavableConnection) -> None:
         self._driver, self._connection = driver, connection
+        self._ahead, self._at_once = deque[Any](), 1
 
     def execute(self, *statement: Any) -> LeavableCursor:
+        self._ahead, self._at_once = deque(), 1
         self._connection.call(lambda: self._driver.execute(*statement))
         return self
 
@@ -82,20 +87,37 @@ class LeavableCursor:
         self._connection.call(lambda: self._driver.executemany(*statement))
 
     def fetchone(self) -> Any:
-        return self._connection.call(self._driver.fetchone)
+        """The next row. Who reads row by row gets them from ever larger batches, as long as they are small: to change
+        threads for each costs ten times what the driver does."""
+        if not self._ahead:
+            self._connection.call(self._read_ahead)
+            self._at_once = min(2 * self._at_once, _ROWS_AHEAD)
+        return self._ahead.popleft() if self._ahead else None
 
-    def fetchmany(self, *size: int) -> Any:
-        return self._connection.call(lambda: self._driver.fetchmany(*size))
+    def _read_ahead(self) -> None:
+        size = 0
+        while len(self._ahead) < self._at_once and size < _SIZE_AHEAD and (row := self._driver.fetchone()) is not None:
+            self._ahead.append(row)
+            size += sum(len(value) for value in row if isinstance(value, str | bytes))
+
+    def fetchmany(self, size: int | None = None) -> Any:
+        wanted = self._driver.arraysize if size is None else size
+        ahead = [self._ahead.popleft() for _ in range(min(len(self._ahead), wanted))]
+        rest = wanted - len(ahead)
+        return ahead + self._connection.call(lambda: self._driver.fetchmany(rest)) if rest else ahead
 
     def fetchall(self) -> Any:
-        return self._connection.call(self._driver.fetchall)
+        ahead, self._ahead = [*self._ahead], deque()
+        return ahead + self._connection.call(self._driver.fetchall)
 
     def in_one_call(self, work: Callable[[Any], T]) -> T:
         """What `work` returns, which gets the driver's cursor. To change threads for each of many short calls costs
-        several times what they do."""
+        several times what they do. Only while no row is read ahead."""
+        assert not self._ahead  # noqa: S101 - else they would be lost
         return self._connection.call(lambda: work(self._driver))
 
     def nextset(self) -> Any:
+        self._ahead, self._at_once = deque(), 1
         return self._connection.call(self._driver.nextset)
 
     def close(self) -> None:

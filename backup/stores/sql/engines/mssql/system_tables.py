@@ -56,8 +56,8 @@ _COLUMNS = f"""
     LEFT JOIN sys.databases d ON d.database_id = DB_ID()
     LEFT JOIN (
         SELECT x.object_id, x.column_id, MAX(CASE WHEN i.is_primary_key = 1 THEN x.key_ordinal END) AS key_ordinal,
-               MAX(CASE WHEN x.key_ordinal = 1 AND i.type IN (1, 2) AND i.has_filter = 0 AND i.is_disabled = 0 AND i.is_hypothetical = 0
-                   THEN 1 ELSE 0 END) AS leads_index
+               MAX(CASE WHEN x.key_ordinal = 1 AND i.type IN (1, 2) AND i.has_filter = 0 AND i.is_disabled = 0
+                   AND i.is_hypothetical = 0 THEN 1 ELSE 0 END) AS leads_index
         FROM sys.indexes i
         JOIN sys.index_columns x ON x.object_id = i.object_id AND x.index_id = i.index_id
         INDEXED

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -192,19 +193,32 @@ class CodePageType(MssqlType):
 
 def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
     """The type in a row of sys.columns and sys.types. Raises ConfigError for a type that cannot be copied exactly."""
-    name = row["type_name"]
+    sizes = (row["max_length"], row["precision"], row["scale"])
+    type_ = _type_of(row["type_name"], row["base_name"], sizes, row["collation_name"], bool(row["has_openjson"]))
+    if type_ is None:
+        raise ConfigError(
+            f"Column {column} has the type {row['type_name']}, which cannot be copied exactly.",
+            hint="Back up a table without this column, or change the column's type.",
+        )
+    return type_
+
+
+@cache  # so that a table read twice has equal columns
+def _type_of(
+    name: str | None, base_name: str | None, sizes: tuple[int, int, int], collation: str | None, has_openjson: bool
+) -> ServerType | None:
     is_known = (
         name in _SIMPLE or name in _SIZED or name in _CONVERTED or name in _CLR or name in ("timestamp", "rowversion")
     )
-    base = name if is_known else row["base_name"]  # an alias type counts as its base type, sysname as nvarchar(128)
-    length, precision, scale = row["max_length"], row["precision"], row["scale"]
-    collate = f" COLLATE {row['collation_name']}" if row["collation_name"] else ""
+    base = name if is_known else base_name  # an alias type counts as its base type, sysname as nvarchar(128)
+    length, precision, scale = sizes
+    collate = f" COLLATE {collation}" if collation else ""
     if base in ("timestamp", "rowversion"):
         return RowVersionType("binary(8)", "binary")
     if base in _SIZED:
         size = "max" if length == -1 else str(length // 2 if base in ("nchar", "nvarchar") else length)
         spelled = f"{base}({size}){collate}"
-        return CodePageType(spelled, base, row["collation_name"]) if base in _CODE_PAGE else MssqlType(spelled, base)
+        return CodePageType(spelled, base, collation or "") if base in _CODE_PAGE else MssqlType(spelled, base)
     if base in ("decimal", "numeric"):
         return DecimalType(f"{base}({precision}, {scale})", base)
     if base in ("money", "smallmoney"):
@@ -217,14 +231,9 @@ def type_of(column: str, row: Mapping[str, Any]) -> ServerType:
         return ConvertedType(base, base)
     if base in _CLR:
         return ClrType(base, base)
-    if base in _RANGES and row["has_openjson"]:
+    if base in _RANGES and has_openjson:
         return IntegerType(base, base)
-    if base in _SIMPLE:
-        return MssqlType(f"{base}{collate}", base)
-    raise ConfigError(
-        f"Column {column} has the type {name}, which cannot be copied exactly.",
-        hint="Back up a table without this column, or change the column's type.",
-    )
+    return MssqlType(f"{base}{collate}", base) if base in _SIMPLE else None
 
 
 def relation(source: str, copy: str) -> Relation:
