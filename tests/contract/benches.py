@@ -137,6 +137,8 @@ class SqlBench(Bench):
     rules = Rules(version=("Version",))
     create_table = "CREATE TABLE {table} (Id INTEGER NOT NULL PRIMARY KEY, Version INTEGER, Name {text})"
     text = "varchar(2000)"
+    relays = True
+    """Whether the servers of its sides copy rows by themselves."""
 
     def __init__(self, connection_strings: Mapping[Role, str], schema: str | None) -> None:
         super().__init__(connection_strings)
@@ -284,6 +286,12 @@ class SqlServerBench(ServerBench):
 
     kind = "mssql"
     text = "nvarchar(2000)"
+
+    @cached_property
+    def relays(self) -> bool:  # type: ignore[override]
+        """Whether both sides are databases of one server, which a login reaches by its name in both."""
+        ways = [parse_connection(text, "TEST") for text in self.connection_strings.values()]
+        return len({str(way.with_database("").keywords) for way in ways if isinstance(way, SqlServer)}) == 1
 
     @cached_property
     def stands_in(self) -> bool:
