@@ -61,7 +61,8 @@ def test_texts_with_escapes_are_those_of_this_process_and_others_are_left_to_it(
         bench.sql("backup", f"DELETE FROM {bench.quoted('RecycleBin')}")
         bench.sql("backup", f"INSERT INTO {{table}} VALUES ({place}, 1, 'u', {value}, NULL)")
         deleted(backup, [(place,)])
-        assert made == [None], value
+        # Babelfish, whose texts have no halves of pairs, spells an emoji as well as any other character.
+        assert made == [None] or (bench.stands_in and "🎉" in value), value
 
 
 def test_ids_of_keys_are_those_of_this_process(mssql_bench: SqlServerBench, made: list[int | None]) -> None:
