@@ -89,6 +89,11 @@ def test_a_value_that_the_server_would_convert_passes_this_process() -> None:
     assert relay_rows(Session(), rows(Session(), other)) is None  # type: ignore[arg-type]
 
 
+def test_a_restore_and_a_condition_that_may_name_tables_pass_this_process() -> None:
+    assert relay_rows(Session(), rows(Session(), apart=True)) is None  # type: ignore[arg-type]
+    assert relay_rows(Session(), rows(Session())._replace(own_condition=True)) is None  # type: ignore[arg-type]
+
+
 def test_no_server_is_asked_where_the_settings_name_two_or_two_logins() -> None:
     given = {"Server": "one", "Database": "shop", "UID": "app", "PWD": "x"}
     own = SqlServerDialect(SqlServer({**given, "Database": "copies"}, token=False))

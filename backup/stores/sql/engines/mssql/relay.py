@@ -74,7 +74,8 @@ def _insert(cx: sa.Connection, table: sa.Table, names: Sequence[str], query: sa.
 
 def _readable(cx: sa.Connection, rows: RelayedRows) -> sa.Select[Any] | None:
     """The query of the rows by the full name of their table, where this session reads them as they are."""
-    if rows.own_condition or not all(_are_alike(*pair) for pair in rows.columns):
+    # The statement may lock what it reads until it has written: a restore must not hold the backup's rows so.
+    if rows.apart or rows.own_condition or not all(_are_alike(*pair) for pair in rows.columns):
         return None
     database = _database_of(cx, rows)
     return None if database is None else _selected(rows, database)
