@@ -92,11 +92,12 @@ class SqlRelational:
 
     def has_none(self, chunk: Chunk) -> bool:
         shape = self._catalog.shape
-        records = sa.exists().select_from(shape.table).where(*shape.within(chunk), *shape.filters)
+        # Not SELECT EXISTS, which T-SQL does not have.
+        records = sa.select(*shape.key).where(*shape.within(chunk), *shape.filters).limit(1)
         for attempt in self._access.attempts("look for a record", single=True):
             with attempt as cx:
-                has_some = cx.scalar(sa.select(records))
-        return not has_some
+                row = cx.execute(records).first()
+        return row is None
 
     def write_images(self, images: ImagesToWrite, keep: Keep) -> Iterator[RelayedPart]:
         return self._image_writes.write(images, keep)
