@@ -91,9 +91,9 @@ class Catalog(Protocol):
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
-    `insert`, `relay`, `overwrite`, `has_none`, `content_fingerprint`, `relay_changes`, `exchange`, `without_column` and
-    `spelled` are for any number of threads; those of them that write raise what `Store.write` raises, and so do
-    `delete_ranges` and `write_images`. The others are for one thread.
+    `insert`, `relay`, `overwrite`, `has_none`, `content_fingerprint`, `relay_changes`, `relay_new`, `relay_over`,
+    `exchange`, `without_column` and `spelled` are for any number of threads; those of them that write raise what
+    `Store.write` raises, and so do `delete_ranges` and `write_images`. The others are for one thread.
     """
 
     @property
