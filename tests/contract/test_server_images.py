@@ -630,6 +630,7 @@ def test_changes_for_which_temporary_tables_have_no_room_are_written_record_by_r
     sqlite_bench.create(Item(n, 2, "new") for n in range(1, 41))
     sides = recycled(sqlite_bench)
     sqlite_bench.put("backup", *(Item(n, 1, "old") for n in range(1, 41)))
+    sqlite_bench.sql("backup", "CREATE UNIQUE INDEX own ON {table} (Name, Id)")  # else one statement writes over all
     stage = SqliteDialect.stage
     monkeypatch.setattr(SqliteDialect, "stage", stage_without_room)
     tally = synced(sides.source, sides.backup, replace(RUN, forced=forced))
