@@ -66,6 +66,40 @@ def test_what_takes_long_leaves_the_only_idle_connection_to_others(things: Store
     assert backend(things) in {first, *others}
 
 
+def test_a_login_that_may_have_one_connection_does_all_with_it(
+    postgres_database: str, things: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with things.access.once("make", writes=True) as cx:  # type: ignore[attr-defined] # a SqlStore
+        cx.execute(sa.text("CREATE ROLE only_one LOGIN PASSWORD 'x' CONNECTION LIMIT 1"))
+    url = sa.make_url(postgres_database).set(username="only_one", password="x")
+    limited = opened(url.render_as_string(hide_password=False))
+    used, is_refused, gone = list[int](), threading.Event(), SharedPool._gone
+
+    def noted(pool: SharedPool) -> None:
+        gone(pool)
+        is_refused.set()
+
+    monkeypatch.setattr(SharedPool, "_gone", noted)
+    try:
+        used.append(backend(limited))
+        with long_here():
+            used.append(backend(limited))
+        assert is_refused.is_set()
+        is_refused.clear()
+        other = threading.Thread(target=lambda: used.append(backend(limited)))
+        with limited.access.once("hold it"):
+            other.start()
+            assert is_refused.wait(10)
+            assert len(used) == 2
+        other.join()
+    finally:
+        limited.close()
+        pools.close_idle()
+        with things.access.once("drop", writes=True) as cx:  # type: ignore[attr-defined] # a SqlStore
+            cx.execute(sa.text("DROP ROLE only_one"))
+    assert used == used[:1] * 3
+
+
 def test_the_next_user_of_a_database_gets_the_connection_of_the_last(postgres_database: str, things: Store) -> None:
     first = backend(things)
     things.close()

@@ -95,10 +95,17 @@ class SharedPool(sa.Pool):
 
     def _do_get(self) -> ConnectionPoolEntry:
         waits_until, opens_at = self.clock() + _WAIT_SECONDS, self.clock() + self._connect_seconds
+        refused: Exception | None = None
         while True:
-            idle = self._idle_or_none(opens_at, waits_until)
+            idle = self._idle_or_none(opens_at, waits_until, refused)
             if idle is None:
-                return self._new()
+                try:
+                    return self._new()
+                except Exception as error:
+                    if refused is not None or self._open == 0:
+                        raise
+                    refused = error  # the server may give this login no further one, and those that are open do as well
+                    continue
             entry, since = idle
             calls.end_this_with(self.cut(entry.dbapi_connection))
             made_at = getattr(entry, "last_connect_time", 0.0)
@@ -109,16 +116,19 @@ class SharedPool(sa.Pool):
                 return entry
             self._has_lost |= is_young
             self._discard(entry)
+            refused = None  # there may be room for another now
 
-    def _idle_or_none(self, opens_at: float, waits_until: float) -> tuple[ConnectionPoolEntry, float] | None:
-        """An idle connection and since when it is idle. None: open another one; there is room for it. Raises CallEnded
-        if this thread's call was cut meanwhile."""
+    def _idle_or_none(
+        self, opens_at: float, waits_until: float, refused: Exception | None
+    ) -> tuple[ConnectionPoolEntry, float] | None:
+        """An idle connection and since when it is idle. None: open another one; there is room for it, and none was
+        `refused` to this thread while others were open. Raises CallEnded if this thread's call was cut meanwhile."""
         calls.end_this_with(self._wake)
         with self._changed:
             self._last_used_at = self.now()
             while True:
                 calls.check_this()
-                now, has_room = self.clock(), self._open < self._limit
+                now, has_room = self.clock(), refused is None and self._open < self._limit
                 leaves_idle = has_room and len(self._idle) == 1 and calls.is_long_here()
                 if self._idle and not leaves_idle:
                     return self._idle.pop()
@@ -126,7 +136,7 @@ class SharedPool(sa.Pool):
                     self._open += 1
                     return None
                 if not has_room and now >= waits_until:
-                    raise sa.exc.TimeoutError("no connection was free")
+                    raise refused or sa.exc.TimeoutError("no connection was free")
                 self._changed.wait((opens_at if has_room else waits_until) - now)
 
     def _wake(self) -> None:
