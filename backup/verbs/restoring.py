@@ -75,7 +75,8 @@ class Restoring:
         self._overwriting = Overwriting(session, into, self._is_newer, overwrite_newer=spec.overwrite_newer)
         self._writing = WritingBack(session, into, self._overwriting)
         self._pieces = Pieces(session, into, into_exists=into_exists)
-        may_relay = into_exists and not session.run.dry_run and spec.at is None
+        is_newest = spec.at is None and past is None  # else images have what is wanted, not the copies
+        may_relay = into_exists and not session.run.dry_run and is_newest
         self._relaying = Relaying(session, into, self._overwriting) if may_relay else None
         self._not_inserted = 0
         self.equal = 0
