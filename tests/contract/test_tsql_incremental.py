@@ -44,7 +44,15 @@ def test_a_rowversion_is_asked_without_being_told_if_it_is_the_version_and_index
 def test_what_was_written_lately_is_found_by_a_seek_and_below_what_is_still_open() -> None:
     asked: list[str] = []
 
-    class Answer(list[Any]):
+    class Answer:
+        cursor = None
+
+        def fetchone(self) -> None:
+            """No row."""
+
+        def close(self) -> None:
+            pass
+
         def one(self) -> Any:
             return ("9999-12-31 00:00:00.0000000", datetime(2026, 3, 1, 12, tzinfo=UTC))
 
