@@ -174,21 +174,9 @@ def test_what_is_changed_before_its_delete_is_looked_at_again(things: Things, mo
     assert things.kept(restored["SyncId"]) == [((31,), (31, 1, 1))]
 
 
-LAST_STEPS = {"write": (SqlWrites, "write"), "delete": (SqlWrites, "delete"), "relay": (SqlRelay, "_transaction")}
-
-
-@pytest.mark.parametrize("step", LAST_STEPS)
-def test_a_restore_that_lost_its_lock_stops_before_its_next_batch(
-    things: Things, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 10)))
-    if step == "delete":
-        things.put(*(f"{n}, 1, {n}" for n in range(21, 27)))
-    else:
-        things.run("DELETE FROM {table}" + " WHERE id > 3" * (step == "write"))
-    before, is_lost = things.rows(), False
-    owner, method = LAST_STEPS[step]
-    original = getattr(owner, method)
+def lose_lock_at(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> None:
+    """A run has lost its lock as it calls this method for the first time."""
+    original, is_lost = getattr(owner, method), False
 
     def lose(*args: Any, **options: Any) -> Any:
         nonlocal is_lost
@@ -205,6 +193,22 @@ def test_a_restore_that_lost_its_lock_stops_before_its_next_batch(
 
     monkeypatch.setattr(owner, method, lose)
     monkeypatch.setattr(registry, "open_lock", lambda *_: lock)
+
+
+LAST_STEPS = {"write": (SqlWrites, "write"), "delete": (SqlWrites, "delete"), "relay": (SqlRelay, "_transaction")}
+
+
+@pytest.mark.parametrize("step", LAST_STEPS)
+def test_a_restore_that_lost_its_lock_stops_before_its_next_batch(
+    things: Things, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 10)))
+    if step == "delete":
+        things.put(*(f"{n}, 1, {n}" for n in range(21, 27)))
+    else:
+        things.run("DELETE FROM {table}" + " WHERE id > 3" * (step == "write"))
+    before = things.rows()
+    lose_lock_at(monkeypatch, *LAST_STEPS[step])
     restored = things.restore("--delete-extra", BackupSync__BatchSize="2")
     assert refused(restored)[0] == "LockLost"
     assert abs(len(things.rows()) - len(before)) == 2

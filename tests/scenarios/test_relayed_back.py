@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 import pytest
 
-from backup.core.errors import LockLost
-from backup.core.model import CheckLock
-from backup.services import registry
 from backup.stores.sql.chunks import SqlChunks
 from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.relayed_back import SqlRelaysBack
 from backup.stores.sql.store import SqlStore
 from tests.scenarios.inside import counted, done, named, refused
-from tests.scenarios.test_overwrite import VERSIONED, Things, once, things, trigger
+from tests.scenarios.test_overwrite import VERSIONED, Things, lose_lock_at, once, things, trigger
 
 __all__ = ["things"]
 
@@ -133,23 +129,8 @@ def test_what_the_application_commits_meanwhile_stays_or_is_kept(
 def test_a_restore_that_lost_its_lock_lets_the_servers_write_no_further_part(
     partly: Things, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    original, is_lost, before = getattr(SqlRelaysBack, step), False, partly.rows()
-
-    def lose(*args: Any) -> Any:
-        nonlocal is_lost
-        is_lost = True
-        return original(*args)
-
-    @contextmanager
-    def lock(_service: str, _backup: str) -> Iterator[CheckLock]:
-        def check() -> None:
-            if is_lost:
-                raise LockLost
-
-        yield check
-
-    monkeypatch.setattr(SqlRelaysBack, step, lose)
-    monkeypatch.setattr(registry, "open_lock", lambda *_: lock)
+    before = partly.rows()
+    lose_lock_at(monkeypatch, SqlRelaysBack, step)
     assert refused(partly.restore(**LESS))[0] == "LockLost"
     changed = [n for n, row in partly.rows().items() if before.get(n) != row]
     assert len(changed) == (2 if step == "_insert" else 7)
