@@ -230,7 +230,7 @@ def test_a_long_image_is_kept_in_rows_of_its_own(sql_bench: SqlBench, monkeypatc
     before = content_of_backup(bench)
     sides.write(keys(bench, 1), 1)  # as a release without parts keeps it
     monkeypatch.setattr("backup.stores.exact_json._LONG", 100)
-    for module in ("postgresql.dialect", "sqlite.images", "sqlite.quick_images"):
+    for module in ("mssql.images", "postgresql.dialect", "sqlite.images", "sqlite.quick_images"):
         monkeypatch.setattr(f"backup.stores.sql.engines.{module}.LARGEST_BYTES", 100)
     monkeypatch.setattr("backup.stores.sql.entry_parts._PIECE", 300)
     sides.write(keys(bench, 2, 3), 1)
