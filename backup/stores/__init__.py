@@ -135,9 +135,8 @@ def open_store(
     default = side.default_table.rpartition(".")[2] if dialect.default_schema is None else side.default_table
     if not (table := side.table or default):
         raise ConfigError(f"Setting {side.named('Table')} is missing; a SQL side needs it.")
-    if (
-        side.role != "source" and rules.required
-    ):  # a backup gets such a column from its first run, a target place from its shape
+    # A backup gets such a column from its first run, a target place from its shape.
+    if side.role != "source" and rules.required:
         rules = replace(rules, required={})
     store = SqlStore(dialect, table, rules, limits, name, missing)
     store.access.snapshot = snapshot if tables is None else tables.snapshot

@@ -13,9 +13,7 @@ from backup.runs.runner import Session
 
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
-_LOOKS_OF_A_COPY = (
-    8  # to copy all records takes at least as long as so many looks at them: docs/decisions/whole-table.md
-)
+_LOOKS_OF_A_COPY = 8  # to copy all records takes as long as so many looks at them: docs/decisions/whole-table.md
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
 

@@ -7,6 +7,7 @@ and no mask makes a difference. Only between columns of one type and collation: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -43,9 +44,7 @@ def relay_rows(cx: sa.Connection, rows: RelayedRows) -> Relayed | None:
     query = _readable(cx, rows)
     if query is None:
         return None
-    if not rows.identity:
-        return Relayed(_insert(cx, rows.copy, rows.names, query))
-    with own_identities(cx, spelled_table(MSSQL, rows.copy)):
+    with own_identities(cx, spelled_table(MSSQL, rows.copy)) if rows.identity else nullcontext():
         return Relayed(_insert(cx, rows.copy, rows.names, query))
 
 
