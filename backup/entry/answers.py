@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -15,12 +15,14 @@ from backup.core.log import redact
 from backup.core.model import Now, Record, typed_key, utc_now
 from backup.core.run_values import Counts, Run
 from backup.core.suggestions import quantity
+from backup.core.unexpected import as_backup_error
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.verification import Report
 from backup.runs.changes import RunChanges, by_service, counts_of
 from backup.runs.history_entries import COLUMNS
 from backup.runs.runner import Outcome
 from backup.services.past_values import Ran, Shown
+from backup.services.turns import side_by_side
 from backup.stores.exact_json import plain_json
 
 STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
@@ -100,10 +102,10 @@ def shape_verify(outcome: Outcome) -> Answer:
     return Answer(answer.status, answer.body | _compared(outcome))
 
 
-def shape_verifies(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
+def shape_verifies(outcomes: Sequence[Outcome]) -> Answer:
     """The answer to verifies of all services: 200 when all completed; `Verified` when none found a difference."""
     results = [_result(outcome) | _compared(outcome) for outcome in outcomes]
-    answer = combined(results, [outcome.error for outcome in outcomes], "verifies completed", now)
+    answer = combined(results, [outcome.error for outcome in outcomes], "verifies completed")
     return Answer(answer.status, answer.body | {"Verified": all(outcome.run.verified for outcome in outcomes)})
 
 
@@ -131,9 +133,7 @@ def _compared(outcome: Outcome) -> dict[str, Any]:
 
 def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     """The answer to syncs: as `combined`, but 202 when none failed and some are in progress."""
-    answer = combined(
-        list(map(_result, outcomes)), [outcome.error for outcome in outcomes], "syncs completed successfully", now
-    )
+    answer = _of_all(outcomes, "syncs completed successfully", now)
     in_progress = sum(outcome.in_progress for outcome in outcomes)
     if answer.status != 200 or not in_progress:
         return answer
@@ -141,16 +141,14 @@ def shape_syncs(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
     return Answer(202, answer.body | {"Message": f"{of_all} in progress"})
 
 
-def shape_restores(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
+def shape_restores(outcomes: Sequence[Outcome]) -> Answer:
     """The answer to a restore of several services: as `combined`."""
-    errors_by_service = [outcome.error for outcome in outcomes]
-    return combined(list(map(_result, outcomes)), errors_by_service, "restores completed successfully", now)
+    return _of_all(outcomes, "restores completed successfully")
 
 
-def shape_undos(outcomes: Sequence[Outcome], now: Now = utc_now) -> Answer:
+def shape_undos(outcomes: Sequence[Outcome]) -> Answer:
     """The answer to an undo of several services: as `combined`."""
-    errors_by_service = [outcome.error for outcome in outcomes]
-    return combined(list(map(_result, outcomes)), errors_by_service, "undos completed successfully", now)
+    return _of_all(outcomes, "undos completed successfully")
 
 
 def shape_past(shown: Shown) -> Answer:
@@ -177,12 +175,9 @@ def shape_past(shown: Shown) -> Answer:
     return Answer(200, {"Success": True, **past})
 
 
-def shape_history(runs: Sequence[Run], now: Now = utc_now) -> Answer:
+def shape_history(runs: Sequence[Run]) -> Answer:
     """The answer to `history`: past runs as results."""
-    return Answer(
-        200,
-        {"Success": True, "Results": list(map(result_of, runs)), "Timestamp": time_text(now())},
-    )
+    return Answer(200, {"Success": True, "Results": list(map(result_of, runs)), "Timestamp": time_text(utc_now())})
 
 
 def shape_ran(ran: Ran) -> Answer:
@@ -236,8 +231,23 @@ def status_of(error: errors.BackupError) -> int:
     return next((status for kind, status in STATUS_OF if isinstance(error, kind)), 500)
 
 
+def answer_each(names: Sequence[str], work: Callable[[str], dict[str, Any]], done: str, now: Now = utc_now) -> Answer:
+    """Works on these services side by side, and answers as `combined` with what `work` says of each. A failure of one
+    does not stop the others."""
+
+    def result_of_work(name: str) -> tuple[dict[str, Any], errors.BackupError | None]:
+        try:
+            return {"Service": name, **work(name)}, None
+        except Exception as caught:
+            error = as_backup_error(caught)
+            return {"Service": name, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
+
+    results, failures = zip(*side_by_side(result_of_work, names), strict=True)
+    return combined(results, failures, done, now)
+
+
 def combined(
-    results: Sequence[dict[str, Any]], failures: Sequence[errors.BackupError | None], done: str, now: Now
+    results: Sequence[dict[str, Any]], failures: Sequence[errors.BackupError | None], done: str, now: Now = utc_now
 ) -> Answer:
     """The answer to one verb on several services: 200 when none failed, 207 when some failed, else a failure's status.
 
@@ -250,6 +260,10 @@ def combined(
         status = 207 if len(failed) < len(results) else max(map(status_of, failed))
         body = _error_body(failed[0]) | {"Message": f"{len(results) - len(failed)} of {len(results)} {done}"}
     return Answer(status, body | {"Results": list(results), "Timestamp": time_text(now())})
+
+
+def _of_all(outcomes: Sequence[Outcome], done: str, now: Now = utc_now) -> Answer:
+    return combined([*map(_result, outcomes)], [outcome.error for outcome in outcomes], done, now)
 
 
 def _error_body(error: errors.BackupError) -> dict[str, Any]:

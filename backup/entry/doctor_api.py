@@ -8,7 +8,7 @@ from typing import Any
 
 from backup.config.settings import Settings
 from backup.core.errors import ConfigError
-from backup.core.model import Now, utc_now
+from backup.core.model import utc_now
 from backup.doctor.findings import Finding, Grade, worst, wrong
 from backup.entry.answers import Answer, time_text
 from backup.entry.requests import check_no_body, check_query
@@ -33,7 +33,7 @@ def examined(load: Callable[[], Settings]) -> list[Finding]:
     return examine(settings)
 
 
-def shape_findings(findings: Sequence[Finding], now: Now = utc_now) -> Answer:
+def shape_findings(findings: Sequence[Finding]) -> Answer:
     """Returns the answer with all findings, as they came; `Success` unless one has failed."""
     grade, numbers = worst(findings), Counter(finding.grade for finding in findings)
     body: dict[str, Any] = {
@@ -51,6 +51,6 @@ def shape_findings(findings: Sequence[Finding], now: Now = utc_now) -> Answer:
             }
             for finding in findings
         ],
-        "Timestamp": time_text(now()),
+        "Timestamp": time_text(utc_now()),
     }
     return Answer(200, body)

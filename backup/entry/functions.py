@@ -15,7 +15,7 @@ from backup.core import spans
 from backup.core.unexpected import as_backup_error
 from backup.entry import dashboard_api, doctor_api, http, job_api, notify_api, session_api
 from backup.entry.access import permitted
-from backup.entry.answers import Answer
+from backup.entry.answers import Answer, error_answer
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.metrics import get_metrics
 from backup.entry.requests import parse_service
@@ -110,7 +110,7 @@ def answering(name: str, request: HostRequest, context: Any) -> Iterator[HttpCal
         with call.traced(context):  # it may run something
             yield call
     except Exception as error:
-        call.answer = http.error_answer(as_backup_error(error))
+        call.answer = error_answer(as_backup_error(error))
 
 
 def _settings(call: HttpCall) -> Settings:

@@ -6,28 +6,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from backup.config.given_services import ALL
-from backup.core.errors import BackupError, BadRequest
-from backup.core.log import redact
+from backup.core.errors import BadRequest
 from backup.core.model import Action, Now, utc_now
 from backup.core.run_values import Trigger
 from backup.core.suggestions import quoted
-from backup.core.unexpected import as_backup_error
 from backup.entry.answers import (
     Answer,
-    combined,
-    error_answer,
-    shape_changes,
-    shape_history,
+    answer_each,
     shape_one,
-    shape_past,
-    shape_ran,
     shape_restores,
     shape_syncs,
     shape_undos,
     shape_verifies,
     shape_verify,
 )
-from backup.entry.health import HealthState, MoreConcerns, look, shape_health
+from backup.entry.health import MoreConcerns, look, shape_health
 from backup.entry.requests import (
     RestoreRequest,
     SyncRequest,
@@ -44,36 +37,7 @@ from backup.services.group_restore import restore_group
 from backup.services.group_undo import undo_group
 from backup.services.registry import Registry
 from backup.services.service import Options
-from backup.services.turns import side_by_side
 from backup.verbs.restore_spec import RestoreSpec
-
-__all__ = [  # the answers too: callers need only this module
-    "Answer",
-    "HealthState",
-    "combined",
-    "error_answer",
-    "get_health",
-    "initialize",
-    "is_group_to_undo",
-    "look",
-    "post_initialize",
-    "post_restore",
-    "post_sync",
-    "post_sync_of",
-    "post_undo",
-    "post_verify",
-    "shape_changes",
-    "shape_health",
-    "shape_history",
-    "shape_one",
-    "shape_past",
-    "shape_ran",
-    "shape_restores",
-    "shape_syncs",
-    "shape_undos",
-    "shape_verifies",
-    "shape_verify",
-]
 
 
 def post_sync(registry: Registry, query: Mapping[str, str], body: bytes, now: Now = utc_now) -> Answer:
@@ -168,16 +132,11 @@ def post_initialize(registry: Registry, query: Mapping[str, str], body: bytes) -
 def initialize(registry: Registry, now: Now = utc_now) -> Answer:
     """Initializes every configured service. A failure of one does not stop the others."""
 
-    def initialize_service(service: str) -> tuple[dict[str, Any], BackupError | None]:
-        try:
-            registry.get(service).initialize()
-        except Exception as caught:
-            error = as_backup_error(caught)
-            return {"Service": service, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
-        return {"Service": service, "Status": "Initialized"}, None
+    def initialize_service(name: str) -> dict[str, Any]:
+        registry.get(name).initialize()
+        return {"Status": "Initialized"}
 
-    results, failures = zip(*side_by_side(initialize_service, registry.directory.chosen(ALL)), strict=True)
-    return combined(results, failures, "backups initialized", now)
+    return answer_each(registry.directory.chosen(ALL), initialize_service, "backups initialized", now)
 
 
 def get_health(

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, ConfigError
-from backup.core.model import Now, utc_now
+from backup.core.model import utc_now
 from backup.core.suggestions import quantity
 from backup.entry.answers import Answer
 from backup.entry.requests import check_no_body, check_query
@@ -31,12 +31,12 @@ def post_test(settings: Settings, query: Mapping[str, str], body: bytes) -> Answ
     return answer_test(settings)
 
 
-def answer_test(settings: Settings, now: Now = utc_now) -> Answer:
+def answer_test(settings: Settings) -> Answer:
     """Sends a test event to each sink, side by side, past the outbox. 200 when all took it; 207 when some did; else
     503. Raises ConfigError without a sink."""
     sinks = _sinks(settings)
     message = {"message": "This is a test. Whoever gets it is told about backups, too."}
-    test = Event(TEST, str(uuid4()), now(), None, message).to_json(settings.notify_source)
+    test = Event(TEST, str(uuid4()), utc_now(), None, message).to_json(settings.notify_source)
     errors = side_by_side(lambda sink: send_now(sink, test), sinks, _AT_ONCE)
     rows = [_row(sink, error) for sink, error in zip(sinks, errors, strict=True)]
     sent = sum(error is None for error in errors)

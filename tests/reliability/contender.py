@@ -20,7 +20,7 @@ from typing import Any
 
 from backup.config.settings import load_settings
 from backup.core.unexpected import as_backup_error
-from backup.entry import http
+from backup.entry import answers, http
 from backup.runs import blob_lease, ownership
 from backup.services.registry import Registry
 from backup.stores.sql.catalog import SqlCatalog
@@ -68,7 +68,7 @@ def trigger(start: threading.Barrier, settings: dict[str, str], service: str) ->
     try:
         answer = http.post_sync_of(Registry(load_settings(settings)), service, {}, b"")
     except Exception as error:
-        answer = http.error_answer(as_backup_error(error))
+        answer = answers.error_answer(as_backup_error(error))
     tell("answer", status=answer.status, body=answer.body)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.run_values import Counts, Trigger
-from backup.entry import http
+from backup.entry import answers
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options
 from tests.emulators.clients import cosmos_client
@@ -60,7 +60,7 @@ def sync(
     # In one thread, for what happens after the first chunk shall happen before the second.
     registry = Registry(load_settings({**QUICK, **ONE_THREAD, **service.settings, **(settings or {})}))
     [outcome] = registry.sync(service.name, Trigger.HTTP, options, Told(progress))
-    answer = http.shape_one(outcome)
+    answer = answers.shape_one(outcome)
     return answer.status, answer.body
 
 

@@ -101,6 +101,14 @@ def test_fewer_days_than_the_bin_keeps_leave_what_restores_and_the_guard_ask_abo
     assert left(sqlite_place, "customer") == {reaches.sync_id, changed.sync_id, last.sync_id}
 
 
+def test_a_set_that_nobody_can_list_says_why_nothing_of_it_was_purged(tmp_path: Path) -> None:
+    set_text = (
+        f'[set.shop]\nsource = "sqlite:///{tmp_path}/gone.db"\nbackup = "sqlite:///{tmp_path}/b.db"\ntables = ["*"]'
+    )
+    ended = command(tmp_path, {"BACKUP_TOML": set_text}, "purge", "shop", "--json")
+    assert ended.json["Results"][0]["ErrorMessage"].endswith("does not exist: there is no such file.")
+
+
 def test_a_sync_from_the_command_line_purges_what_is_due(sqlite_place: Place, tmp_path: Path) -> None:
     customers = sqlite_place.customer
     synced(sqlite_place, "customer")

@@ -17,6 +17,7 @@ from backup.core.errors import BackupError
 from backup.core.log import register_secret
 from backup.core.run_values import Counts, Proof, Run, Status, Trigger
 from backup.entry import http
+from backup.entry.answers import Answer, error_answer
 from backup.entry.requests import RestoreRequest, SyncRequest, check_no_body, moment_of, parse_body, parse_service
 from backup.runs.runner import Outcome
 from backup.services.directory import Directory
@@ -57,7 +58,7 @@ class Services:
         return self.checks
 
 
-def trigger_sync(services: Any, body: bytes = b"", query: dict[str, str] | None = None) -> http.Answer:
+def trigger_sync(services: Any, body: bytes = b"", query: dict[str, str] | None = None) -> Answer:
     return http.post_sync(services, query or {}, body, now=lambda: STARTED)
 
 
@@ -147,7 +148,7 @@ def test_a_malformed_body_is_a_400_and_starts_nothing(body: bytes) -> None:
     services = Services()
     with pytest.raises(errors.BadRequest) as raised:
         trigger_sync(services, body)
-    answer = http.error_answer(raised.value)
+    answer = error_answer(raised.value)
     assert answer.status == 400
     assert answer.body.keys() == {"Success", "Message", "Error", "Hint"}
     assert len(answer.body["Message"]) < 300
@@ -220,7 +221,7 @@ bodies = st.one_of(
 def test_without_services_any_body_is_a_400_or_404_that_says_why(body: bytes) -> None:
     with pytest.raises(BackupError) as raised:
         trigger_sync(not_configured(), body)
-    answer = http.error_answer(raised.value)
+    answer = error_answer(raised.value)
     assert answer.status in (400, 404)
     assert answer.json.encode()
     assert answer.body["Success"] is False
@@ -231,7 +232,7 @@ def test_without_services_any_body_is_a_400_or_404_that_says_why(body: bytes) ->
 def test_any_query_of_a_single_service_route_is_a_400_or_404(query: dict[str, str]) -> None:
     with pytest.raises(BackupError) as raised:
         http.post_sync_of(not_configured(), "customer", query, b"")
-    answer = http.error_answer(raised.value)
+    answer = error_answer(raised.value)
     assert answer.status in (400, 404)
     assert answer.json.encode("utf-8")
 
@@ -240,7 +241,7 @@ def test_a_service_that_is_not_configured_is_a_404_that_says_which_are() -> None
     registry = Registry(load_settings({"SourceCustomerDb__ConnectionString": "sqlite:///x.db"}))
     with pytest.raises(errors.UnknownService) as raised:
         trigger_sync(registry, b'{"service": "customers"}')
-    answer = http.error_answer(raised.value)
+    answer = error_answer(raised.value)
     assert answer.status == 404
     assert "customer" in answer.body["Hint"]
 
@@ -337,7 +338,7 @@ def test_some_failures_are_a_207_with_every_result() -> None:
 def test_when_all_fail_the_status_is_the_failures_own(error: BackupError, status: int) -> None:
     assert trigger_sync(Services([failed(error)])).status == status
     assert http.post_sync_of(Services([failed(error)]), "customer", {}, b"").status == status  # type: ignore[arg-type]
-    assert http.error_answer(error).status == status
+    assert error_answer(error).status == status
 
 
 def test_every_error_of_the_tree_is_mapped_by_a_test() -> None:
@@ -453,7 +454,7 @@ def test_no_error_body_holds_a_secret(secret: str) -> None:
     register_secret("Pa55word-of-a-test")
     error = errors.StoreError(f"the server said {secret}", hint=f"try {secret}")
     answers = [
-        http.error_answer(error),
+        error_answer(error),
         trigger_sync(Services([failed(error), COMPLETED])),
         http.post_sync_of(Services([failed(error)]), "customer", {}, b""),  # type: ignore[arg-type]
     ]
@@ -463,7 +464,7 @@ def test_no_error_body_holds_a_secret(secret: str) -> None:
 
 
 def test_an_error_body_has_exactly_its_four_names() -> None:
-    assert http.error_answer(errors.BadRequest("no", hint="yes")).body == {
+    assert error_answer(errors.BadRequest("no", hint="yes")).body == {
         "Success": False,
         "Message": "no",
         "Error": "BadRequest",
@@ -473,6 +474,6 @@ def test_an_error_body_has_exactly_its_four_names() -> None:
 
 def test_a_text_that_no_output_can_encode_is_escaped_in_json() -> None:
     body = {"Key": "caf\udce9 é \ud83d"}
-    text = http.Answer(200, body).json
+    text = Answer(200, body).json
     assert json.loads(text.encode()) == body
     assert "é" in text

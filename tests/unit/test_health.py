@@ -13,6 +13,8 @@ import pytest
 from backup.config.settings import load_settings
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.entry import http
+from backup.entry.answers import Answer
+from backup.entry.health import look
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
 from backup.services.registry import Registry
@@ -22,7 +24,7 @@ from tests.scenarios.places import Place, filled_on_sqlite
 NIGHT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def answer(settings: dict[str, str]) -> http.Answer:
+def answer(settings: dict[str, str]) -> Answer:
     return http.get_health(lambda: Registry(load_settings(settings)), {"deep": "true"})
 
 
@@ -108,7 +110,7 @@ def test_strangers_learn_no_names_of_servers_tables_or_values(place: Place, tmp_
     (tmp_path / "orders.db").unlink()
     body = json.dumps(answer(place.settings).body)
     assert not any(name in body for name in (str(tmp_path), "customers", "orders", "Customers", "SQLite", "97 of"))
-    state = http.look(lambda: place.registry)  # its owner learns all
+    state = look(lambda: place.registry)  # its owner learns all
     assert "97 of 100" in " ".join(concern.detail for concern in state.concerns)
 
 

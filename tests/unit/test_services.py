@@ -26,7 +26,7 @@ from backup.core.errors import (
 from backup.core.log import register_secret
 from backup.core.retry import Retry
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger
-from backup.entry import http
+from backup.entry import answers
 from backup.runs.history import History
 from backup.runs.lock import open_lock
 from backup.runs.outcome import Observer, Outcome, Turn
@@ -489,7 +489,7 @@ def test_no_more_than_eight_services_are_synced_at_once_and_the_others_are_pendi
 
     monkeypatch.setattr(SyncService, "sync", waiting)
     outcomes = many(10).sync("all", Trigger.HTTP, wait_seconds=0)
-    answer = http.shape_syncs(outcomes)
+    answer = answers.shape_syncs(outcomes)
     goes_on.set()
     assert [ended.acquire(timeout=30) for _ in outcomes] == [True] * 10
     # Those that had not begun by then wait; which ones had is for the threads to say.

@@ -13,7 +13,7 @@ import typer
 
 from backup.core.errors import BackupError, StoreError
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, Verb
-from backup.entry import http
+from backup.entry import answers
 from backup.entry.command_line.outcomes import show_health, show_outcomes, show_results, show_verified
 from backup.entry.command_line.past import show_history, show_past
 from backup.entry.command_line.terminal import errors_shown, print_answer, show_trouble
@@ -70,7 +70,7 @@ SHOWN: dict[str, Callable[[str], None]] = {
     "differences": lambda text: show_verified([with_report(text)]),
     "history": lambda text: show_history([failing(StoreError(text)).run], NOW),
     "past": lambda text: show_past(past(text), NOW),
-    "lines": lambda text: show_results(http.Answer(207, {"Results": [{"Service": text}], "Hint": text})),
+    "lines": lambda text: show_results(answers.Answer(207, {"Results": [{"Service": text}], "Hint": text})),
 }
 
 
@@ -90,7 +90,7 @@ def test_what_a_terminal_would_obey_is_shown_by_name(where: str, capsys: pytest.
 
 
 def test_json_holds_what_a_terminal_would_obey_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
-    print_answer(http.Answer(200, {"Key": OBEYED + "\ud800é漢"}), True, lambda: None)
+    print_answer(answers.Answer(200, {"Key": OBEYED + "\ud800é漢"}), True, lambda: None)
     text = capsys.readouterr().out.rstrip("\n")
     assert text.isprintable()
     assert json.loads(text) == {"Key": OBEYED + "\ud800é漢"}

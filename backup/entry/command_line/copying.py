@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from backup.core import interrupts
-from backup.core.errors import BackupError, Locked
-from backup.core.log import event, redact
-from backup.core.model import utc_now
+from backup.core.errors import Locked
+from backup.core.log import event
 from backup.core.run_values import Trigger
 from backup.core.unexpected import as_backup_error
-from backup.entry import http
+from backup.entry import answers, http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AnyService, AsJson, Config
 from backup.entry.command_line.outcomes import NOTHING_WRITTEN, show_outcomes, show_results, show_verified
@@ -24,7 +23,6 @@ from backup.mirror.verification import Depth
 from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
-from backup.services.turns import side_by_side
 
 _PURGE_SECONDS = 30.0
 """How long a purge after a sync may take. The next purge deletes what is left."""
@@ -62,7 +60,7 @@ def sync_command(
             outcomes = registry.sync(service, Trigger.CLI, options, observer)
         try:
             title = NOTHING_WRITTEN if dry_run else None
-            print_answer(http.shape_syncs(outcomes), as_json, lambda: show_outcomes(title, outcomes))
+            print_answer(answers.shape_syncs(outcomes), as_json, lambda: show_outcomes(title, outcomes))
         finally:
             _purge_if_due(registry, outcomes)
 
@@ -85,9 +83,8 @@ def verify_command(
     with errors_shown(as_json):
         registry = open_registry(config)
         outcomes = registry.verify(service, Depth(full, sample), drilled=drill)
-        answer = (
-            http.shape_verifies(outcomes) if registry.directory.is_group(service) else http.shape_verify(outcomes[0])
-        )
+        is_group = registry.directory.is_group(service)
+        answer = answers.shape_verifies(outcomes) if is_group else answers.shape_verify(outcomes[0])
         print_answer(answer, as_json, lambda: show_verified(outcomes))
         if not answer.body["Verified"]:
             raise typer.Exit(1)
@@ -111,16 +108,13 @@ def purge_command(
     with errors_shown(as_json):
         registry = open_registry(config)
 
-        def purge(name: str) -> tuple[dict[str, Any], BackupError | None]:
-            try:
-                purged = registry.get(name).past.purge(history_days=history_days)
-            except Exception as caught:
-                error = as_backup_error(caught)
-                return {"Service": name, "Status": "Failed", "ErrorMessage": redact(str(error))}, error
-            return {"Service": name, "Status": "Purged", "Images": purged.images, "Runs": purged.runs}, None
+        def purge(name: str) -> dict[str, Any]:
+            purged = registry.get(name).past.purge(history_days=history_days)
+            return {"Status": "Purged", "Images": purged.images, "Runs": purged.runs}
 
-        results, failures = zip(*side_by_side(purge, registry.directory.services(service)), strict=True)
-        answer = http.combined(results, failures, "backups purged", utc_now)
+        # A set that is not whole and has no service left fails under its own name, with the reason.
+        names = registry.directory.services(service) or registry.directory.chosen(service)
+        answer = answers.answer_each(names, purge, "backups purged")
         print_answer(answer, as_json, lambda: show_results(answer))
 
 

@@ -10,7 +10,7 @@ import typer
 
 from backup.core.errors import BadRequest
 from backup.core.model import utc_now
-from backup.entry import http
+from backup.entry import answers
 from backup.entry.command_line.configuration import concerns_here, open_registry
 from backup.entry.command_line.glance import show_changed_record
 from backup.entry.command_line.options import AnyService, AsJson, At, Config, OneService, Only
@@ -18,6 +18,7 @@ from backup.entry.command_line.outcomes import show_health
 from backup.entry.command_line.past import show_changes, show_history, show_past, show_run
 from backup.entry.command_line.terminal import errors_shown, print_answer, show_trouble
 from backup.entry.dashboard_api import shape_changed
+from backup.entry.health import look, shape_health
 from backup.entry.requests import moment_of, since_of
 from backup.services.turns import side_by_side
 
@@ -46,7 +47,7 @@ def show_command(
     with errors_shown(as_json):
         moment = None if at is None else moment_of(at)
         shown = open_registry(config).get(service).past.show(key, moment)
-        answer = http.shape_past(shown)
+        answer = answers.shape_past(shown)
 
         def show() -> None:
             if shown.is_known:
@@ -93,10 +94,10 @@ def history_command(
             service, run_id = registry.run_named(subject)
             if key is not None:
                 record = {"service": service.name, **shape_changed(service.past.changed_record(run_id, key))}
-                print_answer(http.Answer(200, record), as_json, lambda: show_changed_record(record))
+                print_answer(answers.Answer(200, record), as_json, lambda: show_changed_record(record))
                 return
             ran = service.past.ran(run_id, limit or 100, skip, None if only is None else only.action)
-            print_answer(http.shape_ran(ran), as_json, lambda: show_run(ran, now, skip, only))
+            print_answer(answers.shape_ran(ran), as_json, lambda: show_run(ran, now, skip, only))
             return
         if skip or only is not None or key is not None:
             raise BadRequest(
@@ -109,7 +110,7 @@ def history_command(
             for run in registry.get(name).past.history(limit or 10, since=begun_since, failed=failed, every=every)
         ]
         runs.sort(key=lambda run: run.started_at, reverse=True)
-        print_answer(http.shape_history(runs), as_json, lambda: show_history(runs, now))
+        print_answer(answers.shape_history(runs), as_json, lambda: show_history(runs, now))
 
 
 def changes_command(
@@ -134,7 +135,7 @@ def changes_command(
         is_group = registry.directory.is_group(service)
         grouping = by or (Grouping.SERVICE if is_group else Grouping.DAY)
         shown_name = service if is_group else names[0]
-        answer = http.shape_changes(shown_name, changes, begun, grouping.value)
+        answer = answers.shape_changes(shown_name, changes, begun, grouping.value)
         print_answer(answer, as_json, lambda: show_changes(shown_name, changes, begun, grouping.value))
 
 
@@ -144,7 +145,7 @@ def health_command(config: Config = None, as_json: AsJson = False) -> None:
     Exit code 1 if anything is not well.
     """
     with errors_shown(as_json):
-        state = http.look(lambda: open_registry(config), lambda registry: concerns_here(config, registry))
-        print_answer(http.shape_health(state), as_json, lambda: show_health(state))
+        state = look(lambda: open_registry(config), lambda registry: concerns_here(config, registry))
+        print_answer(shape_health(state), as_json, lambda: show_health(state))
         if state.status != "Healthy":
             raise typer.Exit(1)

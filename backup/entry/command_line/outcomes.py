@@ -9,11 +9,10 @@ from datetime import datetime
 
 from backup.core.run_values import Run
 from backup.core.suggestions import quantity
-from backup.entry import http
-from backup.entry.answers import report_of
+from backup.entry.answers import Answer, report_of
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
 from backup.entry.command_line.terminal import key_text, plain, say, show_grid, show_trouble
-from backup.entry.health import side_status
+from backup.entry.health import HealthState, side_status
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
 from backup.mirror.verification import Report, has_compared_whole
@@ -181,7 +180,7 @@ def _show_differences(service: str, report: Report) -> None:
     show_grid(f"{service}: {first}{quantity(total, 'difference')}", columns, rows)
 
 
-def show_results(answer: http.Answer) -> None:
+def show_results(answer: Answer) -> None:
     """Prints a row for each result of the answer, and the hint for the first that failed."""
     results = answer.body["Results"]
     names = list(dict.fromkeys(name for entry in results for name in entry if name not in _FIRST_COLUMNS))
@@ -198,7 +197,7 @@ def show_results(answer: http.Answer) -> None:
         show_trouble("", "", answer.body["Hint"])
 
 
-def show_health(state: http.HealthState) -> None:
+def show_health(state: HealthState) -> None:
     """Prints how each side answered, and everything that is not well."""
     columns = [GridColumn("Service"), GridColumn("Side"), GridColumn("Status"), GridColumn("Milliseconds", right=True)]
     rows = [

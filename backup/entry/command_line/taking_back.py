@@ -8,7 +8,7 @@ import typer
 
 from backup.config.given_services import ALL
 from backup.core.errors import BadRequest
-from backup.entry import http
+from backup.entry import answers, http
 from backup.entry.command_line.configuration import open_registry
 from backup.entry.command_line.options import AllowMassDelete, AsJson, At, Config, OneOrSet, Only, Yes
 from backup.entry.command_line.outcomes import show_outcomes
@@ -41,12 +41,12 @@ def undo_command(
         if http.is_group_to_undo(registry, sync_id, through=through):
             with progress_bars(registry, sync_id) as observer:
                 outcomes = undo_group(registry, sync_id, dry_run=not yes, observer=observer)
-            print_answer(http.shape_undos(outcomes), as_json, lambda: show_outcomes(_preview(yes), outcomes))
+            print_answer(answers.shape_undos(outcomes), as_json, lambda: show_outcomes(_preview(yes), outcomes))
             return
         service, run_id = registry.run_named(sync_id)
         with progress_bars(registry, service.name) as observer:
             outcome = service.undo(run_id, through=through, dry_run=not yes, observer=observer)
-        print_answer(http.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
+        print_answer(answers.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
 
 
 def restore_command(
@@ -108,7 +108,7 @@ def restore_command(
                 outcomes = restore_group(registry, service, spec, options, to, observer, constraints=constraints)
             else:
                 outcomes = [registry.get(service).restore(spec, options, to, observer)]
-        answer = http.shape_restores(outcomes) if is_group else http.shape_one(outcomes[0])
+        answer = answers.shape_restores(outcomes) if is_group else answers.shape_one(outcomes[0])
         print_answer(answer, as_json, lambda: show_outcomes(_preview(writes), outcomes))
 
 

@@ -25,7 +25,7 @@ from backup.core.log import redact, visible
 from backup.core.model import typed_key
 from backup.core.run_values import Counts
 from backup.core.unexpected import as_backup_error
-from backup.entry import http
+from backup.entry.answers import Answer, error_answer
 from backup.entry.command_line.grid import GridColumn, GridRow, laid_out, lines_of
 from backup.runs.runner import NOBODY, Observer
 from backup.services.registry import Registry
@@ -54,14 +54,14 @@ def errors_shown(as_json: bool) -> Iterator[None]:
     except Exception as caught:
         error = as_backup_error(caught)
         if as_json:
-            _print_json(http.error_answer(error))
+            _print_json(error_answer(error))
         else:
             subject = "" if isinstance(error, Interrupted) else type(error).__name__
             show_trouble(subject, str(error), error.hint)
         raise typer.Exit(1) from None
 
 
-def print_answer(answer: http.Answer, as_json: bool, show: Callable[[], None]) -> None:
+def print_answer(answer: Answer, as_json: bool, show: Callable[[], None]) -> None:
     """Prints the answer as JSON, or calls `show`. Raises Exit with code 1 unless the answer's status is 200."""
     if as_json:
         _print_json(answer)
@@ -71,7 +71,7 @@ def print_answer(answer: http.Answer, as_json: bool, show: Callable[[], None]) -
         raise typer.Exit(1)
 
 
-def _print_json(answer: http.Answer) -> None:
+def _print_json(answer: Answer) -> None:
     text = answer.json
     try:
         text.encode(sys.stdout.encoding or "utf-8")
