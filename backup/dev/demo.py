@@ -9,7 +9,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import ConfigError
 from backup.core.run_values import Trigger
 from backup.dev import sample
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from backup.config.settings import load_settings
 from backup.core.model import Action
 from backup.core.run_values import Trigger
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.stores import Limits, Rules, Side, open_store
 from backup.verbs.restore_spec import RestoreSpec

@@ -20,7 +20,7 @@ from backup.mirror.proof import DifferenceKind
 from backup.mirror.verification import Report
 from backup.runs.changes import RunChanges, by_service, counts_of
 from backup.runs.history_entries import COLUMNS
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.past_values import Ran, Shown
 from backup.services.turns import side_by_side
 from backup.stores.exact_json import plain_json

@@ -17,7 +17,7 @@ from backup.core.errors import BackupError, Locked, NotInitialized
 from backup.core.log import event
 from backup.core.model import Now, utc_now
 from backup.core.run_values import Status, Trigger
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.directory import ToLookAfter
 from backup.services.registry import Registry
 

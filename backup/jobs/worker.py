@@ -39,9 +39,8 @@ from backup.jobs.lines import JobLines
 from backup.jobs.records import JobRecords
 from backup.jobs.run_records import RunKeeper, RunRecords
 from backup.mirror.verification import Depth
-from backup.runs.outcome import NOBODY, Observers
+from backup.runs.outcome import NOBODY, Observer, Observers, Outcome, Turn
 from backup.runs.process import this_process
-from backup.runs.runner import Observer, Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.turns import could_not_begin, new_run_of_several

@@ -24,26 +24,13 @@ from backup.runs.history import History
 from backup.runs.lock import Lock, take
 from backup.runs.open_runs import drop_scratches, has_left_sync, is_left_verify, take_over
 from backup.runs.opening import Opening, note_ahead
-from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Observers, Outcome, Turn, tell_end
+from backup.runs.outcome import NOBODY, Observer, Observers, Outcome, tell_end
 from backup.runs.ownership import Ownership, is_alive
 from backup.runs.policy import Policy
 from backup.runs.run_spans import count_run, span_of, tell_span
-from backup.runs.session import RunRequest, Session, Stores, Work
+from backup.runs.session import RunRequest, Session
 from backup.runs.unchanged_runs import settled_at_once
 from backup.stores import Limits, Store
-
-__all__ = [  # with the names that callers of a runner need
-    "NOBODY",
-    "WHOLE_TURN",
-    "Observer",
-    "Outcome",
-    "RunRequest",
-    "Runner",
-    "Session",
-    "Stores",
-    "Turn",
-    "Work",
-]
 
 
 class Runner:

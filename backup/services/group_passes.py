@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from backup.core.errors import BackupError, RecordsSetAside
 from backup.core.run_values import Counts, Status, Trigger, Verb
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.services.sets import ServiceSet

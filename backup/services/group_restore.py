@@ -9,7 +9,7 @@ from backup.core.errors import BackupError, BadRequest, RecordsSetAside
 from backup.core.log import event, redact
 from backup.core.run_values import Status, Trigger, Verb
 from backup.core.suggestions import quoted
-from backup.runs.runner import NOBODY, Observer, Outcome
+from backup.runs.outcome import NOBODY, Observer, Outcome
 from backup.services.group_passes import GroupPasses, by_set, without_run
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Options

@@ -8,7 +8,7 @@ from threading import Lock
 
 from backup.config.given_services import ALL
 from backup.core import spans
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.directory import Directory
 from backup.services.set_snapshot import SetSnapshot
 from backup.services.table_order import parents_first

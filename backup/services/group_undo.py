@@ -8,7 +8,7 @@ from dataclasses import replace
 from backup.core.errors import BackupError, Conflict
 from backup.core.log import redact
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
-from backup.runs.runner import NOBODY, Observer, Outcome
+from backup.runs.outcome import NOBODY, Observer, Outcome
 from backup.services.group_passes import GroupPasses, by_set, without_run
 from backup.services.registry import Registry
 from backup.services.service import Options

@@ -22,7 +22,7 @@ from backup.core.run_values import Run, Trigger, Verb
 from backup.core.suggestions import quoted
 from backup.mirror.verification import Depth
 from backup.runs.lock import open_lock
-from backup.runs.runner import NOBODY, Observer, Outcome, Turn
+from backup.runs.outcome import NOBODY, Observer, Outcome, Turn
 from backup.services.directory import Directory
 from backup.services.group_sync import GroupSync
 from backup.services.nightly import Upkeep, purge_and_verify

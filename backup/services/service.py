@@ -20,18 +20,11 @@ from backup.mirror.verification import COMPARED_WHOLE, Depth, verify
 from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
 from backup.runs.lock import Lock
+from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Outcome, Turn
 from backup.runs.policy import Policy
-from backup.runs.runner import (
-    NOBODY,
-    WHOLE_TURN,
-    Observer,
-    Outcome,
-    Runner,
-    RunRequest,
-    Session,
-    Turn,
-)
+from backup.runs.runner import Runner
 from backup.runs.scratch import name_of
+from backup.runs.session import RunRequest, Session
 from backup.services.past import Past
 from backup.services.places import Places
 from backup.services.planning import Planning

@@ -14,7 +14,7 @@ from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status
 from backup.core.suggestions import quantity
 from backup.mirror.tally import CHANGES_NAMED
-from backup.runs.runner import Observer, Outcome
+from backup.runs.outcome import Observer, Outcome
 
 _NAMED = 5
 

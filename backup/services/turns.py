@@ -16,7 +16,7 @@ from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.core.suggestions import quantity
 from backup.core.unexpected import as_backup_error
-from backup.runs.runner import Observer, Outcome, Turn
+from backup.runs.outcome import Observer, Outcome, Turn
 from backup.services.service import Options, SyncService
 from backup.services.set_snapshot import SetSnapshot
 from backup.services.several_as_one import runs_as_one

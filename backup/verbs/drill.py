@@ -8,8 +8,8 @@ from dataclasses import replace
 from backup.core.run_values import Counts
 from backup.core.suggestions import quantity
 from backup.mirror.verification import Depth, verify
-from backup.runs.runner import Session
 from backup.runs.scratch import name_of
+from backup.runs.session import Session
 from backup.verbs.restore import restore
 from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.upkeep import progress_of

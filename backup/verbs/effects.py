@@ -9,7 +9,7 @@ from backup.core.errors import StoreError
 from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Action, Image, Key, Record
 from backup.core.suggestions import quantity
-from backup.runs.runner import Session
+from backup.runs.session import Session
 from backup.stores import Store
 
 NOT_DONE = "NotWritten"

@@ -9,7 +9,7 @@ from typing import Any
 
 from backup.core.errors import RecordRefused
 from backup.core.model import Image, Key, Record, Version
-from backup.runs.runner import Session
+from backup.runs.session import Session
 from backup.stores import Keep, Store, Written
 from backup.verbs.effects import Content, Effects
 

@@ -12,7 +12,7 @@ from backup.core.model import Action
 from backup.core.run_values import Run, Verb
 from backup.core.suggestions import quantity
 from backup.mirror.pending_deletes import PendingDeletes
-from backup.runs.runner import Session
+from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.indexing import make_indexes
 from backup.verbs.lately import ELSEWHERE, deleted_from_source_lately

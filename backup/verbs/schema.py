@@ -10,7 +10,7 @@ from backup.core.log import event
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.one_sync import refuse_early
 from backup.runs.columns_to_fill import columns_to_fill
-from backup.runs.runner import Session
+from backup.runs.session import Session
 from backup.stores import Drift
 
 RULES = "Filter, columns, version, masks, transform or deletes"

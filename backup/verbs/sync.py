@@ -14,7 +14,7 @@ from backup.core.suggestions import quantity
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.one_sync import sync_stores
 from backup.runs.policy import Policy
-from backup.runs.runner import Session
+from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately

@@ -11,7 +11,7 @@ from backup.core.key_ranges import KeyRange, is_among, keys_of, split_at
 from backup.core.model import Action, Key, Record
 from backup.mirror.set_aside import Refusal, bisect
 from backup.recycle_bin.entries import KeptImage
-from backup.runs.runner import Session
+from backup.runs.session import Session
 from backup.stores import NotRelayed, RangesNotDeleted
 from backup.verbs.effects import Effects
 

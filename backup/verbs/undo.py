@@ -12,7 +12,7 @@ from backup.core.run_values import Run, Status
 from backup.core.suggestions import quantity
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import KeptImage
-from backup.runs.runner import Session
+from backup.runs.session import Session
 from backup.verbs.taking_back import TakingBack
 
 _NAMED_AT_MOST = 10

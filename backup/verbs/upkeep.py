@@ -15,7 +15,7 @@ from backup.runs.history import History
 from backup.runs.open_runs import is_left_verify
 from backup.runs.opening import Opening
 from backup.runs.policy import Policy
-from backup.runs.runner import Session
+from backup.runs.session import Session
 
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 _CLOCKS_APART = timedelta(minutes=5)  # at most, between the clock of the backup's server and that of the timer

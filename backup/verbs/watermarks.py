@@ -9,7 +9,7 @@ from hashlib import sha256
 from backup.core.run_values import Run
 from backup.core.suggestions import quantity
 from backup.mirror.steps import Steps
-from backup.runs.runner import Session
+from backup.runs.session import Session
 
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one

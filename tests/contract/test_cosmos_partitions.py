@@ -17,7 +17,7 @@ from backup.config.settings import load_settings
 from backup.core.model import WHOLE, Action, Chunk, Image, Key, Version
 from backup.core.run_values import Status, Trigger
 from backup.mirror.verification import Depth
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.stores import Shape, stamps_in

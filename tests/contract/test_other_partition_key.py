@@ -14,7 +14,7 @@ from backup.core.model import WHOLE, Action, PartitionPaths
 from backup.core.run_values import Trigger
 from backup.mirror.verification import Depth
 from backup.recycle_bin.bin import RecycleBin
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service_plans import plan_of
 from backup.stores import Rules, Store

@@ -10,7 +10,7 @@ import pytest
 from backup.config.settings import load_settings
 from backup.core.errors import RecordsSetAside
 from backup.core.run_values import Trigger
-from backup.runs.runner import Turn
+from backup.runs.outcome import Turn
 from backup.services.registry import Registry
 from tests.emulators import batches
 from tests.emulators.clients import cosmos_client

@@ -27,7 +27,7 @@ from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.verification import Depth
 from backup.runs.opening import NEWEST
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.service import NO_OPTIONS, Options
 from backup.verbs.overwrite import LEFT_ALONE
 from backup.verbs.restore_spec import RestoreSpec

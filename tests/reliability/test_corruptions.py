@@ -28,7 +28,7 @@ from backup.dev import sample
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
 from backup.mirror.verification import Depth
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.stores.cosmos.store import CosmosStore
 from backup.stores.sql.relational import SqlRelational

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backup.core.run_values import Counts
-from backup.runs.runner import Observer
+from backup.runs.outcome import Observer
 
 
 class Told(Observer):

@@ -17,7 +17,7 @@ from backup.core.errors import GuardTripped
 from backup.core.run_values import Trigger
 from backup.entry import http, timer
 from backup.mirror.guard import Guard
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.stores.sql.writes import SqlWrites

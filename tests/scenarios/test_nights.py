@@ -19,7 +19,7 @@ from backup.entry.timer import resume_open, run_scheduled
 from backup.mirror.verification import Depth
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.lock import open_lock
-from backup.runs.runner import Turn
+from backup.runs.outcome import Turn
 from backup.services.registry import Registry
 from tests.scenarios.places import Place, Service, Sql
 

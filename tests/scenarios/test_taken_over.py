@@ -20,9 +20,9 @@ from backup.core.model import WHOLE, CheckLock
 from backup.core.run_values import Run, Status, Trigger
 from backup.runs import ownership
 from backup.runs.history import History
+from backup.runs.outcome import Outcome
 from backup.runs.ownership import Ownership, is_alive
 from backup.runs.process import Process, this_process
-from backup.runs.runner import Outcome
 from backup.services.registry import Registry
 from backup.stores import Store
 from tests.programs import Program

@@ -19,7 +19,7 @@ from backup.core.run_values import Counts, Proof, Run, Status, Trigger
 from backup.entry import http
 from backup.entry.answers import Answer, error_answer
 from backup.entry.requests import RestoreRequest, SyncRequest, check_no_body, moment_of, parse_body, parse_service
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.directory import Directory
 from backup.services.registry import Registry
 from backup.services.service import NO_OPTIONS, Health, Options

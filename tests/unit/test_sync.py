@@ -26,7 +26,7 @@ from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.mirror.writing import Writing
 from backup.runs.policy import Policy
-from backup.runs.runner import Session
+from backup.runs.session import Session
 from backup.stores import Keep, RelayedPart, Store, Written
 from backup.verbs.sync import sync_with_schema
 from tests.unit.memory_server import Stored

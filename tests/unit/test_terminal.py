@@ -22,7 +22,7 @@ from backup.mirror.proof import DifferenceKind
 from backup.mirror.verification import Difference, Report
 from backup.recycle_bin.entries import KeptImage
 from backup.runs.condition import Concern
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.past_values import Shown
 
 

@@ -20,7 +20,7 @@ from backup.entry.command_line.outcomes import NOTHING_WRITTEN, show_outcomes, s
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.entry.requests import LIMIT_AT_MOST
 from backup.mirror.verification import Depth
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options
 

@@ -17,7 +17,7 @@ from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
 from backup.mirror.verification import Report, has_compared_whole
 from backup.runs.condition import Concern, hint_of
-from backup.runs.runner import Outcome
+from backup.runs.outcome import Outcome
 
 _SECOND, _MINUTE, _HOUR = 1_000, 60_000, 3_600_000
 _FIRST_COLUMNS = ("Service", "Status", "ErrorMessage")

@@ -27,7 +27,7 @@ from backup.core.run_values import Counts
 from backup.core.unexpected import as_backup_error
 from backup.entry.answers import Answer, error_answer
 from backup.entry.command_line.grid import GridColumn, GridRow, laid_out, lines_of
-from backup.runs.runner import NOBODY, Observer
+from backup.runs.outcome import NOBODY, Observer
 from backup.services.registry import Registry
 
 # No markup: texts from data, servers and settings are shown as they are, whatever rich would take them for.
