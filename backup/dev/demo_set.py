@@ -11,7 +11,8 @@ from backup.core.model import Action
 from backup.core.run_values import Trigger
 from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
-from backup.stores import Limits, Rules, Side, open_store
+from backup.stores import Limits, Rules
+from backup.stores.sides import Side, open_store
 from backup.verbs.restore_spec import RestoreSpec
 
 SHOP_FILES = ("shop.db", "shop_backup.db")

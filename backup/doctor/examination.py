@@ -20,7 +20,8 @@ from backup.services.directory import Directory
 from backup.services.registry import limits_of
 from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec
-from backup.stores import Side, SideName
+from backup.stores import SideName
+from backup.stores.sides import Side
 
 _ROLES: tuple[SideName, ...] = ("source", "backup")
 

@@ -10,7 +10,7 @@ from backup.config.settings import Settings
 from backup.core.model import Now
 from backup.core.suggestions import quantity
 from backup.doctor.findings import Check, Finding, Grade, fine
-from backup.stores import Side
+from backup.stores.sides import Side
 from backup.stores.tokens import TokenWanted, ask_token, storage_token, token_of
 
 _HINT = (

@@ -18,9 +18,10 @@ from backup.runs import upgrade
 from backup.runs.history_entries import HISTORY
 from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec
-from backup.stores import Limits, Rules, Side, Store, list_places, open_store
+from backup.stores import Limits, Rules, Store
 from backup.stores.grants import Needed, RightSeen, grouped
-from backup.stores.rights import default_schema_of, is_cosmos, look_at, place_of, tables_of
+from backup.stores.rights import default_schema_of, look_at, place_of, tables_of
+from backup.stores.sides import Side, list_places, open_store
 from backup.stores.tokens import token_of
 
 CLOCK_WARNS, CLOCK_FAILS = timedelta(seconds=5), timedelta(minutes=5)
@@ -59,7 +60,7 @@ def server_check(examiner: Examiner, side: Side, spec: ServiceSpec | None) -> Ch
     subject = subject_of(side)
 
     def work() -> Iterator[Finding]:
-        if spec is None and is_cosmos(side):
+        if spec is None and side.is_cosmos:
             number = len(list_places(side, examiner.limits))
             yield fine(subject, "connection", f"answers; {quantity(number, 'container')}")
             return
@@ -158,13 +159,13 @@ def _own_tables(store: Store, service: str, side: Side) -> Iterator[Finding]:
 
 def _not_initialized(side: Side, check: str, error: NotInitialized) -> Finding:
     """What is not there yet may be made; on Cosmos DB not by an identity."""
-    makes_none = is_cosmos(side) and token_of(side) is not None
+    makes_none = side.is_cosmos and token_of(side) is not None
     hint = "A data role makes no container: docs/security.md has the commands of az that do."
     return Finding(Grade.WARNING, subject_of(side), check, redact(str(error)), hint if makes_none else _INITIALIZE)
 
 
 def _rights(examiner: Examiner, side: Side, subject: str) -> Iterator[Finding]:
-    if is_cosmos(side):
+    if side.is_cosmos:
         yield _cosmos_rights(side, subject)
         return
     tables = tables_of(side, examiner.limits, [side.table or side.default_table])
@@ -254,7 +255,7 @@ def _one_moment(service_set: ServiceSet) -> Iterator[Finding]:
 
 
 def _set_rights(examiner: Examiner, service_set: ServiceSet, side: Side) -> Iterator[Finding]:
-    if is_cosmos(side):
+    if side.is_cosmos:
         yield _cosmos_rights(side, subject_of(side))
         return
     role: SideName = "source" if side.role == "source" else "backup"
@@ -266,7 +267,7 @@ def _set_rights(examiner: Examiner, service_set: ServiceSet, side: Side) -> Iter
 
 def place_key(examiner: Examiner, side: Side) -> tuple[str, ...]:
     """What tells servers apart: sides with the same key are asked once. The login is part of it."""
-    if is_cosmos(side):
+    if side.is_cosmos:
         return ("cosmos", side.connection_string, side.database or "")
     return (*place_of(side, examiner.limits), side.connection_string)
 

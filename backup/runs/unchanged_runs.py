@@ -19,7 +19,7 @@ from backup.runs.session import RunRequest
 from backup.stores import Groups, Store
 
 if TYPE_CHECKING:
-    from backup.stores import ManyTables
+    from backup.stores.sql.many_tables import ManyTables
 
 _RUNS = Groups(
     "ServiceName",

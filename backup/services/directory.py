@@ -13,7 +13,8 @@ from backup.core.patterns import is_pattern, matching
 from backup.core.suggestions import did_you_mean, quoted
 from backup.services.sets import ServiceSet
 from backup.services.spec import ServiceSpec, specs_of
-from backup.stores import Limits, Side
+from backup.stores import Limits
+from backup.stores.sides import Side
 
 _LISTED = "docs/configuration.md lists the settings of each."
 

@@ -9,7 +9,8 @@ from backup.core.suggestions import quantity
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.left_out import as_left_out, left_out_texts
 from backup.services.set_specs import unique_key
-from backup.stores import Limits, Listed, PassedOver, Side, list_passed_over, list_places
+from backup.stores import Limits, Listed, PassedOver
+from backup.stores.sides import Side, list_passed_over, list_places
 
 _HEAD = """\
 # What is backed up, and how. docs/whole-databases.md says what else may stand here.

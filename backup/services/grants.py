@@ -10,12 +10,11 @@ from backup.core.errors import BackupError, ConfigError
 from backup.core.model import SIDES, SideName
 from backup.core.suggestions import quoted
 from backup.services.directory import Directory
-from backup.stores import Limits, Side
+from backup.stores import Limits
 from backup.stores.connection import Cosmos, parse_connection
 from backup.stores.grants import Grantee, Needed, RightSeen, Statement
 from backup.stores.rights import (
     default_schema_of,
-    is_cosmos,
     login_of,
     look_at,
     place_of,
@@ -23,6 +22,7 @@ from backup.stores.rights import (
     statements_for,
     tables_of,
 )
+from backup.stores.sides import Side
 
 _ROLES: dict[SideName, tuple[str, str]] = {
     "source": ("Data Reader", "00000000-0000-0000-0000-000000000001"),
@@ -79,7 +79,7 @@ def grants_of(directory: Directory, limits: Limits, name: str, request: GrantReq
             raise ConfigError(f"Rights are of whole databases, and {quoted(name)} is a pattern.", hint="Name its set.")
         for role in request.sides:
             made = _grant_of(directory, limits, entry, role, request)
-            key = role, *_place(made.side, limits)
+            key = role, *place_of(made.side, limits)
             by_place[key] = _together(by_place[key], made) if key in by_place else made
     return [_spelled(made, limits, request) for made in by_place.values()]
 
@@ -115,12 +115,12 @@ def _grant_of(directory: Directory, limits: Limits, entry: str, role: SideName, 
     own = side
     if request.connection_string is not None:
         side = replace(side, connection_string=request.connection_string, setting="--connect", of_set=True)
-        if _place(side, limits) != _place(own, limits):
+        if place_of(side, limits) != place_of(own, limits):
             raise ConfigError(
                 f"--connect leads to another database than the {role} of {entry}. Nothing was changed.",
                 hint="Spell server and database as the settings do, and name one side with --side.",
             )
-    if is_cosmos(side):
+    if side.is_cosmos:
         return DatabaseGrant(side, "", (entry,), Needed(role, ()), request.grantee)
     tables: Sequence[tuple[str, str]] = tables_of(side, limits, names)
     schemas, errors = {schema for schema, _ in tables}, list[BackupError]()
@@ -155,7 +155,7 @@ def _together(first: DatabaseGrant, other: DatabaseGrant) -> DatabaseGrant:
 
 
 def _spelled(made: DatabaseGrant, limits: Limits, request: GrantRequest) -> DatabaseGrant:
-    kind, location = _place(made.side, limits)
+    kind, location = place_of(made.side, limits)
     title = f"{made.needed.role.capitalize()} of {', '.join(made.services)}: {location}"
     if kind == "cosmos":
         if made.needed.role == "backup" and request.restores:
@@ -183,11 +183,3 @@ def _role_commands(made: DatabaseGrant, request: GrantRequest) -> list[str]:
     own = f"[?principalId=='{principal}' && ends_with(roleDefinitionId, '{role_id}')].name"
     listed = f'$({az} list {of_account} --query "{own}" --output tsv)'
     return [f"{az} delete {of_account} --yes --role-assignment-id {listed}  # {role_name}"]
-
-
-def _place(side: Side, limits: Limits) -> tuple[str, str]:
-    if is_cosmos(side):
-        where = parse_connection(side.connection_string, side.named("ConnectionString"))
-        assert isinstance(where, Cosmos)  # noqa: S101 - for mypy
-        return "cosmos", where.endpoint.rstrip("/")
-    return place_of(side, limits)

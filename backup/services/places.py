@@ -16,12 +16,13 @@ from backup.core.log import event
 from backup.core.retry import Retry
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.spec import ServiceSpec
-from backup.stores import Limits, Rules, Side, Store, open_store
+from backup.stores import Limits, Rules, Store
+from backup.stores.sides import Side, open_store
 from backup.stores.values import Place
 from backup.verbs.restore import exists
 
 if TYPE_CHECKING:
-    from backup.stores import SnapshotReads
+    from backup.stores.sql.engines.snapshot import SnapshotReads
 
 TARGET = "--to"
 """The option that names the place that a restore writes to instead of the source."""

@@ -31,7 +31,8 @@ from backup.services.several_as_one import CallOfSeveral, ProgressAsOne, RunSoFa
 from backup.services.spec import ServiceSpec
 from backup.services.turns import AT_ONCE, SyncInTurn, could_not_begin, new_run_of_several, side_by_side
 from backup.services.unchanged import SetLook
-from backup.stores import Limits, SideName, kept_open
+from backup.stores import Limits, SideName
+from backup.stores.sides import kept_open
 
 _LONGEST_SYNC_ID = 100
 _CANDIDATES = 10

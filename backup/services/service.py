@@ -31,7 +31,8 @@ from backup.services.planning import Planning
 from backup.services.set_snapshot import SetSnapshot, SourceReading
 from backup.services.setup import Setup
 from backup.services.spec import ServiceSpec
-from backup.stores import Limits, SideName, Store, open_store
+from backup.stores import Limits, SideName, Store
+from backup.stores.sides import open_store
 from backup.stores.values import Place
 from backup.verbs.drill import drill
 from backup.verbs.restore import restore

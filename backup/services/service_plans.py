@@ -22,7 +22,8 @@ from backup.services.set_notes import notes_of_set
 from backup.services.set_specs import unique_key
 from backup.services.spec import ServiceSpec
 from backup.services.turns import side_by_side
-from backup.stores import Drift, IndexPlan, Listed, kept_open
+from backup.stores import Drift, IndexPlan, Listed
+from backup.stores.sides import kept_open
 from backup.verbs.lately import deleted_lately
 from backup.verbs.schema import RULES
 

@@ -13,7 +13,8 @@ from backup.core.model import utc_now
 from backup.runs.set_catalog import KeptForeignKeys, keep_foreign_keys, kept_foreign_keys
 from backup.services.set_members import Members
 from backup.services.set_specs import SetSpecs
-from backup.stores import ForeignKey, add_foreign_key, dialect_of, list_places
+from backup.stores import ForeignKey
+from backup.stores.sides import add_foreign_key, dialect_of, list_places
 
 
 class SetForeignKeys:

@@ -15,7 +15,8 @@ from backup.core.workers import Workers
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
-from backup.stores import ForeignKey, Listed, list_places
+from backup.stores import ForeignKey, Listed
+from backup.stores.sides import list_places
 
 _TYPED_AT_MOST = 60
 _KEPT_AT_MOST = 20

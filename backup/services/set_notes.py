@@ -7,7 +7,7 @@ from backup.core.patterns import PatternIndex
 from backup.services.left_out import as_left_out, left_out_texts
 from backup.services.sets import ServiceSet
 from backup.services.table_order import cycle_text, parents_first
-from backup.stores import list_passed_over
+from backup.stores.sides import list_passed_over
 
 _NAMED_AT_MOST = 20
 

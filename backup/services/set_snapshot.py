@@ -13,10 +13,11 @@ from backup.core.log import event
 from backup.runs.session import Session, Work
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
-from backup.stores import begin_snapshot
+from backup.stores.sides import begin_snapshot
 
 if TYPE_CHECKING:
-    from backup.stores import SnapshotReads, SourceSnapshot
+    from backup.stores.sql.engines.snapshot import SnapshotReads
+    from backup.stores.sql.source_snapshot import SourceSnapshot
 
 NOT_ONE_MOMENT = "This table was not read as of one moment with the others of its set"
 ALONE = f"{NOT_ONE_MOMENT}: only a sync of the whole set is."

@@ -18,7 +18,8 @@ from backup.mirror.guard import Guard
 from backup.services.places import TARGET
 from backup.services.spec import ServiceSpec, specs_of
 from backup.services.table_sections import TableSections
-from backup.stores import Limits, Listed, Rules, Side, SideName, Store, open_store
+from backup.stores import Limits, Listed, Rules, SideName, Store
+from backup.stores.sides import Side, open_store
 
 _GUARD = (
     "max_delete_percent",

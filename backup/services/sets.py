@@ -21,7 +21,8 @@ from backup.services.set_members import Members, chosen_tables, members_of, same
 from backup.services.set_snapshot import SetSnapshot
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
-from backup.stores import Limits, Side, list_places
+from backup.stores import Limits
+from backup.stores.sides import Side, list_places
 
 AT_ONCE_IN_A_SET = 4
 """How many services of a set run at once, unless the set says another number."""

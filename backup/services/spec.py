@@ -17,7 +17,8 @@ from backup.core.model import SideName
 from backup.core.run_values import KEEPS_DELETED
 from backup.core.suggestions import quoted
 from backup.mirror.guard import Guard
-from backup.stores import OnNewColumn, Rules, Side
+from backup.stores import OnNewColumn, Rules
+from backup.stores.sides import Side
 
 LONGEST_NAME = 200
 """How many UTF-16 units a name may have: SyncHistory's column on SQL Server has no more."""

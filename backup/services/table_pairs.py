@@ -12,7 +12,8 @@ from backup.core.errors import BackupError
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.service import SyncService
 from backup.services.spec import ServiceSpec
-from backup.stores import Limits, OnNewColumn, Store, open_store
+from backup.stores import Limits, OnNewColumn, Store
+from backup.stores.sides import open_store
 from backup.stores.values import Place
 from backup.verbs.schema import notes_of
 

@@ -28,7 +28,8 @@ from backup.runs.run_spans import count_run
 from backup.services.service import SyncService
 from backup.services.set_snapshot import ALONE, SetSnapshot
 from backup.services.table_pairs import Both, SetSides, TablePair, asked_tables, pair_of
-from backup.stores import Limits, open_tables
+from backup.stores import Limits
+from backup.stores.sides import open_tables
 
 if TYPE_CHECKING:
     from backup.stores.sql.many_tables import AskedTable

@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from backup.core.errors import ConfigError, NotInitialized, SourceMissing
-from backup.stores import Side, dialect_of, open_database
-from backup.stores.connection import ENGINES, SqlServer, parse_connection
+from backup.core.errors import ConfigError
+from backup.stores.connection import ENGINES, Cosmos, SqlServer, parse_connection
 from backup.stores.grants import Grantee, Needed, RightSeen, Statement
+from backup.stores.sides import Side, dialect_of, open_database
 from backup.stores.sql.declared import split_name
 from backup.stores.values import Limits
 
 
-def is_cosmos(side: Side) -> bool:
-    """Whether the side is an account of Cosmos DB, whose rights are roles."""
-    return "accountendpoint" in side.connection_string.lower()
-
-
 def place_of(side: Side, limits: Limits) -> tuple[str, str]:
-    """Returns the kind and the location of the side's SQL database: equal for two sides of one database."""
+    """Returns the kind and the location of the side's database or account: equal for two sides of one."""
+    if side.is_cosmos:
+        where = parse_connection(side.connection_string, side.named("ConnectionString"))
+        assert isinstance(where, Cosmos)  # noqa: S101 - for mypy
+        return "cosmos", where.endpoint.rstrip("/")
     dialect = dialect_of(side, limits)
     return dialect.kind, dialect.location
 
@@ -56,13 +55,13 @@ def statements_for(side: Side, limits: Limits, grantee: Grantee, needed: Needed,
 def run_statements(side: Side, limits: Limits, statements: Sequence[Statement]) -> None:
     """Runs the statements one after the other, those of one database in one transaction. Raises what a store raises;
     then nothing of that transaction stays."""
-    home = open_database(side, limits, _missing(side), f"{side.role} of {side.service}")
+    home = open_database(side, limits)
     try:
         for database in dict.fromkeys(statement.database for statement in statements):
             texts = [statement.sql for statement in statements if statement.database == database]
             access = home
             if database is not None:
-                access = open_database(side, limits, _missing(side), f"{side.role} of {side.service}")
+                access = open_database(side, limits)
                 access.dialect = home.dialect.beside(database)
             try:
                 with access.once("grant rights", writes=True, fenced=False) as cx:
@@ -80,7 +79,7 @@ def look_at(side: Side, limits: Limits, needed: Needed, role: str | None = None)
 
     Changes nothing. Cost: a few queries of the catalogue. Raises what a store raises.
     """
-    access = open_database(side, limits, _missing(side), f"{side.role} of {side.service}")
+    access = open_database(side, limits)
     try:
         with access.once("look at the rights") as cx:
             seen: list[RightSeen] = _module(side, limits).look_at_rights(cx, needed, role)
@@ -90,10 +89,6 @@ def look_at(side: Side, limits: Limits, needed: Needed, role: str | None = None)
 
 
 def _module(side: Side, limits: Limits) -> Any:
-    if is_cosmos(side):
-        raise ConfigError(f"The {side.role} of {side.service} is an account of Cosmos DB, which has roles.")
+    if side.is_cosmos:
+        raise ConfigError(f"The {side.name} is an account of Cosmos DB, which has roles.")
     return import_module(f"{ENGINES[dialect_of(side, limits).kind]}.rights")
-
-
-def _missing(side: Side) -> type[ConfigError] | type[SourceMissing]:
-    return NotInitialized if side.role == "backup" else SourceMissing

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from backup.stores import Side
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
 from backup.stores.identity import POSTGRESQL_SCOPE, SQL_SERVER_SCOPE, STORAGE_SCOPE, credential
 from backup.stores.secure import logs_in_with_token
+from backup.stores.sides import Side
 
 
 class TokenWanted(NamedTuple):

@@ -26,8 +26,9 @@ from azure.cosmos.exceptions import CosmosHttpResponseError
 from backup.core.model import Key, utc_now
 from backup.core.retry import Retry
 from backup.core.run_values import Run, Trigger
-from backup.stores import CopyNote, Limits, Rules, Side, Store, open_store, pools
+from backup.stores import CopyNote, Limits, Rules, Store, pools
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.engines import open_dialect
 
 Role = Literal["source", "backup"]

@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from backup.core.model import Key
-from backup.stores import Rules, Side, Store
+from backup.stores import Rules, Store
+from backup.stores.sides import Side
 from tests.contract.benches import LIMITS, ROLES, Bench, Item, Role
 from tests.unit.memory_server import Server, Stored
 from tests.unit.memory_store import TABLE, MemoryStore

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from backup.core.errors import StoreUnavailable, TransientStoreError
 from backup.core.retry import Retry
-from backup.stores import Limits, Rules, Side, Store, identity, open_store
+from backup.stores import Limits, Rules, Store, identity
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.engines.postgresql import connection as of_postgresql
 
 SECRET = "token-or-password"

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from backup.core.errors import RightMissing, StoreUnavailable
 from backup.core.retry import Retry
-from backup.stores import Limits, Rules, Side, open_store, pools
+from backup.stores import Limits, Rules, pools
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.engines.mssql.errors import is_session_lost
 
 AT_ONCE = Retry(max_attempts=40, base_seconds=0.05, max_seconds=0.05)

@@ -15,9 +15,10 @@ import sqlalchemy as sa
 
 from backup.core.errors import StoreError, StoreUnavailable
 from backup.core.retry import Retry
-from backup.stores import Limits, Rules, Side, Store, open_store, pools
+from backup.stores import Limits, Rules, Store, pools
 from backup.stores.calls import long_here
 from backup.stores.pools import PoolKey, PoolState
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.pool import SharedPool
 
 ONE_TRY = Limits(retry=Retry(max_attempts=1))

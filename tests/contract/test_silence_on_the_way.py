@@ -14,9 +14,10 @@ import sqlalchemy as sa
 from backup.core import interrupts
 from backup.core.errors import BackupError, Interrupted, SourceMissing, TransientStoreError
 from backup.core.retry import Retry
-from backup.stores import Limits, Rules, Side, open_store, pools
+from backup.stores import Limits, Rules, pools
 from backup.stores.connection import Cosmos, parse_connection
 from backup.stores.cosmos.access import CosmosAccess
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.rows import small_rows
 from backup.stores.sql.store import SqlStore

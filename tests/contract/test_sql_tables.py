@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from backup.core.errors import ColumnMissing, NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
 from backup.core.model import Chunk, unread_in
 from backup.core.retry import Retry
-from backup.stores import Rules, Shape, Side, open_store, stamps_in
+from backup.stores import Rules, Shape, stamps_in
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.rows import Rows, first_rows, values_of
 from tests.contract.benches import (
     LIMITS,

@@ -9,8 +9,9 @@ import pytest
 import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, SourceMissing
-from backup.stores import Limits, Rules, Side, open_store
+from backup.stores import Limits, Rules
 from backup.stores.listing import ForeignKey, Listed, ListedColumn
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.engines.mssql import system_tables
 from backup.stores.sql.engines.mssql.kinds import KINDS
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.stores import Limits, Rules, Side, open_store
+from backup.stores import Limits, Rules
 from backup.stores.pools import close_idle
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.store import SqlStore
 
 NOW = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - as the driver gives it

@@ -29,7 +29,8 @@ from backup.entry.doctor_api import post_doctor
 from backup.jobs.job import Request
 from backup.jobs.job_queue import open_job_queue
 from backup.runs.storage_account import storage_error
-from backup.stores import Side, tokens
+from backup.stores import tokens
+from backup.stores.sides import Side
 from tests.emulators.servers import postgres_database
 from tests.scenarios import places
 from tests.scenarios.inside import command, done

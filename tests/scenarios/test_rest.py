@@ -18,7 +18,7 @@ from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.key_values import Change
 from backup.notify.after_runs import watcher_of
 from backup.services.registry import Registry
-from backup.stores import open_store
+from backup.stores.sides import open_store
 from tests.scenarios.places import Place
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)

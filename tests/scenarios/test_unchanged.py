@@ -24,7 +24,7 @@ from backup.runs.runner import Runner
 from backup.services.registry import Registry, limits_of
 from backup.services.service import Options
 from backup.services.unchanged import SetLook
-from backup.stores import open_tables
+from backup.stores.sides import open_tables
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.many_tables import SECONDS_FOR_MANY, AskedTable, ManyTables
 from tests.emulators.servers import lent_database

@@ -10,8 +10,9 @@ from sqlalchemy.engine import URL
 
 from backup.core.errors import ConfigError
 from backup.core.log import redact
-from backup.stores import Limits, Rules, Side, open_store
+from backup.stores import Limits, Rules
 from backup.stores.connection import Cosmos, SqlServer, parse_connection
+from backup.stores.sides import Side, open_store
 from backup.stores.sql.engines import open_dialect
 
 SETTING = "SourceCustomerDb__ConnectionString"
