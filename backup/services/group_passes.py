@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from backup.core.errors import BackupError, RecordsSetAside
+from backup.core.model import utc_now
 from backup.core.run_values import Counts, Status, Trigger, Verb
 from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
-from backup.services.service import Options
+from backup.services.service import Options, new_run
 from backup.services.sets import ServiceSet
 from backup.services.several_as_one import runs_as_one
 from backup.services.table_order import TableOrder, cycle_text, parents_first
-from backup.services.turns import AT_ONCE, new_run, side_by_side
+from backup.services.turns import AT_ONCE, side_by_side
 from backup.stores import ForeignKey
 
 
@@ -30,7 +31,7 @@ def by_set(registry: Registry, name: str) -> dict[ServiceSet | None, list[str]]:
 
 def without_run(service: str, verb: Verb, trigger: Trigger, options: Options, reason: str) -> Outcome:
     """The outcome of a service for which the verb has nothing to do: it has no run, and a note says why."""
-    run = replace(new_run(service, verb, trigger, options), sync_id="", notes=(reason,))
+    run = replace(new_run(service, verb, trigger, options, utc_now()), sync_id="", notes=(reason,))
     return Outcome(run.ended(Status.COMPLETED, run.started_at, Counts()))
 
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property, partial
 
 from backup.config.settings import Settings
@@ -54,6 +55,12 @@ class Options:
 
 
 NO_OPTIONS = Options()
+
+
+def new_run(service: str, verb: Verb, trigger: Trigger, options: Options, now: datetime) -> Run:
+    """A run that has done nothing yet."""
+    run = Run(service, trigger, options.force, now, verb=verb)
+    return replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete, limit=options.limit)
 
 
 @dataclass(frozen=True)
@@ -159,16 +166,7 @@ class SyncService:
         time is up, the outcome's run is in progress; `resume` resumes it. With a `snapshot` of its set, it reads its
         source there.
         """
-        run = Run(
-            self.name,
-            trigger,
-            options.force,
-            self._now(),
-            dry_run=options.dry_run,
-            allow_mass_delete=options.allow_mass_delete,
-            limit=options.limit,
-            selection=self.policy.selection,
-        )
+        run = replace(self._new_run(Verb.SYNC, trigger, options), selection=self.policy.selection)
         reading = SourceReading(self.spec, snapshot)
         stores = partial(self._stores_to_sync, reading, complete=not options.dry_run)
         work = reading.told(sync_with_schema)
@@ -256,12 +254,8 @@ class SyncService:
         trigger: Trigger = Trigger.CLI,
     ) -> Outcome:
         """Makes the backup what it was before that run; if `through`, also undoes all later runs."""
-        undone = sync_id.lower()
-
-        def work(session: Session) -> None:
-            undo(session, undone, through=through)
-
-        run = self._new_run(Verb.UNDO, trigger, dry_run)
+        run = self._new_run(Verb.UNDO, trigger, Options(dry_run=dry_run))
+        work = partial(undo, sync_id=sync_id.lower(), through=through)
         request = RunRequest(run, self.stores, work, observer=observer, tell_apart=self._places.tell_apart)
         return _certain(self._runner.run(request))
 
@@ -284,19 +278,12 @@ class SyncService:
             for key in spec.keys:
                 backup.keys.from_text(key)  # a mistyped key is refused before the run has an entry
 
-        run = self._new_run(Verb.RESTORE, trigger, options.dry_run, options.allow_mass_delete)
+        run = self._new_run(Verb.RESTORE, trigger, options)
         request = RunRequest(run, partial(self._places.stores, to), work, observer=observer, tell_apart=tell_apart)
         return _certain(self._runner.run(request))
 
-    def _new_run(
-        self,
-        verb: Verb,
-        trigger: Trigger,
-        dry_run: bool = False,
-        allow_mass_delete: bool = False,
-    ) -> Run:
-        run = Run(self.name, trigger, False, self._now(), verb=verb)
-        return replace(run, dry_run=dry_run, allow_mass_delete=allow_mass_delete)
+    def _new_run(self, verb: Verb, trigger: Trigger, options: Options = NO_OPTIONS) -> Run:
+        return new_run(self.name, verb, trigger, options, self._now())
 
     def initialize(self) -> None:
         """Creates what is missing of the backup's database, schema, table or container, and SyncHistory. Safe to

@@ -17,7 +17,7 @@ from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.core.suggestions import quantity
 from backup.core.unexpected import as_backup_error
 from backup.runs.outcome import Observer, Outcome, Turn
-from backup.services.service import Options, SyncService
+from backup.services.service import Options, SyncService, new_run
 from backup.services.set_snapshot import SetSnapshot
 from backup.services.several_as_one import runs_as_one
 
@@ -133,7 +133,7 @@ class SyncInTurn(Observer):
         """Returns how it ended, or a run in progress. Waits until it has begun, but not for its turn."""
         if not self._has_turn.is_set():
             note = f"It waits for its turn: {quantity(self.at_once, 'service is', 'services are')} synced at once."
-            run = new_run(self.service, Verb.SYNC, self._trigger, self._options)
+            run = new_run(self.service, Verb.SYNC, self._trigger, self._options, utc_now())
             return Outcome(replace(run, sync_id="", notes=(note,)))
         self._has_begun.wait()
         if self._outcome is not None:
@@ -142,20 +142,14 @@ class SyncInTurn(Observer):
         return Outcome(self._run)
 
 
-def new_run(service: str, verb: Verb, trigger: Trigger, options: Options) -> Run:
-    """A run that has done nothing yet."""
-    run = Run(service, trigger, options.force, utc_now(), verb=verb)
-    return replace(run, dry_run=options.dry_run, allow_mass_delete=options.allow_mass_delete, limit=options.limit)
-
-
 def new_run_of_several(name: str, trigger: Trigger, options: Options) -> Run:
     """A sync of several services as one run, of which no call has done anything yet, so nothing is unproven."""
-    return replace(new_run(name, Verb.SYNC, trigger, options), status=Status.IN_PROGRESS, proof=Proof())
+    return replace(new_run(name, Verb.SYNC, trigger, options, utc_now()), status=Status.IN_PROGRESS, proof=Proof())
 
 
 def could_not_begin(service: str, verb: Verb, trigger: Trigger, options: Options, error: BackupError) -> Outcome:
     """The outcome of a run that could not begin."""
-    run = new_run(service, verb, trigger, options)
+    run = new_run(service, verb, trigger, options, utc_now())
     kind = type(error).__name__
     event(f"{verb}.failed", level=logging.ERROR, service=service, error_kind=kind, error=error, hint=error.hint)
     return Outcome(run.ended(Status.FAILED, run.started_at, Counts(), redact(str(error))), error)
