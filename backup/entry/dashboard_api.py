@@ -203,7 +203,7 @@ def post_verify_job(
     verb = "drill" if request.drill else "verify"
     jobs = [
         job_queue.ask(Request(service, verb, full=request.full, sample=request.sample), "http", requested_by=who)
-        for service in registry.directory.services(request.service)
+        for service in registry.directory.some_services(request.service)
     ]
     where = f"/api/sync/job/{jobs[0].job_id}"
     job_ids = [job.job_id for job in jobs]

@@ -121,8 +121,15 @@ class Directory:
         return chosen
 
     def services(self, name: str) -> list[str]:
-        """Returns what `chosen` does, without the names of sets that are not whole: for what reads the past alone."""
+        """Returns what `chosen` does, without the names of sets that are not whole: for what reads the past alone. Such
+        a set may have no service left."""
         return [service for service in self.chosen(name) if service.lower() not in self.sets]
+
+    def some_services(self, name: str) -> list[str]:
+        """Returns what `services` does. Raises why a set is not whole if it has no service left."""
+        if services := self.services(name):
+            return services
+        raise next(error for service_set in self._sets_in(name) for error in service_set.members.errors)
 
     def with_copies(self, name: str) -> list[str]:
         """Returns the services that a set or a pattern stands for, also those whose table is gone from the source: for

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
+from backup.core.errors import SourceMissing
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, Verb
 from backup.entry import http
+from backup.entry.dashboard_api import post_verify_job
+from backup.jobs.job_queue import job_queue_of
 from backup.runs.history import History
 from backup.services.registry import Registry
 from tests.scenarios.inside import command, done, raised, refused, synced
@@ -101,12 +104,13 @@ def test_fewer_days_than_the_bin_keeps_leave_what_restores_and_the_guard_ask_abo
     assert left(sqlite_place, "customer") == {reaches.sync_id, changed.sync_id, last.sync_id}
 
 
-def test_a_set_that_nobody_can_list_says_why_nothing_of_it_was_purged(tmp_path: Path) -> None:
-    set_text = (
-        f'[set.shop]\nsource = "sqlite:///{tmp_path}/gone.db"\nbackup = "sqlite:///{tmp_path}/b.db"\ntables = ["*"]'
-    )
-    ended = command(tmp_path, {"BACKUP_TOML": set_text}, "purge", "shop", "--json")
-    assert ended.json["Results"][0]["ErrorMessage"].endswith("does not exist: there is no such file.")
+def test_of_a_set_that_nobody_can_list_a_purge_and_a_queued_verify_say_why(tmp_path: Path) -> None:
+    sides = f'source = "sqlite:///{tmp_path}/gone.db"\nbackup = "sqlite:///{tmp_path}/b.db"'
+    given = {"BACKUP_TOML": f'[set.shop]\n{sides}\ntables = ["*"]', "BackupJobs__File": str(tmp_path / "jobs.db")}
+    assert refused(command(tmp_path, given, "purge", "shop", "--json"))[0] == "SourceMissing"
+    settings = load_settings(given)
+    with pytest.raises(SourceMissing):
+        post_verify_job(job_queue_of(settings), Registry(settings), {}, b'{"service": "shop"}')
 
 
 def test_a_sync_from_the_command_line_purges_what_is_due(sqlite_place: Place, tmp_path: Path) -> None:

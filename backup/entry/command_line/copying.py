@@ -112,9 +112,7 @@ def purge_command(
             purged = registry.get(name).past.purge(history_days=history_days)
             return {"Status": "Purged", "Images": purged.images, "Runs": purged.runs}
 
-        # A set that is not whole and has no service left fails under its own name, with the reason.
-        names = registry.directory.services(service) or registry.directory.chosen(service)
-        answer = answers.answer_each(names, purge, "backups purged")
+        answer = answers.answer_each(registry.directory.some_services(service), purge, "backups purged")
         print_answer(answer, as_json, lambda: show_results(answer))
 
 
