@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -95,6 +95,13 @@ class KeptDeletes(Protocol):
         """Marks the copies of these keys as deleted `at` this time. `keep` gets an image of each, as of a delete.
 
         A write of the same key takes the mark away. May be repeated. Raises what `Store.delete` raises.
+        """
+
+    def mask(self, check: Callable[[], None]) -> int:
+        """Masks the marked copies that the service's masks have not made, and returns how many. They stay marked.
+
+        No image is kept: it would be equal to the copy. `check` is called before each batch. May be repeated. Raises
+        what `Store.write` raises; batches written before stay.
         """
 
     def count(self) -> int:

@@ -73,13 +73,18 @@ def _complete(session: Session) -> None:
 
 
 def _purge_what_is_clear(session: Session, masks: str) -> None:
-    """Purges the images of earlier runs, once each copy has these masks for the first time: older images may show what
-    the masks hide. So may this run's own, if its first slices had other masks."""
+    """Masks the copies of deleted records and purges the images of earlier runs, once each copy has these masks for the
+    first time: they may show what the masks hide. So may this run's own images, if its first slices had other masks."""
     last = session.last_synced()
     later = [] if last is None else session.history.later(last, session.opening)
     # A sync without these masks that failed, or had a limit, has written clear copies all the same.
     clear = [run for run in later if run.verb is Verb.SYNC and run.masks != masks and run.counts.processed]
     if last is None or last.masks != masks or clear:
+        if session.backup.kept_deletes is not None:
+            masked = session.backup.kept_deletes.mask(session.steps.check_lock)
+            if masked:
+                copies = quantity(masked, "copy of a deleted record was", "copies of deleted records were")
+                session.note(f"The masks are new: {copies} masked.")
         began, own_too = session.run.started_at, MASKS_CHANGED in session.run.notes
         purged = session.recycled.purge(session.steps.now() + _SOON if own_too else began)
         if purged:

@@ -69,6 +69,13 @@ def done(outcome: Outcome) -> Run:
     return outcome.run
 
 
+def masked_again(own: SyncService) -> int:
+    """How many marked copies the masks have not made yet."""
+    with own.stores() as (_, backup):
+        assert backup.kept_deletes is not None
+        return backup.kept_deletes.mask(lambda: None)
+
+
 def test_what_the_source_deleted_stays_with_its_time_and_is_counted_once(shop: Shop) -> None:
     [plan] = plan_of(shop.registry(*KEEP), shop.name("Thing")).services
     assert plan.notes == ["deletes is keep: 1 copy stays in the backup, each with the time."]
@@ -159,6 +166,27 @@ def test_a_restore_to_another_place_says_how_many_it_leaves_out(file_shop: Shop)
     assert drilled.proof.differing == 0
 
 
+def test_masks_that_begin_later_mask_what_was_kept_too(shop: Shop) -> None:
+    sync(shop)
+    shop.run('DELETE FROM "Thing" WHERE "Id" = 3')  # seen by the sync that begins to mask
+    shop.settings["BackupMask__Key"] = "a key of the masks that is long enough"
+    masked, names = (
+        (*KEEP, '[set.shop.table."*"]', 'mask = { Name = "hmac" }'),
+        'SELECT "Name" FROM "Thing" ORDER BY "Id"',
+    )
+    begun = sync(shop, *masked)
+    assert begun.counts == Counts(updated=2, deleted=1)
+    assert "The masks are new: 2 copies of deleted records were masked." in begun.notes
+    values = shop.column(names)
+    assert ({len(value) for value in values}, shop.column(DELETED)) == ({16}, [2, 3])
+    assert masked_again(service(shop, *masked)) == 0
+    shop.run("INSERT INTO \"Thing\" VALUES (2, 'two')")
+    back = sync(shop, *masked)
+    assert (back.counts, shop.column(names)) == (Counts(inserted=1, skipped=2), values)
+    assert done(service(shop, *masked).undo(back.sync_id)).counts.deleted == 1
+    assert (shop.column(names), shop.column(DELETED)) == (values, [2, 3])
+
+
 def test_a_set_that_mirrors_again_deletes_what_it_kept_through_guard_and_bin(shop: Shop) -> None:
     marking = sync(shop)
     shop.run('DELETE FROM "Thing" WHERE "Id" = 3')
@@ -204,7 +232,7 @@ def test_a_set_can_begin_to_keep_later_and_a_record_that_leaves_the_filter_is_ke
 def test_a_container_keeps_what_was_deleted(cosmos_server: str, cosmos_server_backup: str) -> None:
     database = f"shop{uuid4().hex[:8]}"
 
-    def registry(rule: str = "keep") -> Registry:
+    def registry(rule: str = "keep", mask: str = "") -> Registry:
         text = f"""
 [set.shop]
 source = '{cosmos_server}'
@@ -212,8 +240,10 @@ backup = '{cosmos_server_backup}'
 database = '{database}'
 containers = "orders"
 deletes = "{rule}"
+{mask}
 """
-        return Registry(load_settings({"BACKUP_TOML": text}))
+        settings = {"BackupMask__Key": "a key of the masks that is long enough"}
+        return Registry(load_settings({"BACKUP_TOML": text, **settings}))
 
     def counts(rule: str = "keep") -> Counts:
         [outcome] = registry(rule).sync("shop", Trigger.CLI)
@@ -225,7 +255,7 @@ deletes = "{rule}"
     ):
         container = client.create_database(database).create_container("orders", PartitionKey("/pk"))
         for number in "123":
-            container.upsert_item({"id": number, "pk": "a"})
+            container.upsert_item({"id": number, "pk": "a", "name": "x"})
         assert counts() == Counts(inserted=3)
         copies = backup_client.get_database_client(database).get_container_client("orders")
 
@@ -241,7 +271,7 @@ deletes = "{rule}"
         verified = done(shop.verify(Depth(full=True)))
         assert verified.proof is not None
         assert verified.proof.differing == 0
-        container.upsert_item({"id": "2", "pk": "a"})
+        container.upsert_item({"id": "2", "pk": "a", "name": "x"})
         back = done(registry().sync("shop", Trigger.CLI)[0])
         assert back.counts == Counts(inserted=1, skipped=2)
         assert not is_marked()
@@ -249,5 +279,17 @@ deletes = "{rule}"
         assert is_marked()
         container.delete_item("2", "a")
         assert counts() == Counts(skipped=2)
-        assert counts("mirror") == Counts(deleted=1, skipped=2)
+        mask = '[set.shop.container.orders]\nmask = { name = "hmac" }'
+        masking = registry(mask=mask)
+        begun = done(masking.sync("shop", Trigger.CLI)[0])
+        assert "The masks are new: 1 copy of a deleted record was masked." in begun.notes
+        [once] = {document["name"] for document in copies.read_all_items()}
+        assert (len(once), is_marked(), masked_again(masking.get("shop/orders"))) == (16, True, 0)
+        container.upsert_item({"id": "2", "pk": "a", "name": "x"})
+        back = done(masking.sync("shop", Trigger.CLI)[0])
+        assert back.counts == Counts(inserted=1, skipped=2)
+        done(masking.get("shop/orders").undo(back.sync_id))
+        assert ({document["name"] for document in copies.read_all_items()}, is_marked()) == ({once}, True)
+        container.delete_item("2", "a")
+        assert done(registry("mirror", mask).sync("shop", Trigger.CLI)[0]).counts == Counts(deleted=1, skipped=2)
         assert {item["id"] for item in copies.read_all_items()} == {"1", "3"}

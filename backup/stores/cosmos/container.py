@@ -232,6 +232,16 @@ class CosmosContainer:
             seen.update(map(self.key_of, records))
             yield records
 
+    def deleted_documents(self) -> Iterator[list[Record]]:
+        """The copies that are marked as deleted, in batches. A query that broke off starts again from its beginning."""
+
+        def take(items: Iterator[Record]) -> list[Record]:
+            return _up_to(items, self._limits.batch_size, self._limits.batch_bytes)[0]
+
+        yield from self._access.pieces(
+            "read what is marked as deleted", lambda: self.items(self._queries.deleted("*")), take
+        )
+
     def written_since(self, seconds: int) -> Iterator[list[dict[str, Any]]]:
         """The items of `Queries.since`, each once, in the order of their writes, up to 5,000 at a time.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from backup.core.batched import batched
@@ -39,7 +39,17 @@ class CosmosKeptDeletes:
                 refused |= self._writes.upsert([marked(document, utc_text(at)) for document in documents])
         raise_refused("mark", refused, self._label)
 
+    def mask(self, check: Callable[[], None]) -> int:
+        """As `KeptDeletes.mask`."""
+        masked = 0
+        for documents in self._container.deleted_documents():
+            copies = [copy for document in documents if (copy := self._documents.masked_anew(document)) is not None]
+            check()
+            raise_refused("mask", self._writes.upsert(copies), self._label)
+            masked += len(copies)
+        return masked
+
     def count(self) -> int:
         """As `KeptDeletes.count`; one query."""
-        [count] = self._container.numbers([self._queries.deleted()])
+        [count] = self._container.numbers([self._queries.deleted("VALUE COUNT(1)")])
         return int(count or 0)

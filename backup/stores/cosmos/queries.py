@@ -94,9 +94,9 @@ class Queries:
         """The number of the service's documents in the chunk."""
         return self.within(chunk, "VALUE COUNT(1)")
 
-    def deleted(self) -> Query:
-        """The number of copies whose documents the source has deleted."""
-        return Query(select("VALUE COUNT(1)", f"IS_DEFINED({_DELETED})"), {})
+    def deleted(self, selected: str) -> Query:
+        """`selected` of the copies whose documents the source has deleted."""
+        return Query(select(selected, f"IS_DEFINED({_DELETED})"), {})
 
     def sums(self, chunk: Chunk, many: bool) -> list[Query]:
         """The sum of `ts` over the service's documents in the chunk.

@@ -14,7 +14,7 @@ from backup.stores.cosmos.addresses import Taken
 from backup.stores.cosmos.container import CosmosContainer
 from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, own, path_in, texts
 from backup.stores.cosmos.keys import CosmosKeys
-from backup.stores.cosmos.masked import MaskedDocuments, noted
+from backup.stores.cosmos.masked import MaskedDocuments, marked_etag, noted
 from backup.stores.cosmos.transformed import TransformedDocuments
 from backup.stores.values import LeftOut, Rules
 
@@ -112,6 +112,15 @@ class ServiceDocuments:
             return Image(self._keys.of(document), action, own(document))
         stamp = Version(version, etag) if is_ours else None
         return Image(self._keys.of(document), action, own(document), version, stamp)
+
+    def masked_anew(self, copy: Record) -> Record | None:
+        """A marked copy as the service's masks make it, under their mark; None if they have made it, or there are none.
+        Its note stays."""
+        if self._masked is None or (masked := self._masked.image(copy)) is copy:
+            return None
+        note = copy[MARK]
+        etag = marked_etag(self._rules.stamping, str(note.get("etag") or "-").partition(" ")[0])
+        return {**own(masked), MARK: {**note, "etag": etag}}
 
 
 def raise_refused(operation: str, refused: Mapping[Key, str], label: str) -> None:

@@ -258,6 +258,32 @@ class SqlBatch:
         for part in key_batches([*looked_up.existing], shape, self._dialect, self._limits):
             self._cx.execute(shape.table.update().where(shape.is_one_of(part)).values({deleted.name: at}))
 
+    def mask_deleted(self) -> tuple[int, int]:
+        """Masks rows that are marked as deleted, up to a batch: how many it has looked at, and how many it has masked.
+        Those it has looked at get a stamp by which it knows them. Nothing else asks for the stamp of such a row."""
+        shape, dialect = self._shape, self._dialect
+        if shape.masked is None or shape.own_deleted is None or shape.own_stamp is None:
+            return 0, 0
+        deleted, stamp = (shape.table.c[own.name] for own in (shape.own_deleted, shape.own_stamp))
+        looked_at = dialect.keyed_hash(shape.key, shape.stamping)
+        query = sa.select(*shape.key).where(deleted.is_not(None), sa.or_(stamp.is_(None), stamp != looked_at))
+        keys = [tuple(row) for row in self._cx.execute(query.limit(self._limits.batch_size))]
+        keys = list(next(key_batches(keys, shape, dialect, self._limits), ()))
+        images, _ = self.images(keys, Action.UPDATED, locked=True) if keys else ((), 0)
+        rows = [image.record for image in images if image.record is not None]
+        own = {deleted.name, stamp.name}
+        masked = [
+            {name: value for name, value in row.items() if name not in own}
+            for row in rows
+            if not shape.masked.made(row[stamp.name])
+        ]
+        if masked:
+            self.write(masked, None)
+        if rows:
+            seen = shape.is_one_of([shape.key_of(row) for row in rows])
+            self._cx.execute(shape.table.update().where(seen).values({stamp.name: looked_at}))
+        return len(rows), len(masked)
+
 
 @dataclass
 class _LookedUp:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -206,6 +206,9 @@ class SqlKeptDeletes:
 
     def mark(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
         self._writes.mark_deleted(keys, keep, at)
+
+    def mask(self, check: Callable[[], None]) -> int:
+        return self._writes.mask_deleted(check)
 
     def count(self) -> int:
         shape = self._store.shape

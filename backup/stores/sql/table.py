@@ -173,6 +173,11 @@ class TableShape:
         self.filter_parameters = sum(len(value.value or ()) if value.expanding else 1 for value in values)
 
     @property
+    def stamping(self) -> Stamping:
+        """How the rules of the service stamp the copies that they make."""
+        return self._rules.stamping
+
+    @property
     def keeps_deleted(self) -> bool:
         """Whether it is a backup in which the copies of deleted records stay."""
         return self._rules.keeps_deleted

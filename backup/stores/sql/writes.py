@@ -87,3 +87,15 @@ class SqlWrites:
             with attempt as cx:
                 batch = SqlBatch(cx, shape, self._access.dialect, self._limits)
                 batch.mark_deleted(keys, keep, milliseconds(at))
+
+    def mask_deleted(self, check: Callable[[], None]) -> int:
+        """As `KeptDeletes.mask`."""
+        shape, all_masked, seen = self._catalog.shape, 0, 1
+        while seen:
+            check()
+            for attempt in self._access.attempts("mask the copies of deleted records", writes=True):
+                with attempt as cx:
+                    batch = SqlBatch(cx, shape, self._access.dialect, self._limits)
+                    seen, masked = batch.mask_deleted()
+            all_masked += masked
+        return all_masked
