@@ -125,12 +125,18 @@ class TakingBack:
     def _delete_inserted(self, keys: Sequence[Key]) -> None:
         """Deletes the records of these keys, which a run has inserted. Another undone run may have deleted some."""
         for part in batched(keys, max(_BATCH, self._backup.traits.batch_size)):
-            existing_keys = self._backup.matching(part)
+            existing_keys = self._existing(part)
             if self._session.run.dry_run:
                 self._count(self._there(part, existing_keys), *_OPPOSITES[Action.INSERTED])
                 continue
             self._forget(part)
             self._delete([key for key in part if key in existing_keys])
+
+    def _existing(self, keys: Sequence[Key]) -> set[Key]:
+        """Those of these keys that the backup has. A run may itself have marked as deleted what it had inserted."""
+        existing_keys = self._backup.matching(keys)
+        others = [key for key in keys if key not in existing_keys] if self._backup.kept_deletes is not None else ()
+        return existing_keys | self._effects.existing(others) if others else existing_keys
 
     def _there(self, keys: Sequence[Key], existing_keys: Collection[Key]) -> Collection[Key]:
         """Those of these keys that a dry run would meet: also those that it would have brought back before, because a

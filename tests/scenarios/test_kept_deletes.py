@@ -11,9 +11,10 @@ from azure.cosmos import PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import GuardTripped, SchemaMismatch
-from backup.core.model import Action
+from backup.core.model import Action, Chunk
 from backup.core.run_values import Counts, Run, Trigger
 from backup.mirror.verification import Depth
+from backup.mirror.writing import WriteCounts, Writing
 from backup.runs.outcome import Outcome
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
@@ -126,6 +127,25 @@ def test_an_undo_takes_the_mark_back_and_an_undo_of_that_sets_it_again(file_shop
     assert (undone.counts.inserted, file_shop.column(DELETED)) == (1, [])
     done(service(file_shop).undo(undone.sync_id))
     assert file_shop.column(DELETED) == [2]
+
+
+def test_an_undo_leaves_nothing_of_what_its_run_inserted_and_marked(
+    sqlite_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = Writing.copy
+
+    def copied(writing: Writing, chunk: Chunk) -> WriteCounts:
+        counts = copy(writing, chunk)
+        sqlite_shop.run('DELETE FROM "Thing" WHERE "Id" = 2')  # after its copy, before the proof of the chunk
+        return counts
+
+    monkeypatch.setattr(Writing, "copy", copied)
+    sqlite_shop.run(ROWS)
+    run = sync(sqlite_shop)
+    assert (run.counts, sqlite_shop.column(DELETED)) == (Counts(inserted=4, deleted=1, skipped=0), [2])
+    assert done(service(sqlite_shop).undo(run.sync_id, dry_run=True)).counts.deleted == 4
+    assert done(service(sqlite_shop).undo(run.sync_id)).counts.deleted == 4
+    assert sqlite_shop.rows('"Thing"') == []
 
 
 def test_the_guard_counts_what_would_be_marked(file_shop: Shop) -> None:
