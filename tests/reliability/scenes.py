@@ -27,7 +27,8 @@ from tests.scenarios import places
 from tests.scenarios.places import Contents, Cosmos, Service, Sql
 from tests.scenarios.product import Counts
 
-BATCHES = {"BackupRetry__BaseSeconds": "0", "BackupSync__BatchSize": "5", "BackupSync__ChunkSize": "30"}
+BATCHES = {"BackupRetry__BaseSeconds": "0", "BackupSync__BatchSize": "3", "BackupSync__ChunkSize": "30"}
+"""A change takes several batches in a chunk, and several of deletes: a run can die between two of each."""
 ONE_THREAD = {"BackupSync__Parallelism": "1"}
 """Makes the order of a run's steps always the same."""
 
@@ -176,29 +177,29 @@ class CosmosScene(Scene):
 
 
 def on_sqlite(folder: Path) -> Scene:
-    """93 customers in SQLite files. A change inserts 7, updates 12 and deletes 7."""
+    """43 customers in SQLite files. A change inserts 3, updates 5 and deletes 4."""
     return _customers(SqliteScene, places.on_sqlite(folder).customer)
 
 
 def on_postgres(source: str, backup: str) -> Scene:
-    """93 customers in tables of two empty databases. A change inserts 7, updates 12 and deletes 7."""
+    """43 customers in tables of two empty databases. A change inserts 3, updates 5 and deletes 4."""
     return _customers(PostgresScene, places.on_postgres(source, backup).customer)
 
 
 def _customers(kind: type[Scene], service: Service) -> Scene:
-    return kind(service, 100, inserted=range(5, 101, 14), deleted=range(3, 101, 14), updated=range(8, 101, 8))
+    return kind(service, 46, inserted=range(5, 47, 14), deleted=range(3, 47, 14), updated=range(8, 47, 8))
 
 
 def on_cosmos(folder: Path, source: str, backup: str) -> Scene:
-    """18 orders in containers of two accounts. A change inserts 2, updates 4 and deletes 2."""
+    """12 orders in containers of two accounts. A change inserts 2, updates 2 and deletes 2."""
     service = places.with_orders_on_cosmos(folder, source, backup).order
-    extra_settings = {**SMALL_DOCUMENT_BATCHES, "BackupSync__ChunkSize": "10", "BackupSync__BatchSize": "1"}
+    extra_settings = {**SMALL_DOCUMENT_BATCHES, "BackupSync__ChunkSize": "7", "BackupSync__BatchSize": "1"}
     return CosmosScene(
         service,
-        20,
-        inserted=range(5, 21, 14),
-        deleted=range(3, 21, 14),
-        updated=range(6, 21, 4),
+        14,
+        inserted=range(5, 15, 7),
+        deleted=range(3, 15, 7),
+        updated=range(6, 15, 5),
         extra_settings=extra_settings,
     )
 

@@ -25,7 +25,7 @@ from tests.scenarios.places import Contents, Cosmos, Service
 
 pytestmark = [pytest.mark.timeout(rounds(120, 600)), pytest.mark.usefixtures("sdk_waits_for_nothing")]
 
-ORDERS, UPDATED, ADDED, DELETED = rounds((40, 10, 4, 3), (80, 20, 8, 7))
+ORDERS, UPDATED, ADDED, DELETED = rounds((24, 6, 3, 2), (80, 20, 8, 7))
 RUNS_AT_MOST = 4
 # Chunks and batches are small, so that each is met by something. Retries are the product's five.
 SETTINGS = {"BackupRetry__BaseSeconds": "0.01", "BackupSync__ChunkSize": "10", "BackupSync__BatchSize": "7"}

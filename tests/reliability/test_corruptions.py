@@ -39,8 +39,8 @@ from tests.reliability.chaos import CALM, Chaos
 from tests.reliability.effort import SEED, rounds
 from tests.reliability.writers import DEADLINE_SECONDS, Writers
 from tests.scenarios import places
+from tests.scenarios.inside import command
 from tests.scenarios.places import Cosmos, Service, Sql
-from tests.scenarios.product import cli
 
 pytestmark = pytest.mark.timeout(rounds(180, 1800))
 
@@ -49,7 +49,7 @@ FULL = Depth(full=True)
 FIRST_STILL = 100_000
 """Keys from here on are no writer's."""
 ROWS, PLANTED = rounds((2_000, 200), (5_000, 1_000))
-DOCUMENTS, DAMAGED = rounds((40, 32), (210, 200))
+DOCUMENTS, DAMAGED = rounds((24, 20), (210, 200))
 
 Differences = set[tuple[Any, tuple[str, ...]]]
 
@@ -344,7 +344,7 @@ def test_a_comparison_of_versions_alone_sees_no_corruption_and_a_sample_of_all_s
 
 def test_the_command_line_names_a_corruption_and_ends_with_1(on_sqlite: Mirrored, tmp_path: Path) -> None:
     backup_of(on_sqlite).run(f"UPDATE {{table}} SET Text = 'a', Loose = 'b' WHERE Id = {FIRST_STILL}")
-    ended = cli(tmp_path, on_sqlite.service.settings, "verify", "customer", "--full", "--json")
+    ended = command(tmp_path, on_sqlite.service.settings, "verify", "customer", "--full", "--json")
     assert (ended.code, ended.json["Verified"]) == (1, False)
     assert ended.json["Differences"] == [{"Key": [FIRST_STILL], "Kind": "content", "Names": ["Loose", "Text"]}]
 

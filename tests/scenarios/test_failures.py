@@ -13,6 +13,7 @@ from backup.config.settings import load_settings
 from backup.core.retry import Retry
 from backup.runs.lock import open_lock
 from tests.functions.worker import worker
+from tests.scenarios.inside import command
 from tests.scenarios.places import Cosmos, Place, Sql
 from tests.scenarios.product import ROOT, Ended, cli, counts, environment, post
 from tests.scenarios.proxy import Proxy
@@ -29,7 +30,7 @@ def refused_port() -> Iterator[int]:
 
 
 def sync(place: Place, folder: Path, service: str = "all", **settings: str) -> Ended:
-    return cli(folder, {**place.settings, **settings}, "sync", service, "--json")
+    return command(folder, {**place.settings, **settings}, "sync", service, "--json")
 
 
 def only_result(ended: Ended) -> dict[str, Any]:
@@ -243,23 +244,7 @@ def test_a_storage_account_that_cannot_be_reached_stops_the_run_and_is_named(
     assert sqlite_place.customer.statuses == ["Failed"]
 
 
-# Sources that lost their records
-
-
-@pytest.mark.parametrize("statement", ["DELETE FROM {table}", "UPDATE {table} SET \"Type\" = 'Draft'"])
-def test_a_source_without_any_record_is_a_409_and_the_backup_keeps_everything(
-    sqlite_place: Place, statement: str
-) -> None:
-    service = sqlite_place.order
-    with worker(ROOT, environment(sqlite_place.settings)) as running:
-        post(running, "SyncOrder")
-        before = service.backup.contents()
-        service.source.run(statement)
-        status, answer = post(running, "SyncOrder")
-        forced, _ = post(running, "SyncOrder", query="?force=true")
-    assert (status, forced, answer["Error"], answer["DeletedCount"]) == (409, 409, "GuardTripped", 0)
-    assert answer["Hint"]
-    assert service.backup.contents() == before
+# Sources that lost their records; tests/reliability/test_mass_delete.py has the other ways
 
 
 def test_a_source_that_lost_many_records_is_a_409_until_one_run_is_allowed_to_delete_them(sqlite_place: Place) -> None:
@@ -277,14 +262,3 @@ def test_a_source_that_lost_many_records_is_a_409_until_one_run_is_allowed_to_de
     assert (kept, dry["DeletedCount"]) == (before, 21)
     assert (allowed[0], allowed[1]["DeletedCount"]) == (200, 21)
     assert service.is_mirrored()
-
-
-def test_a_source_table_that_is_gone_is_a_503_and_the_backup_keeps_everything(sqlite_place: Place) -> None:
-    service = sqlite_place.customer
-    with worker(ROOT, environment(service.settings)) as running:
-        post(running, "SyncCustomer")
-        before = service.backup.contents()
-        service.source.run("DROP TABLE {table}")
-        status, answer = post(running, "SyncCustomer")
-    assert (status, answer["Error"]) == (503, "SourceMissing")
-    assert service.backup.contents() == before

@@ -68,26 +68,41 @@ class Office:
         return left
 
 
-@pytest.fixture(params=["file", "account"])
-def office(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
-    place = on_sqlite(tmp_path)
+@contextlib.contextmanager
+def opened(folder: Path, given: dict[str, str]) -> Iterator[Office]:
+    place = on_sqlite(folder)
     place.fill()
-    given = {"BackupJobs__File": str(tmp_path / "jobs.db")}
-    if request.param == "account":
-        monkeypatch.setattr(table_key_values.TableKeyValues.__init__, "__defaults__", (f"t{uuid4().hex}",))
-        given = {"AzureWebJobsStorage": request.getfixturevalue("azurite")}
     made = Office(place, given)
     yield made
     made.job_queue.keys.close()
 
 
-def test_a_job_becomes_a_run_and_ends_with_its_counts(office: Office, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.fixture
+def office(tmp_path: Path) -> Iterator[Office]:
+    """Jobs in a SQLite file. What a storage account does otherwise, `any_office` and the contract of keys and values
+    show."""
+    with opened(tmp_path, {"BackupJobs__File": str(tmp_path / "jobs.db")}) as made:
+        yield made
+
+
+@pytest.fixture(params=["file", "account"])
+def any_office(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    """Jobs in a SQLite file, and in a storage account."""
+    if request.param == "file":
+        yield request.getfixturevalue("office")
+        return
+    monkeypatch.setattr(table_key_values.TableKeyValues.__init__, "__defaults__", (f"t{uuid4().hex}",))
+    with opened(tmp_path, {"AzureWebJobsStorage": request.getfixturevalue("azurite")}) as made:
+        yield made
+
+
+def test_a_job_becomes_a_run_and_ends_with_its_counts(any_office: Office, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "backup")
-    job = office.asked()
-    assert office.job(job).state is State.ENQUEUED
-    left = office.worked(job)
+    job = any_office.asked()
+    assert any_office.job(job).state is State.ENQUEUED
+    left = any_office.worked(job)
     assert (left.state, left.percent, left.counts["inserted"], left.attempt) == (State.SUCCEEDED, None, 100, 1)
-    [run] = office.job_queue.runs.page().runs
+    [run] = any_office.job_queue.runs.page().runs
     assert (run["syncId"], run["jobId"], run["status"], run["trigger"]) == (
         left.sync_id,
         job.job_id,
@@ -95,12 +110,12 @@ def test_a_job_becomes_a_run_and_ends_with_its_counts(office: Office, caplog: py
         "job",
     )
     assert [past.state for past in left.history] == [State.ENQUEUED, State.PROCESSING, State.SUCCEEDED]
-    assert any("sync.completed" in line for line in office.job_queue.records.lines(job.job_id))
+    assert any("sync.completed" in line for line in any_office.job_queue.records.lines(job.job_id))
 
 
-def test_a_message_that_comes_twice_runs_the_job_once(office: Office) -> None:
-    job = office.asked()
-    worker = office.worker()
+def test_a_message_that_comes_twice_runs_the_job_once(any_office: Office) -> None:
+    job = any_office.asked()
+    worker = any_office.worker()
     left: list[Job | None] = []
     threads = [threading.Thread(target=lambda: left.append(worker.work(job.job_id))) for _ in range(2)]
     for thread in threads:
@@ -109,7 +124,7 @@ def test_a_message_that_comes_twice_runs_the_job_once(office: Office) -> None:
         thread.join()
     left.append(worker.work(job.job_id))
     assert sorted(result is None for result in left) == [False, True, True]
-    assert len(office.job_queue.runs.page().runs) == 1
+    assert len(any_office.job_queue.runs.page().runs) == 1
 
 
 def test_a_dry_run_writes_nothing_to_the_backup(office: Office) -> None:
@@ -131,21 +146,21 @@ def unreachable(_watcher: Observer) -> Registry:
     raise StoreUnavailable("Nothing answers there.")
 
 
-def test_an_error_that_may_pass_is_tried_again_after_longer_and_longer_pauses(office: Office) -> None:
-    job = office.asked()
+def test_an_error_that_may_pass_is_tried_again_after_longer_and_longer_pauses(any_office: Office) -> None:
+    job = any_office.asked()
     for minutes in (2, 4, 8, 16, 32):
-        before, left, after = office.clock(), office.worked(job, registry=unreachable), office.clock()
+        before, left, after = any_office.clock(), any_office.worked(job, registry=unreachable), any_office.clock()
         assert (left.state, left.error) == (State.SCHEDULED, "Nothing answers there.")
         assert left.due_at is not None
         assert left.due_at >= before + timedelta(minutes=minutes)
         assert left.due_at <= after + timedelta(minutes=1.25 * minutes)
-        assert office.worker().work(job.job_id) is None
-        office.clock.ahead += left.due_at - office.clock()
-    left = office.worked(job, registry=unreachable)
+        assert any_office.worker().work(job.job_id) is None
+        any_office.clock.ahead += left.due_at - any_office.clock()
+    left = any_office.worked(job, registry=unreachable)
     assert (left.state, left.attempt) == (State.FAILED, RETRIES + 1)
-    again = office.job_queue.records.requeue(job.job_id, "Ada asked.")
+    again = any_office.job_queue.records.requeue(job.job_id, "Ada asked.")
     assert again is not None
-    left = office.worked(job)
+    left = any_office.worked(job)
     assert (left.state, left.error) == (State.SUCCEEDED, None)
 
 
@@ -161,17 +176,17 @@ def test_a_job_whose_service_is_at_work_waits_in_line(office: Office) -> None:
     assert office.worked(job).state is State.SUCCEEDED
 
 
-def test_work_in_slices_is_one_run(office: Office) -> None:
-    settings = office.settings.model_copy(update={"chunk_size": 20, "parallelism": 1})
-    job = office.asked()
-    left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher), slice_seconds=0)
+def test_work_in_slices_is_one_run(any_office: Office) -> None:
+    settings = any_office.settings.model_copy(update={"chunk_size": 20, "parallelism": 1})
+    job = any_office.asked()
+    left = any_office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher), slice_seconds=0)
     slices = 1
     while left.state is State.ENQUEUED:
-        left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher), slice_seconds=0)
+        left = any_office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher), slice_seconds=0)
         slices += 1
     assert slices > 2
     assert (left.state, left.counts["inserted"]) == (State.SUCCEEDED, 100)
-    assert [run["syncId"] for run in office.job_queue.runs.page().runs] == [left.sync_id]
+    assert [run["syncId"] for run in any_office.job_queue.runs.page().runs] == [left.sync_id]
 
 
 def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,13 +238,13 @@ def test_a_verify_and_a_drill_say_how_far_they_are_and_stop_where_their_job_is_c
     assert percents == [20, 20]  # it hears of it at the next chunk
 
 
-def test_a_job_whose_worker_died_goes_on_with_another(office: Office) -> None:
-    job = office.asked()
-    assert office.job_queue.records.claim(job.job_id, "a process that is gone") is not None
-    assert office.worker().work(job.job_id) is None
-    office.clock.ahead += SILENCE + timedelta(seconds=1)
-    assert office.job_queue.sweep() == 1
-    left = office.worked(job)
+def test_a_job_whose_worker_died_goes_on_with_another(any_office: Office) -> None:
+    job = any_office.asked()
+    assert any_office.job_queue.records.claim(job.job_id, "a process that is gone") is not None
+    assert any_office.worker().work(job.job_id) is None
+    any_office.clock.ahead += SILENCE + timedelta(seconds=1)
+    assert any_office.job_queue.sweep() == 1
+    left = any_office.worked(job)
     assert (left.state, left.attempt) == (State.SUCCEEDED, 2)
 
 
@@ -265,13 +280,13 @@ def test_a_worker_that_has_long_been_silent_is_forgotten(office: Office) -> None
     assert office.job_queue.keys.scan("server:", limit=10) == []
 
 
-def test_two_timers_that_fire_at_once_queue_an_occurrence_once(office: Office) -> None:
-    office.clock.ahead = datetime(2026, 12, 1, 0, 0, 5, tzinfo=UTC) - datetime.now(UTC)
+def test_two_timers_that_fire_at_once_queue_an_occurrence_once(any_office: Office) -> None:
+    any_office.clock.ahead = datetime(2026, 12, 1, 0, 0, 5, tzinfo=UTC) - datetime.now(UTC)
     queued: list[Job] = []
-    job_queues = [open_job_queue(office.settings, office.clock) for _ in range(3)]
+    job_queues = [open_job_queue(any_office.settings, any_office.clock) for _ in range(3)]
 
     def queue(job_queue: JobQueue) -> None:
-        queued.extend(job_queue.queue_due(office.settings, ["customer"]))
+        queued.extend(job_queue.queue_due(any_office.settings, ["customer"]))
 
     threads = [threading.Thread(target=queue, args=(job_queue,)) for job_queue in job_queues]
     for thread in threads:

@@ -77,9 +77,15 @@ def bin_of(service: Service) -> list[tuple[Any, str]]:
     return sorted((key, entry["Action"]) for entry in entries for key in keys_of(entry["RecordKey"]))
 
 
+@pytest.fixture
+def customers(sqlite_place: Place) -> Service:
+    """100 customers on SQLite, not yet mirrored. Which calls make a run is no matter of the engine."""
+    return sqlite_place.customer
+
+
 @pytest.fixture(params=["sqlite_place", "postgres_place"])
-def customers(request: pytest.FixtureRequest) -> Service:
-    """100 customers, not yet mirrored."""
+def any_customers(request: pytest.FixtureRequest) -> Service:
+    """100 customers on each engine, not yet mirrored: for what a server does by itself from one call to the next."""
     place: Place = request.getfixturevalue(request.param)
     return place.customer
 
@@ -90,11 +96,11 @@ def orders_on_cosmos(cosmos_place: Place) -> Service:
 
 
 @pytest.mark.parametrize("parallelism", ["1", "4"])
-def test_a_sync_in_many_calls_is_one_run_that_grows_and_is_proven(customers: Service, parallelism: str) -> None:
-    registry = registry_of(customers, Parallelism=parallelism, ChunkSize="10")
+def test_a_sync_in_many_calls_is_one_run_that_grows_and_is_proven(any_customers: Service, parallelism: str) -> None:
+    registry = registry_of(any_customers, Parallelism=parallelism, ChunkSize="10")
     outcomes = [begun(registry), *resumed(registry)]
     ended = outcomes[-1]
-    [entry] = customers.backup.history()
+    [entry] = any_customers.backup.history()
     assert len(outcomes) >= 10
     assert {outcome.run.sync_id for outcome in outcomes} == {entry["SyncId"]}
     assert (entry["Status"], bool(entry["Verified"]), entry["SourceCount"]) == ("Completed", True, 100)
@@ -103,7 +109,7 @@ def test_a_sync_in_many_calls_is_one_run_that_grows_and_is_proven(customers: Ser
     assert percents == sorted(set(percents))  # type: ignore[type-var]
     assert [outcome.run.counts.inserted for outcome in outcomes[:3]] == [10, 20, 30]
     assert counts_of(ended) == (100, 0, 0, 0)
-    assert customers.is_mirrored()
+    assert any_customers.is_mirrored()
 
 
 def test_a_sync_of_documents_in_many_calls_is_one_run(orders_on_cosmos: Service) -> None:
@@ -157,18 +163,18 @@ def test_deletes_that_no_call_alone_finds_too_many_are_stopped_by_the_guard(cust
     assert customers.statuses == ["Completed", "Failed"]
 
 
-def test_deletes_may_take_many_calls_and_each_is_counted_and_kept_once(customers: Service) -> None:
-    mirrored(customers)
-    kept = bin_of(customers)
-    change(customers, 'DELETE FROM {table} WHERE "Id" % 12 = 0')
-    registry = registry_of(customers, BatchSize="2")
+def test_deletes_may_take_many_calls_and_each_is_counted_and_kept_once(any_customers: Service) -> None:
+    mirrored(any_customers)
+    kept = bin_of(any_customers)
+    change(any_customers, 'DELETE FROM {table} WHERE "Id" % 12 = 0')
+    registry = registry_of(any_customers, BatchSize="2")
     outcomes = [begun(registry), *resumed(registry)]
     deleted = [outcome.run.counts.deleted for outcome in outcomes]
     assert {0, 2, 4, 6, 8} >= {*deleted} >= {0, 4, 8}
     assert deleted == sorted(deleted)
     assert (counts_of(outcomes[-1]), outcomes[-1].run.verified) == ((0, 0, 8, 92), True)
-    assert [action for key, action in bin_of(customers) if (key, action) not in kept] == ["Deleted"] * 8
-    assert customers.is_mirrored()
+    assert [action for key, action in bin_of(any_customers) if (key, action) not in kept] == ["Deleted"] * 8
+    assert any_customers.is_mirrored()
 
 
 KILLED = """
@@ -199,34 +205,34 @@ while True:
 
 @pytest.mark.parametrize("then", ["resume", "sync"])
 def test_a_sync_whose_process_is_killed_in_a_later_call_is_resumed(
-    customers: Service, tmp_path: Path, then: str
+    any_customers: Service, tmp_path: Path, then: str
 ) -> None:
-    settings = {**customers.settings, **SLICES, "BackupSync__ChunkSize": "10", "BackupSync__Parallelism": "1"}
+    settings = {**any_customers.settings, **SLICES, "BackupSync__ChunkSize": "10", "BackupSync__Parallelism": "1"}
     ended = python(tmp_path, settings, "-c", KILLED)
     assert ended.code == -signal.SIGKILL, ended.err
-    written = len(customers.backup.contents())
-    registry = registry_of(customers)
+    written = len(any_customers.backup.contents())
+    registry = registry_of(any_customers)
     if then == "resume":
         outcome = resumed(registry)[-1]
     else:
         [outcome] = registry.sync("all", Trigger.CLI)
     assert written == 50
     assert (counts_of(outcome), outcome.run.verified) == ((100, 0, 0, 0), True)
-    assert customers.statuses == ["Completed"]
-    assert len(bin_of(customers)) == 100
-    assert customers.is_mirrored()
+    assert any_customers.statuses == ["Completed"]
+    assert len(bin_of(any_customers)) == 100
+    assert any_customers.is_mirrored()
 
 
-def test_a_column_that_is_new_between_two_calls_is_filled_in_what_was_walked_before_too(customers: Service) -> None:
-    registry = registry_of(customers)
+def test_a_column_that_is_new_between_two_calls_is_filled_in_what_was_walked_before_too(any_customers: Service) -> None:
+    registry = registry_of(any_customers)
     first = begun(registry, calls=3)
-    change(customers, "ALTER TABLE {table} ADD COLUMN \"Nickname\" varchar(20) DEFAULT 'none'")
+    change(any_customers, "ALTER TABLE {table} ADD COLUMN \"Nickname\" varchar(20) DEFAULT 'none'")
     ended = resumed(registry)[-1]
-    [entry] = customers.backup.history()
+    [entry] = any_customers.backup.history()
     assert (entry["SyncId"], entry["Status"], entry["AddedColumns"]) == (first.run.sync_id, "Completed", '["Nickname"]')
-    assert {copy["Nickname"] for copy in customers.backup.contents().values()} == {"none"}
+    assert {copy["Nickname"] for copy in any_customers.backup.contents().values()} == {"none"}
     assert (counts_of(ended), ended.run.verified) == ((100, 0, 0, 0), True)
-    assert customers.is_mirrored()
+    assert any_customers.is_mirrored()
 
 
 BEHIND = (
