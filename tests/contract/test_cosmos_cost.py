@@ -293,19 +293,26 @@ def test_stamps_of_keys_are_those_of_the_chunk(copied: Copied) -> None:
     assert source.stamp_rows_of([]) == set()
 
 
-@pytest.mark.parametrize("batch", [{"batch_size": 10}, {"batch_bytes": 4_000}, {}])
-def test_more_keys_than_one_query_takes_are_read_in_batches(cosmos_bench: CosmosBench, batch: dict[str, int]) -> None:
+def test_more_keys_than_one_query_takes_are_read_in_batches(cosmos_bench: CosmosBench) -> None:
     cosmos_bench.create()
-    source, _ = pair(cosmos_bench, **batch)
+    source, _ = pair(cosmos_bench)
     source.write(orders(*range(230), text="x" * 100))
     keys = frozenset(('"c"', f"{n:06}") for n in range(300))
     rows = source.stamp_rows(WHOLE)
+    assert len(rows) == 230
     assert source.stamp_rows_of(list(keys)) == rows
-    for wanted in (keys, None):
-        batches = list(source.read(wanted, WHOLE))
-        assert sorted(record["id"] for records in batches for record in records) == sorted(row[1] for row in rows)
-        assert max(map(len, batches)) <= batch.get("batch_size", 500)
-        assert len(batches) >= (15 if batch else 1)
+    cases: list[tuple[dict[str, Any], int, int]] = [
+        ({"batch_size": 10}, 10, 15),
+        ({"batch_bytes": 4_000}, 500, 15),
+        ({}, 500, 1),
+    ]
+    for limits, most, fewest in cases:
+        store = cosmos_bench.open("source", **limits)
+        for wanted in (keys, None):
+            batches = list(store.read(wanted, WHOLE))
+            assert sorted(record["id"] for records in batches for record in records) == sorted(row[1] for row in rows)
+            assert max(map(len, batches)) <= most, limits
+            assert len(batches) >= fewest, limits
 
 
 def test_documents_that_are_there_cost_one_query_a_hundred(
