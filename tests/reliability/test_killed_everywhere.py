@@ -352,7 +352,7 @@ def check_killed_and_repeated(
     trace: Sequence[str] = mortal.run(order)["trace"]
     points = points_of(trace)
     few = [point for point in points if not steps or point.step in steps]
-    for point in rounds(one_of_each(few, 5), points):
+    for point in rounds(one_of_each(few, 7 if steps else 5), points):
         with subtests.test(killed=str(point)):
             scene.rewind()
             mortal.kill(order, point)
