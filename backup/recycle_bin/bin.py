@@ -17,6 +17,7 @@ from backup.core.model import Action, Key, Now
 from backup.core.run_values import Counts, Run
 from backup.core.timeline import Timeline
 from backup.recycle_bin import entries
+from backup.recycle_bin.changed_keys import ChangedKeys, TooManyKeys
 from backup.recycle_bin.entries import RECYCLE_BIN, KeptImage
 from backup.recycle_bin.entry_pages import pages_of, pages_of_hashes
 from backup.recycle_bin.kept_batches import batches
@@ -142,6 +143,32 @@ class RecycleBin:
         for page in pages_of(self._entries, where, above or start, end, records=records):
             yield from batches(page, self._backup.traits.batch_size)
             del page
+
+    def changed_by(self, sync_ids: Iterable[str], after: datetime) -> ChangedKeys | None:
+        """Returns the keys of the backup's records that these runs have changed. No other run has changed one after
+        this time: where the bin has such an entry, it returns None; and where the keys are too many for memory.
+
+        Cost: reads the entries of these runs without their records, and counts all later entries.
+        """
+        seen = 0
+
+        def keys() -> Iterator[Key]:
+            nonlocal seen
+            for sync_id in sync_ids:
+                start, _, end = entries.bounds(sync_id)
+                where = {**self._of_run(sync_id), "Side": "backup"}
+                for page in pages_of(self._entries, where, start, end, records=False):
+                    for entry in page:
+                        at = entry["RecycledAt"]
+                        seen += isinstance(at, datetime) and at > after
+                        yield from entries.keys_of(entry)
+
+        try:
+            changed = ChangedKeys(keys())
+        except TooManyKeys:
+            return None
+        later = self._entries.count({**self._of_place(), "Side": "backup"}, "RecycledAt", after, _NEVER)
+        return changed if later == seen else None
 
     def inserted(self, sync_id: str) -> Iterator[tuple[list[KeyRange], list[KeptImage]]]:
         """Yields what the run inserted, some at a time: integer keys of the backup that had no record before, as

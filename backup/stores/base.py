@@ -91,7 +91,7 @@ class Catalog(Protocol):
 class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
-    `insert`, `relay`, `overwrite`, `has_none`, `content_fingerprint`, `relay_changes`, `relay_new`, `relay_over`,
+    `insert`, `relay`, `overwrite`, `has_none`, `fingerprint`, `content_fingerprint`, `relay_changes`, `relay_new`,
     `exchange`, `without_column` and `spelled` are for any number of threads; those of them that write raise what
     `Store.write` raises, and so do `delete_ranges` and `write_images`. The others are for one thread.
     """
@@ -109,8 +109,11 @@ class Relational(Protocol):
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         """As `Store.write`, for records that are probably new: looks them up only if one turns out to exist."""
 
-    def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[RelayedPart]:
+    def relay(
+        self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None, but: Sequence[Key] = ()
+    ) -> Iterator[RelayedPart]:
         """Inserts the source's records of a chunk of which this store has none, without reading them into this process.
+        The records of the keys in `but` are left out; `may_leave_out` has to allow that.
 
         Yields what it wrote after each transaction, which has a part of the chunk, in order. `keep` gets the keys in
         the transaction. Raises NotRelayed, with the rest of the chunk, where the servers cannot do it or refuse it;
@@ -124,9 +127,16 @@ class Relational(Protocol):
         replaces. What only this store has in the chunk stays. `changed`: only records of another version than that of
         their copies; where records have no version, the servers cannot do this."""
 
-    def content_fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        """As `Store.fingerprint`, but of all values that this table shares with the one that it was matched with, also
-        where records have a version."""
+    def fingerprint(self, chunk: Chunk, but: Sequence[Key]) -> Fingerprint | None:
+        """As `Store.fingerprint`, without the records of the keys in `but`, as `may_leave_out` allows."""
+
+    def content_fingerprint(self, chunk: Chunk, but: Sequence[Key] = ()) -> Fingerprint | None:
+        """As `fingerprint`, but of all values that this table shares with the one that it was matched with, also where
+        records have a version."""
+
+    def may_leave_out(self, backup: Store, keys: Sequence[Key]) -> bool:
+        """Whether both servers can leave out exactly the records of these keys, with few parameters. This store is the
+        place of a restore of `backup`."""
 
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         """Writes the source's records of these keys, in their order, without reading them into this process. The server

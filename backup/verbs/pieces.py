@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 from backup.core.errors import StoreError
@@ -11,6 +10,7 @@ from backup.core.model import WHOLE, Chunk, Key, Stamps, unread_in
 from backup.mirror.proof import without
 from backup.mirror.set_aside import Refusal
 from backup.mirror.walk import chunks_of
+from backup.recycle_bin.changed_keys import ChangedKeys
 from backup.runs.session import Session
 from backup.stores import Store, stamps_in
 from backup.verbs.past_run import PastRun
@@ -19,12 +19,16 @@ _KEYS_AT_ONCE = 100  # whole records, in memory
 
 
 class Piece(NamedTuple):
-    """A part of the key space. `named_keys` are those of its keys that the spec names, or its run changed."""
+    """A part of the key space. `named_keys` are those of its keys that the spec names, or its run changed.
+
+    `is_as_now`: the place should have the copies as they are now. Else images may have what is wanted.
+    """
 
     chunk: Chunk
     named_keys: Sequence[Key]
     backup_stamps: Stamps
     place_stamps: Stamps
+    is_as_now: bool = False
 
 
 class Pieces:
@@ -48,20 +52,30 @@ class Pieces:
         for keys in past.changed_keys():
             yield from self.of_many_keys(keys)
 
-    def of_all(self, at: datetime | None, rest_of: Callable[[Chunk], Chunk | None]) -> Iterator[Piece]:
-        """The pieces of the whole key space: what `rest_of` leaves of the chunks, or with a time parts of it, for each
-        of their keys may have many entries in the bin. Sets aside keys that cannot be read."""
+    def of_all(
+        self, changed: ChangedKeys | None, rest_of: Callable[[Chunk, Sequence[Key]], Chunk | None]
+    ) -> Iterator[Piece]:
+        """The pieces of the whole key space. Sets aside keys that cannot be read.
+
+        The place should not have the copies of the keys in `changed`: they come last. Of all others it yields what
+        `rest_of` leaves of each chunk. If nobody knows which have changed (None), all are read in small parts: each of
+        their keys may have many entries in the bin.
+        """
         for whole in chunks_of(self._backup, self._into) if self._into_exists else self._backup.chunks():
-            chunk = rest_of(whole)
+            but = () if changed is None else changed.near(whole)
+            chunk = whole if changed is None else rest_of(whole, but)
             if chunk is None:
                 continue
             backup_stamps = self._readable(stamps_in(self._backup, chunk))
             place_stamps = self._readable(stamps_in(self._into, chunk)) if self._into_exists else {}
-            if at is None:
-                yield Piece(chunk, (), backup_stamps, place_stamps)
+            if changed is not None:
+                others = {*but}
+                yield Piece(chunk, (), without(backup_stamps, others), without(place_stamps, others), is_as_now=True)
                 continue
             for keys in _parts(list(backup_stamps.keys() | place_stamps.keys())):
                 yield Piece(chunk, (), _stamps_at(backup_stamps, keys), _stamps_at(place_stamps, keys))
+        for keys in () if changed is None else changed.batches(_KEYS_AT_ONCE):
+            yield self.of_keys(keys)._replace(named_keys=())
 
     def _readable(self, stamps: Stamps) -> Stamps:
         """The stamps without those whose keys cannot be read; it sets these aside. A record whose key alone can be read

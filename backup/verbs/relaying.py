@@ -3,11 +3,11 @@ their contents are compared. Never changes the backup but for its bin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 from backup.core import spans
 from backup.core.errors import ConstraintRefused
-from backup.core.model import Chunk, Key, Stamps, unread_in
+from backup.core.model import Chunk, Key, Record, Stamps, unread_in
 from backup.mirror import relays
 from backup.mirror.proof import are_equal
 from backup.runs.session import Session
@@ -21,8 +21,8 @@ _NOT_RELAYED = "The servers refused to restore parts of the table by themselves,
 
 
 class Relaying:
-    """The records of one restore that go from server to server: of the newest state, into a place of the same
-    product."""
+    """The records of one restore that go from server to server: those whose copies are as they should be, into a place
+    of the same product."""
 
     def __init__(self, session: Session, into: Store, overwriting: Overwriting) -> None:
         """`into` is the store of the place, which exists."""
@@ -31,9 +31,9 @@ class Relaying:
         self.restored = 0
         """How many records of the backup lie in the parts that were relayed so far."""
 
-    def rest_of(self, chunk: Chunk) -> Chunk | None:
-        """Restores a chunk of which the place has no record, and reads its content again. Returns the part to restore
-        in another way; None if nothing is left.
+    def rest_of(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:
+        """Restores a chunk, without the keys in `but`, of which the place has no record, and reads its content again.
+        Returns the part to restore in another way; None if nothing is left.
 
         Counts the records that are there afterwards, and remembers the others, as `Overwriting.write` does. Cost: the
         relay, and a fingerprint of the content on both sides. Raises what the stores and the lock raise; parts that
@@ -42,21 +42,27 @@ class Relaying:
         backup, place = self._backup.relational, self._into.relational
         if not self._may_relay or backup is None or place is None:
             return chunk
-        of_backup = backup.content_fingerprint(chunk)
+        of_backup = backup.content_fingerprint(chunk, but)
         if of_backup is None or not of_backup.records:  # records that cannot be read have no fingerprint
             return chunk
-        rest = self._relay(chunk)
+        rest = self._relay(chunk, but)
         if rest == chunk:
             return chunk
         if rest is not None:
             chunk = Chunk(chunk.after, rest.after)
-            of_backup = backup.content_fingerprint(chunk)
+            of_backup = backup.content_fingerprint(chunk, but)
         inserted = of_backup.records if of_backup is not None else 0
         self.restored += inserted
-        if not are_equal(of_backup, place.content_fingerprint(chunk)):
-            inserted = sum(self._overwriting.look_at(records) for records in self._backup.read(None, chunk))
+        if not are_equal(of_backup, place.content_fingerprint(chunk, but)):
+            inserted = sum(self._look_at(records, {*but}) for records in self._backup.read(None, chunk))
         self._session.tally.add(inserted=inserted)
         return rest
+
+    def _look_at(self, records: Sequence[Record], but: Set[Key]) -> int:
+        key_of = self._backup.keys.of
+        return self._overwriting.look_at(
+            [record for record in records if key_of(record) not in but] if but else records
+        )
 
     def insert(self, keys: Sequence[Key]) -> Sequence[Key]:
         """Inserts the backup's records of these keys, which the place lacks, and counts them. Returns the keys that are
@@ -97,15 +103,15 @@ class Relaying:
                 span.tell(records=records)
         return None
 
-    def _relay(self, chunk: Chunk) -> Chunk | None:
-        """Has the servers copy the chunk. Returns the part that they have not copied."""
+    def _relay(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:
+        """Has the servers copy the chunk without these keys. Returns the part that they have not copied."""
         session, relational = self._session, self._into.relational
         assert relational is not None  # noqa: S101 - for mypy; `rest_of` has asked
         session.steps.check_lock()
         with spans.span("backup.relay", service=session.run.service) as span:
             records = 0
             try:
-                for part in relational.relay(self._backup, chunk, None, None):
+                for part in relational.relay(self._backup, chunk, None, None, but):
                     records += part.inserted
                     session.steps.check_lock()
             except NotRelayed as refused:

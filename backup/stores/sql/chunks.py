@@ -93,15 +93,17 @@ class SqlChunks:
         at_most: int | None = None,
         *,
         of_content: bool = False,
+        but: Sequence[Key] = (),
     ) -> Mapping[Any, Fingerprint] | None:
-        """The chunk's fingerprints, as `Dialect.fingerprints` returns them, of its stamps or `of_content`.
+        """The chunk's fingerprints, as `Dialect.fingerprints` returns them, of its stamps or `of_content`, without the
+        rows of the keys in `but`.
 
         None also if a row cannot be read, and in the first chunk if rows have no key. An open chunk may hold far more
         on one side than on the other: None too where that would take much memory here.
         """
         if chunk.after is None and self.stamp_rows_without_keys(shape):
             return None
-        dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.filters]
+        dialect, conditions = self._access.dialect, [*shape.within(chunk), *shape.is_none_of(but), *shape.filters]
         in_parts = at_most is None and dialect.in_process and bucket is None and None in chunk
         if in_parts:
             at_most = max(_MANY_RECORDS, _MANY_CHUNKS * self._limits.chunk_size)

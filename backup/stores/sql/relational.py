@@ -68,18 +68,27 @@ class SqlRelational:
     def insert(self, records: Sequence[Record], keep: Keep) -> Written:
         return self._writes.write(records, keep, absent=True)
 
-    def relay(self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None) -> Iterator[RelayedPart]:
-        return self._relay.insert(catalog_of(source), chunk, note, keep)
+    def relay(
+        self, source: Store, chunk: Chunk, note: CopyNote | None, keep: Keep | None, but: Sequence[Key] = ()
+    ) -> Iterator[RelayedPart]:
+        return self._relay.insert(catalog_of(source), chunk, note, keep, but)
 
     def overwrite(
         self, source: Store, chunk: Chunk, note: CopyNote, keep: Keep, *, changed: bool = False
     ) -> Iterator[RelayedPart]:
         return self._relayed_changes.overwrite(catalog_of(source), chunk, note, keep, changed=changed)
 
-    def content_fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        shape, operation = self._catalog.shape, "read the fingerprint of the content"
-        by_bucket = self._chunks.fingerprints(operation, shape, chunk, of_content=True)
+    def fingerprint(self, chunk: Chunk, but: Sequence[Key]) -> Fingerprint | None:
+        by_bucket = self._chunks.fingerprints("read the fingerprint", self._catalog.shape, chunk, but=but)
         return None if by_bucket is None else by_bucket[None]
+
+    def content_fingerprint(self, chunk: Chunk, but: Sequence[Key] = ()) -> Fingerprint | None:
+        shape, operation = self._catalog.shape, "read the fingerprint of the content"
+        by_bucket = self._chunks.fingerprints(operation, shape, chunk, of_content=True, but=but)
+        return None if by_bucket is None else by_bucket[None]
+
+    def may_leave_out(self, backup: Store, keys: Sequence[Key]) -> bool:
+        return self._relays_back.may_leave_out(catalog_of(backup), keys)
 
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         return self._relayed_changes.write(catalog_of(source), keys, note, keep)

@@ -93,18 +93,19 @@ class SqlRelay:
         self._access, self._catalog, self._parts = access, catalog, RelayedParts(limits)
 
     def insert(
-        self, source: SqlCatalog, chunk: Chunk, note: CopyNote | None, keep: Keep | None
+        self, source: SqlCatalog, chunk: Chunk, note: CopyNote | None, keep: Keep | None, but: Sequence[Key]
     ) -> Iterator[RelayedPart]:
         """As `Relational.relay`."""
         if not may_relay(source, self._access):
             raise NotRelayed(chunk)
-        return self._parts.of_chunk(source, chunk, lambda part: self._transaction(source, part, note, keep))
+        return self._parts.of_chunk(source, chunk, lambda part: self._transaction(source, part, note, keep, but))
 
     def _transaction(
-        self, source: SqlCatalog, part: Chunk, note: CopyNote | None, keep: Keep | None
+        self, source: SqlCatalog, part: Chunk, note: CopyNote | None, keep: Keep | None, but: Sequence[Key]
     ) -> RelayedPart | None:
-        shape = self._catalog.shape
-        rows = relayed_rows(source, shape, [*source.shape.within(part), *source.shape.filters], note)
+        shape, original = self._catalog.shape, source.shape
+        conditions = [*original.within(part), *original.is_none_of(but), *original.filters]
+        rows = relayed_rows(source, shape, conditions, note)
         for attempt in self._access.attempts("relay records", writes=True):
             with attempt as cx, self._parts.size.measuring() as measured:
                 relayed = self._access.dialect.relay(cx, rows, source.access.dialect)

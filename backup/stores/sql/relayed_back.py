@@ -50,6 +50,12 @@ class SqlRelaysBack:
             lambda part: self._update(backup, {key: stamps[key] for key in part}, keep),
         )
 
+    def may_leave_out(self, backup: SqlCatalog, keys: Sequence[Key]) -> bool:
+        """As `Relational.may_leave_out`."""
+        shape, original = self._catalog.shape, backup.shape
+        may_list = shape.lists(keys) and original.lists(keys) if keys else True
+        return may_list and not original.keeps_deleted and original.marks is None and self._may_relay(backup, keys)
+
     def _may_relay(self, backup: SqlCatalog, keys: Sequence[Key]) -> bool:
         shape, original = self._catalog.shape, backup.shape
         is_plain = shape.reads_as_stored and shape.marks is None and not self._catalog.withheld

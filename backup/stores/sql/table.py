@@ -337,8 +337,16 @@ class TableShape:
         conditions = ([column == part for column, part in zip(key_columns, key, strict=True)] for key in keys)
         return sa.or_(*(sa.and_(*conditions_of_key) for conditions_of_key in conditions))
 
+    def is_none_of(self, keys: Sequence[Key]) -> list[sa.ColumnElement[bool]]:
+        """The conditions that a row has none of these keys, which the shape `lists`. A server looks each row up in a
+        list that it has sorted or hashed once."""
+        if not keys:
+            return []
+        whole_key = self.key[0] if len(self.key) == 1 else sa.tuple_(*self.key)
+        return [whole_key.not_in(self._types_of_key[0].listed(self._types_of_key, keys))]
+
     def lists(self, keys: Sequence[Key]) -> bool:
-        """Whether `is_one_of` names these keys of several columns shortly, however many they are."""
+        """Whether `is_one_of`, for several columns, and `is_none_of` name these keys shortly, however many they are."""
         values = zip(*keys, strict=True) if keys else [()] * len(self.key_names)
         return all(type_.may_list(parts) for type_, parts in zip(self._types_of_key, values, strict=True))
 
