@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backup.core.model import SideName
-from backup.stores.base import Fence, Store, stamps_in
+from backup.stores.base import Fence, Relational, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Accept, Keep
 from backup.stores.listing import ForeignKey, Listed, PassedOver
@@ -38,6 +38,7 @@ __all__ = [
     "OnNewColumn",
     "PassedOver",
     "RangesNotDeleted",
+    "Relational",
     "RelayedPart",
     "Rules",
     "Shape",

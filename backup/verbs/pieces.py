@@ -53,7 +53,7 @@ class Pieces:
             yield from self.of_many_keys(keys)
 
     def of_all(
-        self, changed: ChangedKeys | None, rest_of: Callable[[Chunk, Sequence[Key]], Chunk | None]
+        self, changed: ChangedKeys | None, rest_of: Callable[[Chunk, Sequence[Key]], Chunk | None] | None
     ) -> Iterator[Piece]:
         """The pieces of the whole key space. Sets aside keys that cannot be read.
 
@@ -63,7 +63,7 @@ class Pieces:
         """
         for whole in chunks_of(self._backup, self._into) if self._into_exists else self._backup.chunks():
             but = () if changed is None else changed.near(whole)
-            chunk = whole if changed is None else rest_of(whole, but)
+            chunk = whole if rest_of is None else rest_of(whole, but)
             if chunk is None:
                 continue
             backup_stamps = self._readable(stamps_in(self._backup, chunk))

@@ -11,11 +11,14 @@ from backup.core.model import Chunk, Key, Record, Stamps, unread_in
 from backup.mirror import relays
 from backup.mirror.proof import are_equal
 from backup.runs.session import Session
-from backup.stores import NotRelayed, RelayedPart, Store
+from backup.stores import NotRelayed, Relational, RelayedPart, Store
 from backup.verbs.overwrite import Overwriting
 
 FEWEST_BACK = relays.FEWEST
 """Missing or changed records of a chunk: for fewer, to read and to send them costs as much."""
+
+_LEFT_OUT_AT_MOST = 10_000
+"""Keys that the servers leave out of a chunk: they hold the list in memory."""
 
 _NOT_RELAYED = "The servers refused to restore parts of the table by themselves, so the app restored them in batches."
 
@@ -27,21 +30,36 @@ class Relaying:
     def __init__(self, session: Session, into: Store, overwriting: Overwriting) -> None:
         """`into` is the store of the place, which exists."""
         self._session, self._backup, self._into, self._overwriting = session, session.backup, into, overwriting
-        self._may_relay = not into.copies.masked
+        self._may_relay = not (into.copies.masked or session.run.dry_run)
         self.restored = 0
         """How many records of the backup lie in the parts that were relayed so far."""
 
-    def rest_of(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:
-        """Restores a chunk, without the keys in `but`, of which the place has no record, and reads its content again.
-        Returns the part to restore in another way; None if nothing is left.
+        self.equal = 0
+        """How many records lie in the parts that were equal already."""
 
-        Counts the records that are there afterwards, and remembers the others, as `Overwriting.write` does. Cost: the
-        relay, and a fingerprint of the content on both sides. Raises what the stores and the lock raise; parts that
-        were relayed stay.
+    def rest_of(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:
+        """Restores what the servers can tell or restore at once of a chunk without the keys in `but`. Returns the part
+        to restore in another way; None if nothing is left.
+
+        A chunk that is equal already counts as skipped. Of one of which the place has no record, the servers pass the
+        records on, and their content is read again. It counts the records that are there afterwards, and remembers the
+        others, as `Overwriting.write` does. Cost: fingerprints on both sides, and the relay. Raises what the stores and
+        the lock raise; parts that were relayed stay.
         """
         backup, place = self._backup.relational, self._into.relational
-        if not self._may_relay or backup is None or place is None:
+        if backup is None or place is None:
             return chunk
+        if but and not (len(but) <= _LEFT_OUT_AT_MOST and place.may_leave_out(self._backup, but)):
+            return chunk
+        there = place.fingerprint(chunk, but)
+        if there is not None and there.records and are_equal(backup.fingerprint(chunk, but), there):
+            self.equal += there.records
+            self._session.tally.add(skipped=there.records)
+            return None
+        is_empty = there is not None and not there.records
+        return self._copy(chunk, but, backup, place) if self._may_relay and is_empty else chunk
+
+    def _copy(self, chunk: Chunk, but: Sequence[Key], backup: Relational, place: Relational) -> Chunk | None:
         of_backup = backup.content_fingerprint(chunk, but)
         if of_backup is None or not of_backup.records:  # records that cannot be read have no fingerprint
             return chunk

@@ -11,7 +11,6 @@ from backup.core.suggestions import quantity
 from backup.core.workers import Workers
 from backup.mirror.diff import has_changed, only_touched, went_back
 from backup.mirror.pair import StorePair
-from backup.mirror.proof import are_equal
 from backup.recycle_bin.changed_keys import ChangedKeys
 from backup.recycle_bin.entries import KeptImage
 from backup.runs.session import Session
@@ -23,9 +22,6 @@ from backup.verbs.relaying import Relaying
 from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.wanted import wanted_records
 from backup.verbs.writing_back import WritingBack
-
-_LEFT_OUT_AT_MOST = 10_000
-"""Keys that the servers leave out of a chunk: they hold the list in memory."""
 
 
 class Restored(NamedTuple):
@@ -81,12 +77,9 @@ class Restoring:
         self._pieces = Pieces(session, into, into_exists=into_exists)
         self._changed = self._changed_keys()
         # Of a past run, and where nobody knows what has changed, images have what is wanted, not the copies.
-        may_relay = into_exists and not session.run.dry_run and past is None and self._changed is not None
-        self._relaying = Relaying(session, into, self._overwriting) if may_relay else None
+        is_known = into_exists and past is None and self._changed is not None
+        self._relaying = Relaying(session, into, self._overwriting) if is_known else None
         self._not_inserted = 0
-        self.equal = 0
-        """How many records lie in chunks that were equal already by their fingerprints. No piece has them."""
-
         self._has_etags = not elsewhere  # another place has etags of its own, which no copy remembers
 
     def pieces(self) -> Iterator[Piece]:
@@ -95,12 +88,17 @@ class Restoring:
             return self._pieces.of_many_keys(self._keys)
         if self._past is not None:
             return self._pieces.of_run(self._past)
-        return self._pieces.of_all(self._changed, self._rest_of)
+        return self._pieces.of_all(self._changed, None if self._relaying is None else self._relaying.rest_of)
 
     @property
     def relayed(self) -> int:
         """How many records were restored by the servers alone. No piece has them."""
         return 0 if self._relaying is None else self._relaying.restored
+
+    @property
+    def equal(self) -> int:
+        """How many records lie in parts that were equal already by their fingerprints. No piece has them."""
+        return 0 if self._relaying is None else self._relaying.equal
 
     def _changed_keys(self) -> ChangedKeys | None:
         """The keys of the records that have changed since the spec's time: all others are as their copies. None where
@@ -111,22 +109,6 @@ class Restoring:
         if place is None or not self._into_exists or not place.may_leave_out(self._backup, ()):
             return None
         return self._recycled.changed_by([run.sync_id for run in self._runs_since], self._spec.at)
-
-    def _rest_of(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:
-        """Restores of a chunk, without the keys in `but`, what the servers can tell or restore at once. Returns the
-        part that is left."""
-        backup, place = self._backup.relational, self._into.relational
-        if backup is None or place is None or not self._into_exists:
-            return chunk
-        if but and not (len(but) <= _LEFT_OUT_AT_MOST and place.may_leave_out(self._backup, but)):
-            return chunk
-        there = place.fingerprint(chunk, but)
-        if there is not None and there.records and are_equal(backup.fingerprint(chunk, but), there):
-            self.equal += there.records
-            self._tally.add(skipped=there.records)
-            return None
-        is_empty = there is not None and not there.records
-        return self._relaying.rest_of(chunk, but) if self._relaying is not None and is_empty else chunk
 
     def restore(self, piece: Piece) -> Restored:
         """Restores the records of one piece."""

@@ -343,7 +343,7 @@ class TableShape:
         if not keys:
             return []
         whole_key = self.key[0] if len(self.key) == 1 else sa.tuple_(*self.key)
-        return [whole_key.not_in(self._types_of_key[0].listed(self._types_of_key, keys))]
+        return [sa.not_(whole_key.in_(self._types_of_key[0].listed(self._types_of_key, keys)))]
 
     def lists(self, keys: Sequence[Key]) -> bool:
         """Whether `is_one_of`, for several columns, and `is_none_of` name these keys shortly, however many they are."""
