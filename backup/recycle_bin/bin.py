@@ -161,7 +161,7 @@ class RecycleBin:
                     for entry in page:
                         at = entry["RecycledAt"]
                         seen += isinstance(at, datetime) and at > after
-                        yield from entries.keys_of(entry)
+                        yield from entries.every_key_of(entry)
 
         try:
             changed = ChangedKeys(keys())

@@ -239,7 +239,7 @@ def ranges_of(entry: Mapping[str, Any]) -> list[KeyRange] | None:
         return [(key[0], key[0])] if is_one_integer(key) else None
 
 
-def keys_of(entry: Mapping[str, Any]) -> Iterator[Key]:
+def every_key_of(entry: Mapping[str, Any]) -> Iterator[Key]:
     """Yields the keys of the entry."""
     with _named(entry):
         yield from _keys(entry)
