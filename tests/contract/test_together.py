@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -24,33 +26,38 @@ def sides(bench: Bench) -> Recycled:
     return recycled(bench)
 
 
-def entries(sides: Recycled) -> int:
-    """How many entries the first minute's run has."""
-    return sides.backup.sibling(RECYCLE_BIN).count({"SyncId": SYNC_ID}, "EntryId", "0", "zz")
+def entries(sides: Recycled, sync_id: str = SYNC_ID) -> int:
+    """How many entries the run has, by default that of the first minute."""
+    return sides.backup.sibling(RECYCLE_BIN).count({"SyncId": sync_id}, "EntryId", "0", "zz")
 
 
-@pytest.mark.parametrize(
-    ("numbers", "made"),
-    [
-        (range(100), 1),
-        (range(65_520, 65_556), 2),  # in two blocks
-        (EVEN, 2),
-        (ENDS, 2),
-        (range(0, 20 << 16, 1 << 16), 20),  # none near another
-        (range(7), 7),
-        ([1 << 63, *range(20)], 21),  # one is no integer of 64 bits
-        ([*"abcdefghij"], 10),
-    ],
-)
-def test_each_key_is_told_of_once(sides: Recycled, numbers: range, made: int) -> None:
-    sides.add(numbers, 1)
-    sides.add([5], 2)
-    assert entries(sides) == made
-    assert sides.actions(1) == {(n,): Action.INSERTED for n in numbers}
-    assert sides.bin.counted(SYNC_ID) == Counts(inserted=len(numbers))
-    of_keys = [kept for kept in sides.bin.of_keys((n,) for n in numbers) if kept.sync_id == SYNC_ID]
-    assert {kept.key for kept in of_keys} == {(n,) for n in numbers}
-    assert {(kept.record, kept.version, kept.at, kept.side) for kept in of_keys} == {(None, None, moment(1), "backup")}
+INSERTED: list[tuple[Sequence[Any], int]] = [
+    (range(100), 1),
+    (range(65_520, 65_556), 2),  # in two blocks
+    (EVEN, 2),
+    (ENDS, 2),
+    (range(0, 20 << 16, 1 << 16), 20),  # none near another
+    (range(7), 7),
+    ([1 << 63, *range(20)], 21),  # one is no integer of 64 bits
+    ([*"abcdefghij"], 10),
+]
+"""Keys, and how many entries they take."""
+
+
+def test_each_key_is_told_of_once(sides: Recycled) -> None:
+    """Each minute's run has keys of another kind; many of them are keys of other runs too."""
+    for minute, (numbers, _) in enumerate(INSERTED, 1):
+        sides.add(numbers, minute)
+    for minute, (numbers, made) in enumerate(INSERTED, 1):
+        sync_id = run_at(minute)[0].sync_id
+        assert entries(sides, sync_id) == made, minute
+        assert sides.actions(minute) == {(n,): Action.INSERTED for n in numbers}
+        assert sides.bin.counted(sync_id) == Counts(inserted=len(numbers))
+        of_keys = [kept for kept in sides.bin.of_keys((n,) for n in numbers) if kept.sync_id == sync_id]
+        assert {kept.key for kept in of_keys} == {(n,) for n in numbers}
+        assert {(kept.record, kept.version, kept.at, kept.side) for kept in of_keys} == {
+            (None, None, moment(minute), "backup")
+        }
 
 
 def test_only_asked_keys_are_found_however_their_numbers_are_written(sides: Recycled) -> None:
