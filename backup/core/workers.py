@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from threading import Event, Lock
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from backup.core import spans
 from backup.core.errors import Stopped
@@ -16,6 +16,8 @@ from backup.core.errors import Stopped
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Other = TypeVar("Other")
+Begin = Callable[[Callable[[], Any]], Callable[[], Any]]
+"""Begins a call in another thread, as `Workers.begun` does, and returns what waits for its result."""
 
 
 class Workers:

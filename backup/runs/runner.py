@@ -14,6 +14,7 @@ from backup.core.model import CheckLock, Now
 from backup.core.run_values import Run, Status, Verb
 from backup.core.timeline import AHEAD
 from backup.core.unexpected import as_backup_error
+from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
@@ -127,6 +128,8 @@ class Runner:
         for store in (source, backup):  # the run that had the lock until now may have altered columns
             if store.relational is not None:
                 store.relational.forget()
+        if request.run.verb is Verb.SYNC and source.relational is not None and not source.traits.in_process:
+            source.relational.read_ahead(stack.enter_context(Workers(2)).begun)
         lock = nullcontext if request.needs_lock else lambda: self._lock(self._service, backup.place.location)
         opening = upgrade.opening_of(backup, self._service, self._other_tables, lock)
         clock = clock_of(backup, self._now, opening.server_time)

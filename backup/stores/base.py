@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Image, Key, Record, StampRow, Stamps
+from backup.core.workers import Begin
 from backup.stores.abilities import Buckets, Incremental, KeptDeletes, KeyBlocks, Transforming
 from backup.stores.codecs import Copies, CopyNote, Keys
 from backup.stores.keeping import Accept, Keep
@@ -102,6 +103,10 @@ class Relational(Protocol):
 
     def forget(self) -> None:
         """Makes the next use read the table's name and columns again."""
+
+    def read_ahead(self, begin: Begin) -> None:
+        """Begins to read the table's name and columns in another thread. Their next use waits for it, and raises what
+        it has raised."""
 
     def held(self) -> AbstractContextManager[None]:
         """Inside, what this thread reads shares a connection, if the database is a library in this process."""

@@ -2,6 +2,7 @@
 entries, one look at rivals. And what a whole quiet sync of a quiet table costs: six statements."""
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -116,6 +117,22 @@ class Log:
         first_words += [first_word for pid, first_word in logged if pid in pids]
 
 
+@contextmanager
+def describing_threads() -> Iterator[set[int]]:
+    """The threads that ask PostgreSQL for the columns of a table inside the block."""
+    threads = set[int]()
+
+    def sent(_cx: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "pg_attribute" in statement:
+            threads.add(threading.get_ident())
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", sent)
+    try:
+        yield threads
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", sent)
+
+
 def test_a_quiet_sync_on_postgresql_costs_six_statements_over_one_connection_a_side(postgres: str) -> None:
     with postgres_database(postgres) as source, postgres_database(postgres) as backup:
         log = Log(source, backup)
@@ -127,9 +144,10 @@ def test_a_quiet_sync_on_postgresql_costs_six_statements_over_one_connection_a_s
         pools.close_idle()
         synced(service(customers.settings, "customer"))
         sessions = log.sessions()
-        with log.statements() as asked:
+        with log.statements() as asked, describing_threads() as threads:
             assert synced(service(customers.settings, "customer")).counts.skipped == 3
         assert log.sessions() == sessions
+        assert len(threads) == 2  # both catalogues at the same time
         assert [len(of_database) for of_database in sessions] == [1, 1]
     # Of each side its catalogue and a fingerprint; what SyncHistory says; the entry.
     assert Counter(asked) == {"SELECT": 5, "INSERT": 1, "BEGIN": 1, "COMMIT": 1}

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.core.errors import BackupError, NotInitialized, SourceMissing
+from backup.core.workers import Begin
 from backup.stores.base import Store
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.declared import DELETED_AT, SYNCED_AT, declare, own_column, time_type, wanted_name
@@ -34,6 +35,7 @@ class SqlCatalog:
         """`open_in` opens a table of the same name and rules in the database that a dialect reaches."""
         self.access, self.schema, self.name, self._rules, self._open_in = access, schema, name, rules, open_in
         self._copied: TableShape | None = None
+        self._begun: Callable[[], Described | None] | None = None  # waits for what `read_ahead` has begun
 
     def qualified_name(self) -> str:
         with suppress(self.access.missing):
@@ -66,8 +68,13 @@ class SqlCatalog:
 
     def forget(self) -> None:
         """Makes the next use look up the table and read its columns again."""
+        self._begun = None
         for name in ("shape", "_described"):
             self.__dict__.pop(name, None)
+
+    def read_ahead(self, begin: Begin) -> None:
+        """As `Relational.read_ahead`."""
+        self._begun = begin(self._read)
 
     def know(self, described: Described | None) -> None:
         """Makes this what the catalogue says of the table, as somebody has just read it."""
@@ -81,6 +88,10 @@ class SqlCatalog:
 
     @cached_property
     def _described(self) -> Described | None:
+        begun, self._begun = self._begun, None
+        return self._read() if begun is None else begun()
+
+    def _read(self) -> Described | None:
         for attempt in self.access.attempts("find the table", single=True):
             with attempt as cx:
                 described = self.access.dialect.describe(cx, self.schema, self.name)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record, Stamps
+from backup.core.workers import Begin
 from backup.stores.base import Store
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Accept, Keep
@@ -61,6 +62,9 @@ class SqlRelational:
 
     def forget(self) -> None:
         self._catalog.forget()
+
+    def read_ahead(self, begin: Begin) -> None:
+        self._catalog.read_ahead(begin)
 
     def held(self) -> AbstractContextManager[None]:
         return self._access.held()
