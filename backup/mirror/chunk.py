@@ -15,7 +15,7 @@ from backup.core.run_values import Counts, Proof, Run
 from backup.mirror import proof
 from backup.mirror.compared import compare_piece
 from backup.mirror.diff import compare_stamps, with_server_equality
-from backup.mirror.differing_parts import RECORDS_AT_ONCE, DifferingParts, differing_blocks, have_blocks
+from backup.mirror.differing_parts import STAMPS_AT_MOST, DifferingParts, asks_in_parts, differing_blocks, have_blocks
 from backup.mirror.lower_versions import tell_lower_versions
 from backup.mirror.pair import StorePair
 from backup.mirror.pending_deletes import PendingDeletes
@@ -27,7 +27,6 @@ from backup.mirror.tally import Tally
 from backup.mirror.writing import Try, Writing
 
 _STAMPS_AT_ONCE = 2  # chunks: their stamps take the most memory of all
-_STAMPS_AT_MOST = 100_000  # of blocks, a side: docs/decisions/buckets.md
 _WHOLE_BELOW = 2_000  # records of the backup: the stamps of so few fit into memory, whatever the source has there
 _NARROW_ABOVE = 2_000  # records: fewer are read as fast as their buckets are asked for, docs/decisions/buckets.md
 
@@ -136,9 +135,10 @@ class Settling:
         return all(side is not None and side.may_look_at_once(records, seconds) for side in both)
 
     def skip(self, chunk: Chunk) -> Settled | None:
-        """Returns the settled chunk if its fingerprints are equal, else None; also if no fingerprint may settle one."""
+        """Returns the settled chunk if its fingerprints are equal, else None; also if no fingerprint may settle one, or
+        a look before the run has shown that something differs."""
         asked, self._fingerprint_ahead = self._fingerprint_ahead, None
-        if not self._may_skip:
+        if not self._may_skip or (chunk == WHOLE and self._steps.looked is not None):
             return None
         proven = self._pair.proven(chunk, asked if chunk == WHOLE else None)
         return None if proven is None else self._skip(chunk, proven)
@@ -155,13 +155,15 @@ class Settling:
 
     def asks_in_parts(self, records: int) -> bool:
         """Whether one fingerprint of so many records takes several statements, and blocks as many."""
-        return self.has_blocks and self._backup.traits.in_process and records > RECORDS_AT_ONCE
+        return self._may_skip and asks_in_parts(self._pair, records)
 
     def differing_blocks(self, part: Chunk, records: int, *, expects_few: bool) -> DifferingParts | None:
         """Returns the blocks that differ in a part of about so many records, probably few if `expects_few`; None where
-        their stamps are too many for memory, or the servers cannot say."""
+        their stamps are too many for memory, or the servers cannot say. A look before the run may have named them."""
+        if part == WHOLE and self._steps.looked is not None and self._steps.looked.parts is not None:
+            return self._steps.looked.parts
         expects = {"expects_few": expects_few, "expects_none": self._has_caught_up}
-        return differing_blocks(self._pair, part, records, _STAMPS_AT_MOST, **expects)
+        return differing_blocks(self._pair, part, records, STAMPS_AT_MOST, **expects)
 
     def settle_blocks(self, part: Chunk, differing: DifferingParts) -> Settled:
         """Settles a part of which these blocks differ, as `settle` does."""

@@ -20,6 +20,8 @@ _BLOCKS_AT_ONCE = 3_000  # of which memory holds the fingerprints
 _PARTS_AHEAD = 8  # of so many blocks, in one call whose time is limited
 RECORDS_AT_ONCE = _BLOCKS_AT_ONCE * _NEIGHBOURS
 """Of about how many records blocks are asked for in one statement."""
+STAMPS_AT_MOST = 100_000
+"""Of so many records of a side blocks may differ: docs/decisions/buckets.md."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ def have_blocks(pair: StorePair) -> bool:
     return stores[0].place.kind == stores[1].place.kind and all(
         store.relational is not None and store.relational.blocks for store in stores
     )
+
+
+def asks_in_parts(pair: StorePair, records: int) -> bool:
+    """Returns whether one fingerprint of so many records takes several statements, and blocks as many."""
+    return have_blocks(pair) and pair.backup.traits.in_process and records > RECORDS_AT_ONCE
 
 
 def differing_blocks(

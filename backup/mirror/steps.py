@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backup.core.model import CheckLock, Now
 from backup.mirror.checkpoint import Checkpoint
+from backup.mirror.looked import Looked
 from backup.stores import Keep
 
 
@@ -31,6 +32,8 @@ class Steps:
       what is read first; else 0.
     - `quiet_seconds`: how long the last sync took.
     - `records`: how many records the source had then; 0 if nobody knows.
+    - `looked`: what a look at all of a quiet source has shown, before the run had its entry: that something differs.
+      None: nobody has looked.
     - `counts`: what is read first is copied, and then equal numbers of records settle everything.
     - `full`: only stamps settle a chunk, never fingerprints.
     - `seconds_left`: returns how long the run may still work before it has to stop.
@@ -46,6 +49,7 @@ class Steps:
     quiet_records: int = 0
     quiet_seconds: float = float("inf")
     records: int = 0
+    looked: Looked | None = None
     counts: bool = False
     full: bool = False
     seconds_left: Callable[[], float] = no_end

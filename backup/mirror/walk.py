@@ -21,7 +21,8 @@ from backup.stores import Store
 _CHUNKS_KEPT_FREE = 1.5  # so much time of the longest chunk so far must be left for one more
 _AS_DEAR_AS = 2  # fingerprints of blocks, as one of all
 _STATEMENTS_OF_BLOCKS = 10  # so long that less than half of the minute is gone that has to be left
-_SECONDS_FOR_THE_REST = 60.0  # docs/decisions/whole-table.md
+SECONDS_FOR_THE_REST = 60.0
+"""So many seconds must be left for one statement about all records: docs/decisions/whole-table.md."""
 
 
 class Walk:
@@ -95,7 +96,7 @@ class Walk:
     def _rest(self, *, by_blocks: bool = False) -> Rest | None:
         """What the walk has still to pass, if one statement may be about all of it; with `by_blocks`, if those about
         its blocks may."""
-        if len(self.at.parts_left) != 1 or self._steps.seconds_left() <= _SECONDS_FOR_THE_REST:
+        if len(self.at.parts_left) != 1 or self._steps.seconds_left() <= SECONDS_FOR_THE_REST:
             return None
         records = (self._steps.records or self._steps.quiet_records) - self.at.source_records
         may_look = self._settling.may_look_at_once(_of_blocks(records) if by_blocks else records)

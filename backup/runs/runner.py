@@ -137,8 +137,9 @@ class Runner:
         now = opening.clock(clock, recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None)
         if request.needs_lock:
             opening = drop_scratches(*(backup, history, self._service, opening, clock()), request.observer.closed)
-        if (outcome := settled_at_once(request, (source, backup), opening, now, check_lock)) is not None:
-            return outcome
+        looked = settled_at_once(request, (source, backup), opening, now, check_lock, seconds_left())
+        if isinstance(looked, Outcome):
+            return looked
         begun = self._begin(request, history, opening, now, clock)
         if begun is None:
             return None
@@ -150,7 +151,7 @@ class Runner:
             request.observer.started(run)
         checks = [interrupts.check, check_lock, *([ownership.check_young] if ownership else [])]
         keep = recycled.recorder(run, now, resumed=resumed_run is not None)
-        steps = Steps(_all_of(checks), now, keep, self._limits.parallelism, seconds_left=seconds_left)
+        steps = Steps(_all_of(checks), now, keep, self._limits.parallelism, looked=looked, seconds_left=seconds_left)
         session = Session(
             *(source, backup, history, opening, recycled, run, tally, steps, self._policy, start),
             resumed=resumed_run is not None,

@@ -9,6 +9,7 @@ from typing import Any
 
 from backup.core.run_values import KEEPS_DELETED, Run, Verb
 from backup.mirror.checkpoint import Checkpoint
+from backup.mirror.looked import Looked
 from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.mirror.verification import Report
@@ -105,8 +106,8 @@ class RunRequest:
     - `resumes_run`: the id of the only run that it may resume.
     - `in_parts`: a verify that stays open when its time is up, and that the next call resumes. It takes no lock, so
       syncs need not wait for it.
-    - `find_unchanged`: says, before the run has an entry, what it proves if there is nothing to do. None where only the
-      run can tell.
+    - `find_unchanged`: says, before the run has an entry and in so many seconds, what it proves if there is nothing to
+      do, or what a look at all records has shown. None where only the run can tell.
     """
 
     run: Run
@@ -118,7 +119,7 @@ class RunRequest:
     only_resumes: bool = False
     in_parts: bool = False
     resumes_run: str | None = None
-    find_unchanged: Callable[[Store, Store, Opening], Unchanged | None] | None = None
+    find_unchanged: Callable[[Store, Store, Opening, float], Unchanged | Looked | None] | None = None
 
     def may_resume(self, run: Run) -> bool:
         """Whether a call that only resumes may resume this open run."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from backup.core.errors import Locked
 from backup.core.model import CheckLock, Now
 from backup.core.run_values import Counts, Run, Status, Verb
+from backup.mirror.looked import Looked
 from backup.runs.clock import ServerTime, elapsed
 from backup.runs.history import is_synced
 from backup.runs.history_entries import HISTORY, VERSION, entry_of, run_of
 from backup.runs.opening import Opening
-from backup.runs.outcome import Outcome, tell_end
+from backup.runs.outcome import Outcome, Unchanged, tell_end
 from backup.runs.session import RunRequest
 from backup.stores import Groups, Store
 
@@ -68,10 +69,15 @@ def add(backup: ManyTables, runs: Iterable[Run]) -> set[str]:
 
 
 def settled_at_once(
-    request: RunRequest, stores: tuple[Store, Store], opening: Opening, now: Now, check_lock: CheckLock
-) -> Outcome | None:
-    """The outcome of a run that has nothing to do, with its entry: it has no other one before. None if only the run can
-    tell.
+    request: RunRequest,
+    stores: tuple[Store, Store],
+    opening: Opening,
+    now: Now,
+    check_lock: CheckLock,
+    seconds_left: float,
+) -> Outcome | Looked | None:
+    """The outcome of a run that has nothing to do, with its entry: it has no other one before. Else what a look at all
+    records has shown; None if nobody has looked, and only the run can tell.
 
     A run that changes no record needs no fence, no heartbeat and no open entry. Raises Locked, without an entry, if
     another run began meanwhile; and what a store raises.
@@ -81,9 +87,9 @@ def settled_at_once(
     if request.find_unchanged is None or backup.relational is None or not is_quiet:
         return None
     started_at = now()
-    unchanged = None if opening.ahead(started_at) else request.find_unchanged(source, backup, opening)
-    if unchanged is None:
-        return None
+    unchanged = None if opening.ahead(started_at) else request.find_unchanged(source, backup, opening, seconds_left)
+    if not isinstance(unchanged, Unchanged):
+        return unchanged
     run = replace(
         request.run,
         started_at=started_at,

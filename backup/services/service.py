@@ -173,7 +173,9 @@ class SyncService:
         may_be_quiet = options == NO_OPTIONS and self.spec.copies_as_it_is and not self.spec.is_consistent
         request = RunRequest(
             *(run, stores, work, turn, observer, self._places.tell_apart),
-            find_unchanged=partial(find_unchanged, policy=self.policy) if may_be_quiet else None,
+            find_unchanged=partial(find_unchanged, policy=self.policy, parallelism=self._limits.parallelism)
+            if may_be_quiet
+            else None,
         )
         return _certain(self._runner.run(request))
 

@@ -13,11 +13,13 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import NotVerified, TransientStoreError
-from backup.core.model import Chunk
+from backup.core.model import WHOLE, Chunk
 from backup.core.run_values import Counts, Trigger
+from backup.mirror import differing_parts
 from backup.runs.history import History
 from backup.services.registry import Registry
 from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.buckets import SqlBuckets
 from backup.stores.sql.relational import SqlRelational
 from backup.stores.sql.store import SqlStore
@@ -126,6 +128,35 @@ def test_a_quiet_source_is_asked_once_for_all(place: Place, monkeypatch: pytest.
         assert asked["read the fingerprint"] == statements
 
 
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_a_quiet_table_is_looked_at_before_the_run_has_an_entry_and_not_again_in_the_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch, in_parts: bool
+) -> None:
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
+    if in_parts:
+        monkeypatch.setattr(differing_parts, "RECORDS_AT_ONCE", CHUNK)
+    customer, put = registry(place).get("customer"), SqlSibling.put
+    entries = list[str]()  # of runs that have one before their end
+
+    def noted(sibling: SqlSibling, written: Any, *, new: bool = False) -> None:
+        entries.extend(entry["Status"] for entry in written)
+        put(sibling, written, new=new)
+
+    monkeypatch.setattr(SqlSibling, "put", noted)
+    assert customer.sync(Trigger.CLI).run.counts == Counts(skipped=ROWS)  # after a first copy the run looks itself
+    assert entries == ["InProgress"]
+    with counting(monkeypatch) as of_equal:
+        assert customer.sync(Trigger.CLI).run.verified
+    assert entries == ["InProgress"]
+    change(place, "UPDATE {table} SET Version = Version + 1 WHERE Id = 12000")
+    with counting(monkeypatch) as of_changed:
+        run = customer.sync(Trigger.CLI).run
+    assert (run.counts, run.verified) == (Counts(updated=1, skipped=ROWS - 1), True)
+    assert entries == ["InProgress", "InProgress"]
+    looks = ("read the fingerprints of blocks", 2) if in_parts else ("read the fingerprint", 1)
+    assert (of_equal[looks[0]], of_changed[looks[0]]) == (1, looks[1])  # blocks that differ are asked for as blocks
+
+
 @pytest.mark.parametrize(
     ("seconds", "updated", "statements", "of_blocks"),
     [
@@ -158,16 +189,18 @@ def test_a_quiet_source_that_does_not_answer_about_all_at_once_is_asked_chunk_by
     fingerprint, refused = SqlStore.fingerprint, list[Chunk]()
 
     def answered(store: SqlStore, chunk: Chunk) -> Any:
-        if chunk.upto is None and refused in ([], [chunk]):  # all, of either side
-            refused[:] = [chunk]
+        if chunk == WHOLE:
+            refused.append(chunk)
             raise TransientStoreError("there was no answer within 60 s")
         return fingerprint(store, chunk)
 
     monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
     monkeypatch.setattr(SqlStore, "fingerprint", answered)
-    run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
-    assert (run.counts, run.verified) == (Counts(skipped=ROWS), True)
-    assert refused
+    for _ in ("after a first copy", "after a run that changed nothing"):
+        run = registry(place, BackupSync__Parallelism="1").get("customer").sync(Trigger.CLI).run
+        assert (run.counts, run.verified) == (Counts(skipped=ROWS), True)
+        assert refused == [WHOLE]
+        refused.clear()
 
 
 def test_a_first_copy_asks_the_source_once_for_each_fingerprint_but_the_first(

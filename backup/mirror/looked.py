@@ -1,0 +1,31 @@
+"""A look at all records of two quiet sides: they are equal, or a run goes on from what it has shown. Reads only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backup.core.model import WHOLE
+from backup.core.run_values import Proof
+from backup.mirror.differing_parts import STAMPS_AT_MOST, DifferingParts, asks_in_parts, differing_blocks
+from backup.mirror.pair import StorePair
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a look at all records has shown.
+
+    - `equal`: the proof of both sides, if they are equal; else None.
+    - `parts`: the blocks that differ. None: they were not asked for, or cannot be said.
+    """
+
+    equal: Proof | None = None
+    parts: DifferingParts | None = None
+
+
+def look_at_all(pair: StorePair, records: int) -> Looked:
+    """Asks both sides at the same time about all of about so many records: by one fingerprint or, where that would take
+    as many statements, by blocks. Raises what the stores raise."""
+    if not asks_in_parts(pair, records):
+        return Looked(pair.proven(WHOLE))
+    parts = differing_blocks(pair, WHOLE, records, STAMPS_AT_MOST, expects_few=True, expects_none=True)
+    return Looked() if parts is None else Looked(None if parts.numbers else parts.equal, parts)
