@@ -11,6 +11,7 @@ from backup.core.errors import ConstraintRefused, LockLost
 from backup.core.model import WHOLE, Action
 from backup.stores import NotRelayed, stamps_in
 from backup.stores.sql import image_writes
+from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from tests.contract import test_postgresql_types, test_sqlite_types
@@ -29,7 +30,7 @@ def also_few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def images_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Says who makes images of what is replaced: the server, or this process alone."""
-    makers = [(dialect, dialect.make_images) for dialect in (PostgresqlDialect, SqliteDialect)]
+    makers = [(dialect, dialect.make_images) for dialect in (PostgresqlDialect, SqliteDialect, SqlServerDialect)]
 
     def of(maker: str) -> None:
         for dialect, make in makers:
@@ -128,25 +129,30 @@ def test_values_of_every_kind_that_sqlite_keeps_are_written_by_the_server(
 
 
 @pytest.fixture
-def sides(making_bench: SqlBench) -> Recycled:
+def sides(sql_bench: SqlBench) -> Recycled:
     """A backup in which run 1 has updated the numbers 1 to 20 and deleted 21 to 30, all of which were old."""
-    making_bench.create(Item(n, 2, "new é") for n in range(1, 31))
-    sides = recycled(making_bench, batch_size=10, chunk_size=40)
+    sql_bench.create(Item(n, 2, "new é") for n in range(1, 31))
+    sides = recycled(sql_bench, batch_size=10, chunk_size=40)
     sides.backup.catalog.match(sides.source)
-    making_bench.put("backup", *(Item(n, 1, "old é") for n in range(1, 31)))
+    sql_bench.put("backup", *(Item(n, 1, "old é") for n in range(1, 31)))
     sides.write(numbers(*range(1, 21)), 1)
     sides.delete(numbers(*range(21, 31)), 1)
     return sides
 
 
-def changes_after(kind: str, event: str, change: str) -> str:
-    """A statement that makes a trigger, which changes a row of the table after that."""
-    if kind == "sqlite":
-        return f"CREATE TRIGGER changes AFTER {event} ON {{table}} WHEN NEW.Id IN (7, 27) BEGIN {change}; END"
+def changes_after(bench: SqlBench, event: str) -> str:
+    """A statement that makes a trigger, which changes two rows of the table after that."""
+    change = f"UPDATE {bench.quoted()} SET version = 77 WHERE id"
+    if bench.kind == "sqlite":
+        return f"CREATE TRIGGER changes AFTER {event} ON {{table}} WHEN NEW.Id IN (7, 27) BEGIN {change} = NEW.Id; END"
+    if bench.kind == "mssql":
+        of_new = "IN (SELECT Id FROM inserted WHERE Id IN (7, 27))"
+        return f"CREATE TRIGGER {{schema}}.changes ON {{table}} AFTER {event} AS SET NOCOUNT ON; {change} {of_new}"
     return (
-        f"CREATE FUNCTION {{schema}}.changes() RETURNS trigger AS $$ BEGIN IF NEW.id IN (7, 27) THEN {change}; END IF; "
-        f"RETURN NULL; END $$ LANGUAGE plpgsql; CREATE CONSTRAINT TRIGGER changes AFTER {event} ON {{table}} DEFERRABLE"
-        " INITIALLY DEFERRED FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION {schema}.changes()"
+        f"CREATE FUNCTION {{schema}}.changes() RETURNS trigger AS $$ BEGIN IF NEW.id IN (7, 27) THEN {change} = NEW.id;"
+        f" END IF; RETURN NULL; END $$ LANGUAGE plpgsql; CREATE CONSTRAINT TRIGGER changes AFTER {event} ON {{table}}"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (pg_trigger_depth() = 0)"
+        " EXECUTE FUNCTION {schema}.changes()"
     )
 
 
@@ -154,7 +160,7 @@ LEFT = {
     "compressed": "UPDATE {bin} SET {Record} = 'zlib:eJyrrgUAAXUA+Q==' WHERE {RecordKey} IN ('[7]', '[27]')",
     "in parts": "UPDATE {bin} SET {Record} = 'parts:0:1:9' WHERE {RecordKey} IN ('[7]', '[27]')",
     "without a column": "ALTER TABLE {table} ADD later integer",
-    "with another column": "UPDATE {bin} SET {Record} = '{{\"gone\":1,' || substr({Record}, 2)",
+    "with another column": "UPDATE {bin} SET {Record} = replace({Record}, '{{\"', '{{\"gone\":1,\"')",
     "with a value of another type": "UPDATE {bin} SET {Record} = replace({Record}, '\"old é\"', '5')",
 }
 
@@ -162,11 +168,10 @@ LEFT = {
 @pytest.mark.parametrize("action", [Action.UPDATED, Action.DELETED])
 @pytest.mark.parametrize("obstacle", [*LEFT, "changed by a trigger"])
 def test_what_the_server_cannot_write_exactly_is_left_as_it_was(
-    sides: Recycled, making_bench: SqlBench, obstacle: str, action: Action
+    sides: Recycled, sql_bench: SqlBench, obstacle: str, action: Action
 ) -> None:
-    bench, event = making_bench, "UPDATE" if action is Action.UPDATED else "INSERT"
-    change = f"UPDATE {bench.quoted()} SET version = 77 WHERE id = NEW.id"
-    statement = LEFT.get(obstacle) or changes_after(bench.kind, event, change)
+    bench, event = sql_bench, "UPDATE" if action is Action.UPDATED else "INSERT"
+    statement = LEFT.get(obstacle) or changes_after(bench, event)
     for name in ("Record", "RecordKey"):
         statement = statement.replace(f"{{{name}}}", bench.quote(name))
     for name, spelled in (("bin", bench.quoted("RecycleBin")), ("schema", bench.quote(bench.schema or ""))):
@@ -184,35 +189,33 @@ def test_what_the_server_cannot_write_exactly_is_left_as_it_was(
     assert sides.of(2) == {}
 
 
-def test_what_a_constraint_refuses_is_left_as_it_was(sides: Recycled, making_bench: SqlBench) -> None:
-    making_bench.sql("backup", "CREATE UNIQUE INDEX once ON {table} (name) WHERE version = 1")
-    making_bench.put("backup", Item(77, 1, "old é"))
-    before = making_bench.rows("backup")
+def test_what_a_constraint_refuses_is_left_as_it_was(sides: Recycled, sql_bench: SqlBench) -> None:
+    sql_bench.sql("backup", "CREATE UNIQUE INDEX once ON {table} (name) WHERE version = 1")
+    sql_bench.put("backup", Item(77, 1, "old é"))
+    before = sql_bench.rows("backup")
     with pytest.raises(NotRelayed) as refused:
         written(sides, 1)
     assert isinstance(refused.value.error, ConstraintRefused)
-    assert making_bench.rows("backup") == before
+    assert sql_bench.rows("backup") == before
     assert sides.of(2) == {}
 
 
-def test_images_are_written_in_parts_behind_the_fence(sides: Recycled, making_bench: SqlBench) -> None:
+def test_images_are_written_in_parts_behind_the_fence(sides: Recycled, sql_bench: SqlBench) -> None:
     sides.lose_lock_at(2)
     with pytest.raises(LockLost):
         written(sides, 1)
-    assert {item.n for item in making_bench.items("backup").values() if item.version == 1} == {*range(1, 11)}
+    assert {item.n for item in sql_bench.items("backup").values() if item.version == 1} == {*range(1, 11)}
     assert {text_of(kept) for kept in sides.of(2).values()} == {"new é"}
     assert sides.of(2).keys() == {*numbers(*range(1, 11))}
 
 
-def test_images_fewer_than_pay_are_left(
-    sides: Recycled, making_bench: SqlBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_images_fewer_than_pay_are_left(sides: Recycled, sql_bench: SqlBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_writes, "FEWEST_IMAGES", 11)
     with pytest.raises(NotRelayed) as refused:
         written(sides, 1)
     assert refused.value.error is None
     # A whole batch pays, whatever a batch is.
-    assert {item.n for item in making_bench.items("backup").values() if item.version == 1} == {*range(1, 11)}
+    assert {item.n for item in sql_bench.items("backup").values() if item.version == 1} == {*range(1, 11)}
 
 
 @pytest.mark.parametrize("key", ["a varchar(20) NOT NULL", "a bigint NOT NULL, b varchar(20) NOT NULL"])

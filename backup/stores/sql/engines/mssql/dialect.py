@@ -29,6 +29,7 @@ from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
+from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
 from backup.stores.sql.engines.mixing import few_only
 from backup.stores.sql.engines.mssql import altering, listing, system_tables
 from backup.stores.sql.engines.mssql.altering import MSSQL
@@ -57,6 +58,7 @@ from backup.stores.sql.engines.mssql.json import (
 )
 from backup.stores.sql.engines.mssql.relay import relay_rows, stage_rows
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
+from backup.stores.sql.engines.mssql.staged_images import count_equal, stage_images
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.prepared import Prepared, send
@@ -93,7 +95,7 @@ class SqlServerDialect(DialectDefaults):
     max_columns = 1_024
     folds_names = True  # unless its database has a collation that does not
     in_process = False
-    relays_outside = True
+    relays_outside = stages_images = True
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     utc_time = _UTC_TIME
@@ -202,6 +204,12 @@ class SqlServerDialect(DialectDefaults):
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         return make_images(cx, images, condition, lambda query: self.locked(query, gaps=False))
+
+    def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
+        return stage_images(cx, images) if self._has_openjson else None
+
+    def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
+        return count_equal(cx, staged)
 
     def advance_counters(self, cx: sa.Connection, table: sa.Table, identity: Collection[str]) -> list[str]:
         return [text for name in identity for text in advance(cx, table, name, MSSQL)]

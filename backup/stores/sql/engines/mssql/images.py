@@ -21,11 +21,11 @@ from backup.stores.sql.engines.mssql.types import ConvertedType, MssqlType
 _Text = Any  # an expression
 _Lock = Callable[[sa.Select[Any]], sa.Select[Any]]
 
-_INTEGERS = ("bigint", "int", "smallint", "tinyint")
-_DECIMALS = ("decimal", "numeric", "money", "smallmoney")
+INTEGERS = ("bigint", "int", "smallint", "tinyint")
+DECIMALS = ("decimal", "numeric", "money", "smallmoney")
 _TEXTS = ("char", "varchar", "nchar", "nvarchar")
 _TIMES = ("time", "datetime", "smalldatetime", "datetime2", "datetimeoffset")
-_SPELLED = {*_INTEGERS, *_DECIMALS, *_TEXTS, *_TIMES, "bit", "date", "uniqueidentifier"}
+_SPELLED = {*INTEGERS, *DECIMALS, *_TEXTS, *_TIMES, "bit", "date", "uniqueidentifier"}
 
 _ARGUMENTS = 90  # on Babelfish a function has at most a hundred
 _LONGEST = 1_000  # characters of a text that stays one of bounded length with all that is joined to it
@@ -40,8 +40,7 @@ _PLAIN_TEXT, _WITH_ESCAPES, _OTHER = 0, 1, 2
 
 def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool], lock: _Lock) -> int | None:
     """As `Dialect.make_images`. A handful of statements; no row passes this process. `lock` makes a query lock rows."""
-    is_integer = len(images.key) == 1 and _base(images.key[0]) in _INTEGERS
-    if images.ends is None or not is_integer or not {_base(c) for c in (*images.version, *images.columns)} <= _SPELLED:
+    if images.ends is None or not may_spell(images.key, (*images.version, *images.columns)):
         return None
     escaped = _with_escapes(cx, images, condition)
     if escaped is None:
@@ -58,6 +57,17 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     cx.execute(images.bin.insert().from_select([*made, *images.fields], entries, include_defaults=False))
     # What the server says that it has inserted may have been swallowed by a trigger.
     return int(cx.scalar(kept) or 0) - int(before or 0)
+
+
+def may_spell(key: Sequence[sa.Column[Any]], columns: Sequence[sa.Column[Any]]) -> bool:
+    """Whether the server may make images of rows with such a key and such columns."""
+    return len(key) == 1 and _base(key[0]) in INTEGERS and {*map(_base, columns)} <= _SPELLED
+
+
+def spelled_image(columns: Sequence[sa.Column[Any]]) -> _Text:
+    """The image of a row, under a collation that compares codes. Of a row with a text that this process has to spell,
+    it is no JSON: there is a character in it that JSON does not show as it is."""
+    return sa.collate(_record(columns, frozenset(columns)), _BINARY)
 
 
 def _rows(
@@ -105,13 +115,16 @@ def _with_escapes(
 def _look(column: sa.Column[Any]) -> _Text:
     """What the text needs, as a number."""
     text = _as_text(column)
-    is_plain = sa.or_(column.is_(None), sa.not_(text.like(sa.literal_column(_PLAIN))))
     is_other = text.like(sa.literal_column(_ESCAPED))
     return sa.case(
-        (is_plain, sa.literal_column(str(_PLAIN_TEXT))),
+        (_is_plain(column), sa.literal_column(str(_PLAIN_TEXT))),
         (is_other, sa.literal_column(str(_OTHER))),
         else_=sa.literal_column(str(_WITH_ESCAPES)),
     )
+
+
+def _is_plain(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    return sa.or_(column.is_(None), sa.not_(_as_text(column).like(sa.literal_column(_PLAIN))))
 
 
 def _width(column: sa.Column[Any]) -> float:
@@ -161,13 +174,13 @@ def _literal(text: str) -> _Text:
 def _json(column: sa.Column[Any], needs_escapes: bool) -> _Text:
     """The column's value as JSON; null for NULL."""
     base = _base(column)
-    if base in _INTEGERS:
+    if base in INTEGERS:
         return _or_null(as_type(column, "nvarchar(20)"))
     if base == "bit":
         one: Any = sa.literal_column("1")
         zero: Any = sa.literal_column("0")
         return sa.case((column == one, _literal("true")), (column == zero, _literal("false")), else_=_literal("null"))
-    if base in _DECIMALS:
+    if base in DECIMALS:
         number = as_type(column, "decimal(19, 4)") if "money" in base else column
         return _or_null(concatenated(_literal('{"$decimal":"'), as_type(number, "nvarchar(60)"), _literal('"}')))
     if base == "date":
@@ -179,9 +192,10 @@ def _json(column: sa.Column[Any], needs_escapes: bool) -> _Text:
         return _quoted(as_type(column, "nvarchar(36)"))
     text = _as_text(column)
     if needs_escapes:
-        text = sa.collate(as_type(text, "nvarchar(max)"), _BINARY)
+        replaced = sa.collate(as_type(text, "nvarchar(max)"), _BINARY)
         for code, escape in _ESCAPES.items():
-            text = sa.func.replace(text, sa.literal_column(f"NCHAR({code})"), sa.literal_column(escape))
+            replaced = sa.func.replace(replaced, sa.literal_column(f"NCHAR({code})"), sa.literal_column(escape))
+        text = sa.case((_is_plain(column), text), else_=replaced)
     return _quoted(text)
 
 

@@ -29,7 +29,7 @@ _BYTES = {"binary", "varbinary", "image", "hierarchyid", "geography", "geometry"
 _INEXACT = {"float", "real"}
 _ESCAPED = re.compile(r'[\x00-\x1f"\\]')
 _MAX_REPLACED = 6  # characters: for each the server makes a REPLACE over every value of a column
-_MAX_COLUMNS = 90  # on Babelfish each is an argument, and a function has at most a hundred
+MAX_COLUMNS = 90  # on Babelfish each is an argument, and a function has at most a hundred
 _HALF = 2_000  # of 4,000: a byte takes two characters, and some characters count as two
 _BIGINT = range(-1 << 63, 1 << 63)
 _PRIVATE_USE = range(0xE000, 0xF900)
@@ -63,7 +63,7 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]], *, reads_hex: b
     that the rows do not have, and the statement puts the original back.
     """
     refused = _INEXACT if reads_hex else _INEXACT | _BYTES
-    if len(types) > _MAX_COLUMNS or any(getattr(type_, "base", "") in refused for type_ in types):
+    if len(types) > MAX_COLUMNS or any(getattr(type_, "base", "") in refused for type_ in types):
         return None
     typed = list(zip(types, zip(*rows, strict=True), strict=True))
     if not all(_is_plain(type_, values) for type_, values in typed):
@@ -172,13 +172,15 @@ def update_statement(update: Prepared, forms: tuple[Form, ...], dialect: sa.Dial
 def _sent(columns: Sequence[sa.Column[Any]], forms: Sequence[Form]) -> sa.Subquery:
     """The rows in the parameter as a query, with columns `c0`, `c1` …, one for each of `columns`."""
     read = ", ".join(f"c{i} {form.declared} '$[{i}]'" for i, form in enumerate(forms))
-    values = [_written(c.type, form, i).label(f"c{i}") for i, (c, form) in enumerate(zip(columns, forms, strict=True))]
+    values = [
+        written_value(c.type, form, i).label(f"c{i}") for i, (c, form) in enumerate(zip(columns, forms, strict=True))
+    ]
     rows = sa.text(f"OPENJSON(:rows) WITH ({read}) AS j").bindparams(sa.bindparam("rows", type_=JSON))
     return sa.select(*values).select_from(rows).subquery("sent")
 
 
-def _written(type_: Any, form: Form, i: int) -> sa.ColumnElement[Any]:
-    """The value `c<i>` of the JSON, converted as a parameter of the column would be."""
+def written_value(type_: Any, form: Form, i: int) -> sa.ColumnElement[Any]:
+    """The value `j.c<i>` of the JSON, converted as a parameter of the column would be."""
     value: Any = sa.literal_column(f"j.c{i}")
     if form.replaced:
         value = sa.collate(value, "Latin1_General_BIN2")

@@ -17,6 +17,7 @@ from sqlalchemy.sql import visitors
 from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.mssql.altering import MSSQL
 from backup.stores.sql.engines.mssql.counters import own_identities
+from backup.stores.sql.engines.mssql.json import JSON
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.tables import send_ddl
 
@@ -53,17 +54,26 @@ def stage_rows(cx: sa.Connection, rows: RelayedRows) -> StagedRows | None:
     query = _readable(cx, rows)
     if query is None:
         return None
-    staged = _staging_table(rows.copy, tuple(rows.names))
-    columns = (f"{spelled_column(MSSQL, rows.copy, name)} AS c{place}" for place, name in enumerate(rows.names))
-    send_ddl(cx, f"DROP TABLE IF EXISTS {_STAGED}")
-    send_ddl(cx, f"SELECT TOP 0 {', '.join(columns)} INTO {_STAGED} FROM {spelled_table(MSSQL, rows.copy)}")  # noqa: S608 - names
+    staged = empty_staging_table(cx, rows.copy, tuple(rows.names))
     return StagedRows(staged, _insert(cx, staged, staged.columns.keys(), query))
 
 
+def empty_staging_table(
+    cx: sa.Connection, copy: sa.Table, names: tuple[str, ...], *, with_text: bool = False
+) -> sa.Table:
+    """Makes a temporary table with columns of the types of these ones of the copy, and no rows. `with_text`: and with a
+    text of any length behind them. A session keeps it until it makes it again, or ends."""
+    columns = [f"{spelled_column(MSSQL, copy, name)} AS c{place}" for place, name in enumerate(names)]
+    columns += [f"CAST(N'' AS {JSON.declared}) AS c{len(names)}"] if with_text else []
+    send_ddl(cx, f"DROP TABLE IF EXISTS {_STAGED}")
+    send_ddl(cx, f"SELECT TOP 0 {', '.join(columns)} INTO {_STAGED} FROM {spelled_table(MSSQL, copy)}")  # noqa: S608 - names
+    return _staging_table(copy, names, with_text=with_text)
+
+
 @lru_cache(maxsize=64)  # the same object each time, so that its statements are compiled once
-def _staging_table(copy: sa.Table, names: tuple[str, ...]) -> sa.Table:
-    columns = (sa.Column(f"c{place}", copy.c[name].type) for place, name in enumerate(names))
-    return sa.Table(_STAGED, sa.MetaData(), *columns)
+def _staging_table(copy: sa.Table, names: tuple[str, ...], *, with_text: bool) -> sa.Table:
+    types = [*(copy.c[name].type for name in names), *([JSON] if with_text else [])]
+    return sa.Table(_STAGED, sa.MetaData(), *(sa.Column(f"c{place}", type_) for place, type_ in enumerate(types)))
 
 
 def _insert(cx: sa.Connection, table: sa.Table, names: Sequence[str], query: sa.Select[Any]) -> int:
