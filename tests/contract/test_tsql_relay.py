@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,10 +11,10 @@ import sqlalchemy as sa
 from backup.stores.connection import SqlServer
 from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
-from backup.stores.sql.engines.mssql.relay import relay_rows
+from backup.stores.sql.engines.mssql.relay import relay_rows, stage_rows
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows
 from backup.stores.sql.engines.tables import TableName
-from tests.contract.tsql import column, dialect, shape
+from tests.contract.tsql import Session, column, shape
 
 COLUMNS = [
     column("Id", "int", nullable=False),
@@ -24,23 +22,6 @@ COLUMNS = [
     column("At", "datetime2", 8, 27, 7),
     column("Stamp", "timestamp", 8),
 ]
-
-
-class Session:
-    """A session of a server: it notes what it is asked, and answers with the next row."""
-
-    def __init__(self, *rows: tuple[Any, ...] | None) -> None:
-        self.asked: list[str] = []
-        self._rows = list(rows)
-
-    def execute(self, statement: Any, _: Any = None) -> Any:
-        self.asked.append(" ".join(str(statement.compile(dialect=dialect())).split()))
-        row = self._rows.pop(0)
-        return SimpleNamespace(first=lambda: row, one=lambda: row, rowcount=3)
-
-    @contextmanager
-    def opened(self) -> Any:
-        yield self
 
 
 def rows(source: Session, columns: Any = COLUMNS, **more: Any) -> RelayedRows:
@@ -62,6 +43,21 @@ def test_the_rows_are_inserted_by_the_full_name_of_their_table_as_they_are() -> 
         " original.[At], original.[Stamp], convert(datetime2(7), ?, 121) AS anon_1 FROM shop.[my shop].[Things] AS"
         " original WHERE original.[Id] > ? AND original.[Name] IN (__[POSTCOMPILE_Name_1])"
     )
+
+
+def test_rows_for_older_copies_go_into_a_temporary_table_of_the_types_of_these() -> None:
+    source, backup = Session(("one", 7, "shop")), Session(("one", 7), ())
+    staged = stage_rows(backup, rows(source))  # type: ignore[arg-type]
+    assert staged is not None
+    assert (staged.number, len(staged.table.columns)) == (3, 5)
+    assert backup.asked[1:] == [
+        "DROP TABLE IF EXISTS #backup_changes",
+        "SELECT TOP 0 [Id] AS c0, [Name] AS c1, [At] AS c2, [Stamp] AS c3, [SyncedAt] AS c4 INTO #backup_changes"
+        " FROM [copies].[C]",
+        "INSERT INTO [#backup_changes] (c0, c1, c2, c3, c4) SELECT original.[Id], original.[Name], original.[At],"
+        " original.[Stamp], convert(datetime2(7), ?, 121) AS anon_1 FROM shop.[my shop].[Things] AS original"
+        " WHERE original.[Id] > ? AND original.[Name] IN (__[POSTCOMPILE_Name_1])",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
@@ -69,3 +71,26 @@ def text(statement: Any) -> str:
 def unasked_server() -> SqlServerDialect:
     """SQL Server as an engine. Nobody connects to it."""
     return SqlServerDialect(SqlServer({"Server": "x", "Database": "y"}, token=False))
+
+
+class Session:
+    """A session of a server: it notes what it is asked, and answers with the next row."""
+
+    def __init__(self, *rows: tuple[Any, ...] | None) -> None:
+        self.asked: list[str] = []
+        self._rows = list(rows)
+
+    def execute(self, statement: Any, _: Any = None) -> Any:
+        self.asked.append(" ".join(str(statement.compile(dialect=dialect())).split()))
+        row = self._rows.pop(0)
+        return SimpleNamespace(first=lambda: row, one=lambda: row, rowcount=3)
+
+    def scalar(self, statement: Any) -> Any:
+        return self.execute(statement).one()[0]
+
+    def exec_driver_sql(self, statement: str, **_: Any) -> None:
+        self.asked.append(statement)
+
+    @contextmanager
+    def opened(self) -> Any:
+        yield self
