@@ -45,6 +45,24 @@ def test_the_rows_are_inserted_by_the_full_name_of_their_table_as_they_are() -> 
     )
 
 
+def test_the_source_is_a_table_that_a_statement_of_another_database_reads_as_its_own_session_does() -> None:
+    source = Session(None)
+    assert relay_rows(Session(), rows(source)) is None  # type: ignore[arg-type]
+    assert source.asked[0].endswith(
+        " FROM sys.databases d JOIN sys.tables t ON t.name = ? JOIN sys.schemas s ON s.schema_id = t.schema_id AND"
+        " s.name = ? WHERE d.database_id = DB_ID() AND (d.is_read_committed_snapshot_on = 1 OR"
+        " d.snapshot_isolation_state <> 1) AND CAST(SERVERPROPERTY('EngineEdition') AS int) IN (2, 3, 4, 8)"
+    )
+
+
+def test_numbers_of_the_source_are_let_into_a_column_that_numbers_by_itself() -> None:
+    backup = Session(("one", 7), ())
+    relay_rows(backup, rows(Session(("one", 7, "shop")), identity=True))  # type: ignore[arg-type]
+    on, insert, off = backup.asked[1:]
+    assert (on, off) == ("SET IDENTITY_INSERT [copies].[C] ON", "SET IDENTITY_INSERT [copies].[C] OFF")
+    assert insert.startswith("INSERT INTO copies.[C]")
+
+
 def test_rows_for_older_copies_go_into_a_temporary_table_of_the_types_of_these() -> None:
     source, backup = Session(("one", 7, "shop")), Session(("one", 7), ())
     staged = stage_rows(backup, rows(source))  # type: ignore[arg-type]

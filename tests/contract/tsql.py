@@ -78,6 +78,7 @@ class Session:
 
     def __init__(self, *rows: tuple[Any, ...] | None) -> None:
         self.asked: list[str] = []
+        self.info: dict[str, Any] = {}
         self._rows = list(rows)
 
     def execute(self, statement: Any, _: Any = None) -> Any:

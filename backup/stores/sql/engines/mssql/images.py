@@ -192,7 +192,7 @@ def _json(column: sa.Column[Any], needs_escapes: bool) -> _Text:
         return _quoted(as_type(column, "nvarchar(36)"))
     text = _as_text(column)
     if needs_escapes:
-        replaced = sa.collate(as_type(text, "nvarchar(max)"), _BINARY)
+        replaced: _Text = sa.collate(as_type(text, "nvarchar(max)"), _BINARY)
         for code, escape in _ESCAPES.items():
             replaced = sa.func.replace(replaced, sa.literal_column(f"NCHAR({code})"), sa.literal_column(escape))
         text = sa.case((_is_plain(column), text), else_=replaced)

@@ -43,7 +43,8 @@ def count_equal(cx: sa.Connection, staged: StagedImages) -> int:
 
 
 def _are_equal(columns: Sequence[sa.Column[Any]], other: sa.Column[Any]) -> sa.ColumnElement[bool]:
-    return spelled_image(columns) == other
+    is_equal: sa.ColumnElement[bool] = spelled_image(columns) == other
+    return is_equal
 
 
 @lru_cache(maxsize=64)
