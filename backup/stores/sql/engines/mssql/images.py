@@ -21,11 +21,11 @@ from backup.stores.sql.engines.mssql.types import ConvertedType, MssqlType
 _Text = Any  # an expression
 _Lock = Callable[[sa.Select[Any]], sa.Select[Any]]
 
-INTEGERS = ("bigint", "int", "smallint", "tinyint")
-DECIMALS = ("decimal", "numeric", "money", "smallmoney")
+INTEGER_BASES = ("bigint", "int", "smallint", "tinyint")
+DECIMAL_BASES = ("decimal", "numeric", "money", "smallmoney")
 _TEXTS = ("char", "varchar", "nchar", "nvarchar")
 _TIMES = ("time", "datetime", "smalldatetime", "datetime2", "datetimeoffset")
-_SPELLED = {*INTEGERS, *DECIMALS, *_TEXTS, *_TIMES, "bit", "date", "uniqueidentifier"}
+_SPELLED = {*INTEGER_BASES, *DECIMAL_BASES, *_TEXTS, *_TIMES, "bit", "date", "uniqueidentifier"}
 
 _ARGUMENTS = 90  # on Babelfish a function has at most a hundred
 _LONGEST = 1_000  # characters of a text that stays one of bounded length with all that is joined to it
@@ -61,7 +61,7 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
 
 def may_spell(key: Sequence[sa.Column[Any]], columns: Sequence[sa.Column[Any]]) -> bool:
     """Whether the server may make images of rows with such a key and such columns."""
-    return len(key) == 1 and _base(key[0]) in INTEGERS and {*map(_base, columns)} <= _SPELLED
+    return len(key) == 1 and _base(key[0]) in INTEGER_BASES and {*map(_base, columns)} <= _SPELLED
 
 
 def spelled_image(columns: Sequence[sa.Column[Any]]) -> _Text:
@@ -174,13 +174,13 @@ def _literal(text: str) -> _Text:
 def _json(column: sa.Column[Any], needs_escapes: bool) -> _Text:
     """The column's value as JSON; null for NULL."""
     base = _base(column)
-    if base in INTEGERS:
+    if base in INTEGER_BASES:
         return _or_null(as_type(column, "nvarchar(20)"))
     if base == "bit":
         one: Any = sa.literal_column("1")
         zero: Any = sa.literal_column("0")
         return sa.case((column == one, _literal("true")), (column == zero, _literal("false")), else_=_literal("null"))
-    if base in DECIMALS:
+    if base in DECIMAL_BASES:
         number = as_type(column, "decimal(19, 4)") if "money" in base else column
         return _or_null(concatenated(_literal('{"$decimal":"'), as_type(number, "nvarchar(60)"), _literal('"}')))
     if base == "date":

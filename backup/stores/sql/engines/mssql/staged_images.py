@@ -13,12 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
-from backup.stores.sql.engines.mssql.images import DECIMALS, INTEGERS, may_spell, spelled_image
+from backup.stores.sql.engines.mssql.images import DECIMAL_BASES, INTEGER_BASES, may_spell, spelled_image
 from backup.stores.sql.engines.mssql.json import MAX_COLUMNS, Form, written_value
 from backup.stores.sql.engines.mssql.relay import empty_staging_table
 from backup.stores.sql.engines.relayed import StagedRows
 
-_TAGS = {**dict.fromkeys(DECIMALS, '."$decimal"'), "date": '."$date"'}
+_TAGS = {**dict.fromkeys(DECIMAL_BASES, '."$decimal"'), "date": '."$date"'}
 _LONG = "nvarchar(max)"
 
 
@@ -59,7 +59,7 @@ def _decoded(columns: tuple[sa.Column[Any], ...]) -> tuple[str, Sequence[sa.Colu
 
 def _part_type(type_: Any) -> str:
     """The type as which OPENJSON reads a value. It may cut a text that is longer, which then is another one."""
-    if type_.base in INTEGERS:
+    if type_.base in INTEGER_BASES:
         return "bigint"
     return "bit" if type_.base == "bit" else _LONG
 
