@@ -136,13 +136,9 @@ def list_places(side: Side, limits: Limits) -> list[Listed]:
     not exist, SourceMissing for a source's.
     """
     if side.is_cosmos:
-        account = _cosmos_access(side, limits)
-        try:
+        with closing(_cosmos_access(side, limits)) as account:
             return [Listed(container) for container in sorted(account.containers())]
-        finally:
-            account.close()
-    access = open_database(side, limits)
-    with closing(access):
+    with closing(open_database(side, limits)) as access:
         for attempt in access.attempts("list the tables"):
             with attempt as cx:
                 tables = list(access.dialect.list_tables(cx))
@@ -168,12 +164,10 @@ def add_foreign_key(side: Side, foreign_key: ForeignKey, limits: Limits) -> None
     Raises what a store raises; ConstraintRefused when rows do not fit it. Cost: the server looks at every row.
     """
     from backup.stores.sql.constraints import constraint_of
+    from backup.stores.sql.making import make_constraint
 
-    access = open_database(side, limits)
-    try:
-        access.add_foreign_key(constraint_of(foreign_key))
-    finally:
-        access.close()
+    with closing(open_database(side, limits)) as access:
+        make_constraint(access, constraint_of(foreign_key))
 
 
 def open_database(side: Side, limits: Limits) -> SqlAccess:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from itertools import zip_longest
 
 import sqlalchemy as sa
 
@@ -31,7 +30,6 @@ from backup.stores.sql.engines.opening import CALL_SECONDS
 from backup.stores.sql.engines.snapshot import Snapshot, SnapshotLost, SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.held import HeldConnection
-from backup.stores.values import Drift
 
 _OF_RECORDS = ("refused", "constraint", "unique", "undecoded")
 
@@ -194,54 +192,6 @@ class SqlAccess:
                 ) from None
             raise
 
-    def create(self, table: sa.Table) -> None:
-        """Makes the database, the schema and the table where missing. Another process may do so at the same time."""
-        self.create_database()
-        schema = table.schema
-        if schema is not None and self.dialect.default_schema is not None:
-            self.make(
-                f"create the schema {schema}",
-                lambda cx: self.dialect.has_schema(cx, schema),
-                lambda cx: cx.execute(sa.schema.CreateSchema(schema)),
-            )
-        self.make(
-            f"create the table {table.name}",
-            lambda cx: sa.inspect(cx).has_table(table.name, schema=schema),
-            table.create,
-        )
-
-    def add_foreign_key(self, constraint: sa.ForeignKeyConstraint) -> None:
-        """Adds the constraint to its table, unless the table has a foreign key of this name."""
-        schema, name = self.dialect.default_schema, str(constraint.name)
-        table, referred = constraint.table, constraint.referred_table
-        own = (table.schema or schema, table.name)
-        names = {"schema": referred.schema or schema, "table": referred.name}
-        self.make(
-            f"add the foreign key {name}",
-            lambda cx: (name, *own) in {tuple(row[:3]) for row in cx.execute(self.dialect.references, names)},
-            lambda cx: cx.execute(sa.schema.AddConstraint(constraint)),
-        )
-
-    def make(
-        self, operation: str, exists: Callable[[sa.Connection], bool], make: Callable[[sa.Connection], object]
-    ) -> None:
-        """Makes what does not exist yet. Another process may do so at the same time."""
-        for attempt in self.attempts(operation):
-            with attempt as cx:
-                is_made = exists(cx)
-        if is_made:
-            return
-        try:
-            for attempt in self.attempts(operation, writes=True):
-                with attempt as cx:
-                    make(cx)
-        except StoreError:
-            for attempt in self.attempts(operation):
-                with attempt as cx:
-                    is_made = exists(cx)
-            if not is_made:
-                raise
-
     def create_database(self, like: SqlAccess | None = None) -> None:
         """Makes the database where missing. A new file gets no more readers than the file of `like` has."""
         original = None if like is None else like.dialect
@@ -256,26 +206,6 @@ class SqlAccess:
         for attempt in self._retry.attempts(f"{operation}: {self.label}"):
             with attempt, self._in_words(operation) as limit:
                 left_in_time(limit, lambda _: work())
-
-    def alter(self, table: sa.Table, drift: Drift) -> None:
-        """Runs the drift's statements on the table, in one transaction where the server allows that for DDL."""
-        try:
-            for attempt in self.attempts("alter the columns", writes=True):
-                with attempt as cx:
-                    # An earlier try, whose answer was lost, may have done it. Only adding a column fails if repeated.
-                    existing_names = {column.name for column in self.dialect.columns(cx, table.schema, table.name)}
-                    for added, statement in zip_longest((*drift.added, *drift.own), drift.statements):
-                        if added not in existing_names:
-                            # Without parameters. Else a driver would take a % or ? in a name for a parameter.
-                            cx.exec_driver_sql(statement, execution_options={"no_parameters": True})
-        except StoreUnavailable:
-            raise
-        except StoreError as error:
-            raise StoreError(
-                str(error),
-                hint="No record was changed. Let this login ALTER the table. Or remove what the message names, and"
-                f" run on the backup: {'; '.join(drift.statements)}. Then sync again.",
-            ) from None
 
     def _error(self, operation: str, error: BaseException, writes: bool) -> BackupError:
         failure = self.dialect.failure(error if isinstance(error, Exception) else Exception(str(error)))

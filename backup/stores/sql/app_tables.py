@@ -35,6 +35,7 @@ from backup.stores.sql.app_table_queries import (
     without_null,
 )
 from backup.stores.sql.entry_parts import EntryParts
+from backup.stores.sql.making import make_if_missing, make_table
 from backup.stores.sql.read_entries import ReadEntry, read_entries
 
 
@@ -56,7 +57,7 @@ class SqlSibling:
 
     def create(self) -> None:
         self._access.create_database()
-        self._access.create(self.table)
+        make_table(self._access, self.table)
         table = self.table
         for attempt in self._access.attempts(f"complete {self._shape.name}", writes=True):
             with attempt as cx:
@@ -79,7 +80,7 @@ class SqlSibling:
         for index in lacking:
             is_there = partial(self._has_index, index)
             try:
-                self._access.make(f"create the index {index.name}", is_there, index.create)
+                make_if_missing(self._access, f"create the index {index.name}", is_there, index.create)
             except StoreUnavailable:
                 raise
             except (StoreError, NotInitialized) as error:  # some servers answer as if there were no table

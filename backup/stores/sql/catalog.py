@@ -19,6 +19,7 @@ from backup.stores.sql.engines import Dialect
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.tables import TableName, whole_schema
+from backup.stores.sql.making import alter, make_table
 from backup.stores.sql.masked import SOURCE_STAMP
 from backup.stores.sql.missing import suggestion
 from backup.stores.sql.shaping import described_shape
@@ -203,7 +204,7 @@ class SqlCatalog:
         """Makes the table where it is missing: with these columns of the original, its key, and `own_columns`."""
         shape = original.shape
         table = self._existing_or_new(original)
-        self.access.create(declare(table, self._fitted(columns, shape), shape.key_names, *own_columns))
+        make_table(self.access, declare(table, self._fitted(columns, shape), shape.key_names, *own_columns))
         self.forget()
 
     def match(self, source: Store) -> Drift:
@@ -239,7 +240,7 @@ class SqlCatalog:
         """As `Relational.adapt`."""
         if drift.changes_nothing:
             return
-        self.access.alter(self.shape.table, drift)
+        alter(self.access, self.shape.table, drift)
         self.__dict__.pop("shape", None)
         if self._described is not None:
             self.__dict__["_described"] = Described(self._described.table)  # its columns are to be read again
