@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 CHANGES_AT_MOST = 100
@@ -62,3 +62,13 @@ class KeyValues(Protocol):
 
     def close(self) -> None:
         """Closes the connections; the next call opens them again."""
+
+
+def scan_all(keys: KeyValues, prefix: str) -> Iterator[Item]:
+    """Yields all items whose keys begin with `prefix`, in order. Cost: a read for each thousand."""
+    after, limit = "", 1_000
+    while items := keys.scan(prefix, after=after, limit=limit):
+        yield from items
+        if len(items) < limit:
+            return
+        after = items[-1].key

@@ -12,11 +12,10 @@ from datetime import UTC, datetime, timedelta
 
 from backup.config.schedule import Schedule
 from backup.core.errors import ConfigError
-from backup.jobs.key_values import NEW, Change, KeyValues
+from backup.jobs.key_values import NEW, Change, KeyValues, scan_all
 from backup.jobs.record_keys import hashed
 
 _FIRST_NIGHT = timedelta(minutes=10)  # what was due before the app knew of a service or a schedule is not missed
-_AT_ONCE = 1_000
 
 
 @dataclass(frozen=True)
@@ -54,15 +53,9 @@ def first_occurrence(due: datetime, now: datetime) -> datetime | None:
 def passed_occurrences(keys: KeyValues) -> Mapping[str, Passed]:
     """Returns what was seen to of each service, by its name in small letters. Cost: a read for each thousand."""
     passed: dict[str, Passed] = {}
-    after = ""
-    while items := keys.scan("due:", after=after, limit=_AT_ONCE):
-        for item in items:
-            value = item.value
-            schedule = Schedule(value["expression"], value["zone"])
-            passed[value["service"]] = Passed(datetime.fromisoformat(value["at"]), schedule, item.etag)
-        after = items[-1].key
-        if len(items) < _AT_ONCE:
-            break
+    for item in scan_all(keys, "due:"):
+        schedule = Schedule(item.value["expression"], item.value["zone"])
+        passed[item.value["service"]] = Passed(datetime.fromisoformat(item.value["at"]), schedule, item.etag)
     return passed
 
 

@@ -24,7 +24,7 @@ from typing import Any
 from backup.core.run_values import Run, Status, Verb
 from backup.jobs.events import recovered
 from backup.jobs.glances import Glance, all_glances, glance_change, glance_of
-from backup.jobs.key_values import NEW, Change, KeyValues
+from backup.jobs.key_values import NEW, Change, KeyValues, scan_all
 from backup.jobs.outbox import Outbox
 from backup.jobs.record_keys import hashed
 from backup.mirror.verification import has_compared_whole
@@ -94,14 +94,7 @@ class RunNumbers:
     def last_of_all(self) -> Mapping[str, Mapping[str, Any]]:
         """Returns what `last` does, of every service with a run, by its name in small letters. Cost: a read for each
         thousand services."""
-        by_service: dict[str, Mapping[str, Any]] = {}
-        after = ""
-        while items := self._keys.scan("last:", after=after, limit=_SERVICES_AT_ONCE):
-            by_service |= {item.value["service"].lower(): item.value for item in items}
-            after = items[-1].key
-            if len(items) < _SERVICES_AT_ONCE:
-                break
-        return by_service
+        return {item.value["service"].lower(): item.value for item in scan_all(self._keys, "last:")}
 
     def sums_of_all(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
         """Returns the sums of all runs that have ended since sums are kept, by service in small letters and by verb.
@@ -109,14 +102,7 @@ class RunNumbers:
         They are `runs`, `failed`, `seconds`, `charge` (request units), and the records by what became of them:
         `failedRecords` are those set aside. Dry runs do not count. Cost: a read for each thousand services.
         """
-        by_service: dict[str, Mapping[str, Mapping[str, float]]] = {}
-        after = ""
-        while items := self._keys.scan("sum:", after=after, limit=_SERVICES_AT_ONCE):
-            by_service |= {item.value["service"].lower(): item.value["verbs"] for item in items}
-            after = items[-1].key
-            if len(items) < _SERVICES_AT_ONCE:
-                break
-        return by_service
+        return {item.value["service"].lower(): item.value["verbs"] for item in scan_all(self._keys, "sum:")}
 
 
 def number_changes(keys: KeyValues, run: Run, due_at: datetime | None, outbox: Outbox) -> list[Change]:
