@@ -24,7 +24,7 @@ def _answer(name: str, req: func.HttpRequest, context: func.Context) -> func.Htt
     from backup.entry import functions  # with the first call: until then the host need not wait for all of the app
 
     with functions.answering(name, req, context) as call:
-        call.answer = call.work(*call.arguments)
+        call.answer = call.work(call)
     answer, headers = call.answer, dict(call.answer.headers)
     return func.HttpResponse(answer.content, status_code=answer.status, mimetype=answer.media, headers=headers)
 

@@ -6,7 +6,7 @@ function_app.py loads this with the first call, so that the host sees the functi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -62,6 +62,10 @@ class App:
     @cached_property
     def registry(self) -> Registry:
         """The services. What they run is in the name of who asks."""
+        return self.open_registry()
+
+    def open_registry(self) -> Registry:
+        """Makes what `registry` is, anew."""
         return Registry(self.settings, watcher=watcher_of(self.settings, self.job_queue, self.who))
 
     @contextmanager
@@ -77,88 +81,54 @@ class App:
 
 
 class HttpCall(App):
-    """A call of a function that answers HTTP. It works by `call.answer = call.work(*call.arguments)`."""
+    """A call of a function that answers HTTP. It works by `call.answer = call.work(call)`."""
 
-    def __init__(self, request: HostRequest, work: HttpWork, *, is_anonymous: bool) -> None:
-        self.request, self.work, self._takes = request, work.function, work.takes
-        self._is_anonymous = is_anonymous
+    def __init__(self, name: str, request: HostRequest, context: Any, stack: ExitStack) -> None:
+        """`stack` ends with the call."""
+        self._name, self.request, self._context, self._stack = name, request, context, stack
         self.answer = Answer(500, {})  # until there is another
 
     @property
-    def arguments(self) -> list[Any]:
-        """What the work takes. Checks who asks before, unless the function is anonymous. Raises BackupError."""
-        if not self._is_anonymous:
+    def work(self) -> Callable[[HttpCall], Answer]:
+        """What makes the answer. Checks who asks before, unless the function is anonymous. Raises BackupError."""
+        if self._name not in ANONYMOUS:
             self.who = permitted(self.request.method, self.request.headers)
-        return [take(self) for take in self._takes]
+        return WORK[self._name]
 
+    @cached_property
+    def registry(self) -> Registry:
+        """As of any `App`. Who asks for it may run something: from now on the call is traced."""
+        self._stack.enter_context(self.traced(self._context))
+        return self.open_registry()
 
-class HttpWork:
-    """What makes a function's answer, and what that takes of the call, in order."""
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The parameters of the address."""
+        return self.request.params
 
-    def __init__(self, function: Callable[..., Answer], *takes: Callable[[HttpCall], Any]) -> None:
-        self.function, self.takes = function, takes
+    @property
+    def body(self) -> bytes:
+        """The body of the request."""
+        return self.request.get_body()
+
+    def part(self, name: str) -> str:
+        """The part of the address that the route calls so."""
+        return self.request.route_params[name]
+
+    def rest(self, name: str) -> str:
+        """The rest of the address, which may be empty and may have slashes: a service, a set, a pattern or a run."""
+        return parse_service(self.request.route_params.get(name, ""))
 
 
 @contextmanager
 def answering(name: str, request: HostRequest, context: Any) -> Iterator[HttpCall]:
     """Inside, the call gets the answer of the function of this name; it gets that of an error if one is raised."""
-    call = HttpCall(request, WORK[name], is_anonymous=name in ANONYMOUS)
-    try:
-        if _registry not in WORK[name].takes:
+    with ExitStack() as stack:
+        call = HttpCall(name, request, context, stack)
+        try:
             yield call
-            return
-        with call.traced(context):  # it may run something
-            yield call
-    except Exception as error:
-        call.answer = error_answer(as_backup_error(error))
-
-
-def _settings(call: HttpCall) -> Settings:
-    return call.settings
-
-
-def _job_queue(call: HttpCall) -> JobQueue:
-    return call.job_queue
-
-
-def _registry(call: HttpCall) -> Registry:
-    return call.registry
-
-
-def _who(call: HttpCall) -> str | None:
-    return call.who
-
-
-def _query(call: HttpCall) -> Mapping[str, str]:
-    return call.request.params
-
-
-def _body(call: HttpCall) -> bytes:
-    return call.request.get_body()
-
-
-def _service(call: HttpCall) -> str:
-    return parse_service(call.request.route_params.get("service", ""))
-
-
-def _sync_id(call: HttpCall) -> str:
-    return parse_service(call.request.route_params.get("syncId", ""))
-
-
-def _id(call: HttpCall) -> str:
-    return call.request.route_params["id"]
-
-
-def _job_id(call: HttpCall) -> str:
-    return call.request.route_params["jobId"]
-
-
-def _registry_later(call: HttpCall) -> Callable[[], Registry]:
-    return lambda: call.registry
-
-
-def _concerns(call: HttpCall) -> Callable[[Registry], Sequence[Concern]]:
-    return lambda registry: concerns_now(call.settings, call.job_queue, registry.directory.entries)
+        except Exception as error:
+            call.answer = error_answer(as_backup_error(error))
 
 
 def _description(query: Mapping[str, str]) -> Answer:
@@ -167,45 +137,59 @@ def _description(query: Mapping[str, str]) -> Answer:
     return get_description(query)
 
 
-_LOOK = (_job_queue, _settings, _registry, _query)
-_RUN = (_job_queue, _registry, _id, _query)
+def _health(call: HttpCall) -> Answer:
+    def concerns(registry: Registry) -> Sequence[Concern]:
+        return concerns_now(call.settings, call.job_queue, registry.directory.entries)
 
-WORK: Mapping[str, HttpWork] = {
-    "TriggerSync": HttpWork(http.post_sync, _registry, _query, _body),
-    "SyncCustomer": HttpWork(http.post_sync_of, _registry, lambda _: "customer", _query, _body),
-    "SyncOrder": HttpWork(http.post_sync_of, _registry, lambda _: "order", _query, _body),
-    "SyncService": HttpWork(http.post_sync_of, _registry, _service, _query, _body),
-    "VerifyBackup": HttpWork(http.post_verify, _registry, _service, _query, _body),
-    "UndoRun": HttpWork(http.post_undo, _registry, _sync_id, _query, _body),
-    "RestoreSource": HttpWork(http.post_restore, _registry, _service, _query, _body),
-    "InitializeBackup": HttpWork(http.post_initialize, _registry, _query, _body),
-    "ExamineSetup": HttpWork(doctor_api.post_doctor, lambda _: load_settings, _query, _body),
-    "StartSync": HttpWork(job_api.post_start, _job_queue, _registry, _query, _body, _who),
-    "GetJob": HttpWork(job_api.get_job, _job_queue, _job_id, _query),
-    "GetHistory": HttpWork(job_api.get_history, _job_queue, _query),
-    "ListJobs": HttpWork(job_api.get_jobs, _job_queue, _query),
-    "GetJobDetails": HttpWork(job_api.get_job_details, _job_queue, _id, _query),
-    "RetryJob": HttpWork(job_api.post_retry, _job_queue, _id, _query, _body, _who),
-    "DeleteJob": HttpWork(job_api.delete_job, _job_queue, _id, _query, _who),
-    "GetSummary": HttpWork(job_api.get_summary, _job_queue, _query),
-    "GetStats": HttpWork(job_api.get_stats, *_LOOK),
-    "GetMetrics": HttpWork(get_metrics, *_LOOK),
-    "GetSessionStats": HttpWork(session_api.get_session_stats, _query),
-    "GetCaller": HttpWork(dashboard_api.get_caller, lambda call: call.request.headers, _query),
-    "GetOverview": HttpWork(dashboard_api.get_overview, *_LOOK),
-    "GetCalendar": HttpWork(dashboard_api.get_calendar, *_LOOK),
-    "GetRun": HttpWork(dashboard_api.get_run, *_RUN),
-    "GetRunChanges": HttpWork(dashboard_api.get_run_changes, *_RUN),
-    "GetChangedRecord": HttpWork(dashboard_api.get_changed_record, *_RUN),
-    "RestoreOfRun": HttpWork(dashboard_api.post_run_restore, *_RUN, _body),
-    "UndoOfRun": HttpWork(dashboard_api.post_run_undo, *_RUN, _body),
-    "StartVerify": HttpWork(dashboard_api.post_verify_job, _job_queue, _registry, _query, _body, _who),
-    "ChangeJobs": HttpWork(dashboard_api.post_bulk, _job_queue, _query, _body, _who),
-    "TestNotifications": HttpWork(notify_api.post_test, _settings, _query, _body),
-    "HealthCheck": HttpWork(http.get_health, _registry_later, _query, _concerns),
-    "GetOpenApi": HttpWork(_description, _query),
+    return http.get_health(call.open_registry, call.query, concerns)
+
+
+WORK: Mapping[str, Callable[[HttpCall], Answer]] = {
+    "TriggerSync": lambda call: http.post_sync(call.registry, call.query, call.body),
+    "SyncCustomer": lambda call: http.post_sync_of(call.registry, "customer", call.query, call.body),
+    "SyncOrder": lambda call: http.post_sync_of(call.registry, "order", call.query, call.body),
+    "SyncService": lambda call: http.post_sync_of(call.registry, call.rest("service"), call.query, call.body),
+    "VerifyBackup": lambda call: http.post_verify(call.registry, call.rest("service"), call.query, call.body),
+    "UndoRun": lambda call: http.post_undo(call.registry, call.rest("syncId"), call.query, call.body),
+    "RestoreSource": lambda call: http.post_restore(call.registry, call.rest("service"), call.query, call.body),
+    "InitializeBackup": lambda call: http.post_initialize(call.registry, call.query, call.body),
+    "ExamineSetup": lambda call: doctor_api.post_doctor(load_settings, call.query, call.body),
+    "StartSync": lambda call: job_api.post_start(call.job_queue, call.registry, call.query, call.body, call.who),
+    "GetJob": lambda call: job_api.get_job(call.job_queue, call.part("jobId"), call.query),
+    "GetHistory": lambda call: job_api.get_history(call.job_queue, call.query),
+    "ListJobs": lambda call: job_api.get_jobs(call.job_queue, call.query),
+    "GetJobDetails": lambda call: job_api.get_job_details(call.job_queue, call.part("id"), call.query),
+    "RetryJob": lambda call: job_api.post_retry(call.job_queue, call.part("id"), call.query, call.body, call.who),
+    "DeleteJob": lambda call: job_api.delete_job(call.job_queue, call.part("id"), call.query, call.who),
+    "GetSummary": lambda call: job_api.get_summary(call.job_queue, call.query),
+    "GetStats": lambda call: job_api.get_stats(call.job_queue, call.settings, call.registry, call.query),
+    "GetMetrics": lambda call: get_metrics(call.job_queue, call.settings, call.registry, call.query),
+    "GetSessionStats": lambda call: session_api.get_session_stats(call.query),
+    "GetCaller": lambda call: dashboard_api.get_caller(call.request.headers, call.query),
+    "GetOverview": lambda call: dashboard_api.get_overview(call.job_queue, call.settings, call.registry, call.query),
+    "GetCalendar": lambda call: dashboard_api.get_calendar(call.job_queue, call.settings, call.registry, call.query),
+    "GetRun": lambda call: dashboard_api.get_run(call.job_queue, call.registry, call.part("id"), call.query),
+    "GetRunChanges": lambda call: dashboard_api.get_run_changes(
+        call.job_queue, call.registry, call.part("id"), call.query
+    ),
+    "GetChangedRecord": lambda call: dashboard_api.get_changed_record(
+        call.job_queue, call.registry, call.part("id"), call.query
+    ),
+    "RestoreOfRun": lambda call: dashboard_api.post_run_restore(
+        call.job_queue, call.registry, call.part("id"), call.query, call.body
+    ),
+    "UndoOfRun": lambda call: dashboard_api.post_run_undo(
+        call.job_queue, call.registry, call.part("id"), call.query, call.body
+    ),
+    "StartVerify": lambda call: dashboard_api.post_verify_job(
+        call.job_queue, call.registry, call.query, call.body, call.who
+    ),
+    "ChangeJobs": lambda call: dashboard_api.post_bulk(call.job_queue, call.query, call.body, call.who),
+    "TestNotifications": lambda call: notify_api.post_test(call.settings, call.query, call.body),
+    "HealthCheck": _health,
+    "GetOpenApi": lambda call: _description(call.query),
 }
-"""By the function's name."""
+"""What makes the answer, by the function's name."""
 
 ANONYMOUS = frozenset({"HealthCheck"})
 """The functions that anybody may call."""
