@@ -24,6 +24,7 @@ from backup.entry.job_api import delete_job, number_in, post_retry
 from backup.entry.requests import ApiRequest, KeyText, SampleSize, check_query, parse_body
 from backup.jobs.job import Request
 from backup.jobs.job_queue import JobQueue
+from backup.services.named_run import run_named
 from backup.services.past_values import ChangedRecord
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
@@ -243,7 +244,7 @@ def _run_named(job_queue: JobQueue, registry: Registry, sync_id: str) -> tuple[S
     """The run of this id, or whose id begins so, and its service. Reads SyncHistory only of a run without a summary."""
     summary = job_queue.runs.get(sync_id)
     if summary is None:
-        return registry.run_named(sync_id)
+        return run_named(registry, sync_id)
     return registry.get(summary["service"]), summary["syncId"]
 
 

@@ -35,6 +35,7 @@ from backup.entry.requests import (
 from backup.mirror.verification import Depth
 from backup.services.group_restore import restore_group
 from backup.services.group_undo import undo_group
+from backup.services.named_run import run_named
 from backup.services.registry import Registry
 from backup.services.service import Options
 from backup.verbs.restore_spec import RestoreSpec
@@ -73,7 +74,7 @@ def post_undo(registry: Registry, sync_id: str, query: Mapping[str, str], body: 
     request = parse_body(UndoRequest, body)
     if is_group_to_undo(registry, sync_id, through=request.through):
         return shape_undos(undo_group(registry, sync_id, dry_run=not request.confirm, trigger=Trigger.HTTP))
-    service, run_id = registry.run_named(sync_id)
+    service, run_id = run_named(registry, sync_id)
     return shape_one(service.undo(run_id, through=request.through, dry_run=not request.confirm, trigger=Trigger.HTTP))
 
 
@@ -97,7 +98,7 @@ def post_restore(registry: Registry, service: str, query: Mapping[str, str], bod
     is_group = registry.directory.is_group(service) and service.lower() != ALL
     restored_name, run = service if is_group else registry.get(service).name, request.run
     if run is not None and not is_group:  # `restore_group` refuses it
-        run = registry.run_named(run, restored_name)[1]
+        run = run_named(registry, run, restored_name)[1]
     spec = RestoreSpec(
         request.at,
         tuple(request.keys),

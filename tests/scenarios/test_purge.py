@@ -18,6 +18,7 @@ from backup.entry import http
 from backup.entry.dashboard_api import post_verify_job
 from backup.jobs.job_queue import job_queue_of
 from backup.runs.history import History
+from backup.services.named_run import run_named
 from backup.services.registry import Registry
 from tests.scenarios.inside import command, done, raised, refused, synced
 from tests.scenarios.places import Place
@@ -72,7 +73,7 @@ def test_old_runs_go_but_for_what_may_still_be_asked_for_and_each_is_known_by_it
     assert [(result["Images"], result["Runs"]) for result in answer["Results"]] == [(0, len(going))]
     assert left(place, service) == {run.sync_id for run in (*staying, with_images, last)}
     for text in (with_images.sync_id[:8].upper(), with_images.sync_id[:13], with_images.sync_id[:35]):
-        service_of, run_id = place.registry.run_named(text)
+        service_of, run_id = run_named(place.registry, text)
         assert (service_of.name, run_id) == (service, with_images.sync_id)
 
 

@@ -18,6 +18,7 @@ from backup.dev import sample
 from backup.entry import http
 from backup.mirror.verification import Depth
 from backup.runs.outcome import Outcome
+from backup.services.named_run import run_named
 from backup.services.registry import Registry
 from backup.services.service import SyncService
 from backup.services.spec import ServiceSpec, specs_of
@@ -295,7 +296,7 @@ def test_a_service_of_any_name_is_synced_undone_and_told_of(invoices: Invoices, 
     assert done(service.undo(answer.body["SyncId"])).counts.deleted == 2 * SALES
     assert [run.service for run in service.past.history(9)] == [name, name]
     assert {entry["ServiceName"] for entry in invoices.backup.history()} == {name}
-    assert services.run_named(answer.body["SyncId"])[0].name == name
+    assert run_named(services, answer.body["SyncId"])[0].name == name
     assert http.get_health(lambda: services, {"deep": "true"}).body["Checks"][0]["Service"] == name
 
 

@@ -21,6 +21,7 @@ from backup.runs import of_all_services, unchanged_runs
 from backup.runs.history import History
 from backup.runs.outcome import Observer
 from backup.runs.runner import Runner
+from backup.services.named_run import run_named
 from backup.services.registry import Registry, limits_of
 from backup.services.service import Options
 from backup.services.unchanged import SetLook
@@ -287,7 +288,7 @@ def cost_of_twenty(shop: Shop) -> None:
     newest = outcomes["t7"].run.sync_id
     for text in (newest, newest[:-1]):
         with counted() as statements:
-            service, run_id = shop.registry(version).run_named(text)
+            service, run_id = run_named(shop.registry(version), text)
         assert (service.name, run_id) == (shop.name("t7"), newest)
         assert sum("SyncHistory" in statement for statement in statements) <= 5  # two of the set, then of one service
 
@@ -303,7 +304,7 @@ def test_a_run_is_found_by_few_letters_though_many_other_services_have_runs_that
             history = History(backup)
             [newest] = history.latest(service.name, 1)
             history.save(replace(newest, sync_id=f"a0{table.lower() * 6}-0000", number=2), new=True)
-    service, run_id = registry.run_named("A0", shop.name("B"))
+    service, run_id = run_named(registry, "A0", shop.name("B"))
     assert (service.name, run_id) == (shop.name("B"), "a0bbbbbb-0000")
 
 

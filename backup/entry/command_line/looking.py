@@ -20,6 +20,7 @@ from backup.entry.command_line.terminal import errors_shown, print_answer, show_
 from backup.entry.dashboard_api import shape_changed
 from backup.entry.health import look, shape_health
 from backup.entry.requests import moment_of, since_of
+from backup.services.named_run import run_named
 from backup.services.turns import side_by_side
 
 _MAY_BE_A_RUN = re.compile("[0-9a-f][0-9a-f-]*", re.I)
@@ -91,7 +92,7 @@ def history_command(
                     "--since, --failed and --all choose among runs, but the command names one run.",
                     hint="Leave them out, or name a service instead of the run.",
                 )
-            service, run_id = registry.run_named(subject)
+            service, run_id = run_named(registry, subject)
             if key is not None:
                 record = {"service": service.name, **shape_changed(service.past.changed_record(run_id, key))}
                 print_answer(answers.Answer(200, record), as_json, lambda: show_changed_record(record))

@@ -16,6 +16,7 @@ from backup.entry.command_line.terminal import errors_shown, print_answer, progr
 from backup.entry.requests import moment_of
 from backup.services.group_restore import restore_group
 from backup.services.group_undo import undo_group
+from backup.services.named_run import run_named
 from backup.services.service import Options
 from backup.verbs.restore_spec import RestoreSpec
 
@@ -43,7 +44,7 @@ def undo_command(
                 outcomes = undo_group(registry, sync_id, dry_run=not yes, observer=observer)
             print_answer(answers.shape_undos(outcomes), as_json, lambda: show_outcomes(_preview(yes), outcomes))
             return
-        service, run_id = registry.run_named(sync_id)
+        service, run_id = run_named(registry, sync_id)
         with progress_bars(registry, service.name) as observer:
             outcome = service.undo(run_id, through=through, dry_run=not yes, observer=observer)
         print_answer(answers.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
@@ -91,7 +92,7 @@ def restore_command(
             raise BadRequest("--constraints is for a set. Nothing was changed.", hint="Name a set, or leave it out.")
         restored_name = service if is_group else registry.get(service).name
         if run is not None and not is_group:  # `restore_group` refuses it
-            run = registry.run_named(run, restored_name)[1]
+            run = run_named(registry, run, restored_name)[1]
         spec = RestoreSpec(
             None if at is None else moment_of(at),
             tuple(key or ()),
