@@ -11,6 +11,8 @@ from backup.core.model import SideName
 
 WRITES = ("INSERT", "UPDATE", "DELETE")
 
+_NAMED_AT_MOST = 5
+
 
 @dataclass(frozen=True)
 class Grantee:
@@ -67,12 +69,12 @@ class RightSeen(NamedTuple):
     of: str
 
 
-def grouped(seen: Sequence[RightSeen], kind: RightKind, at_most: int = 5) -> str:
+def grouped(seen: Sequence[RightSeen], kind: RightKind) -> str:
     """The rights of one kind in a sentence: `INSERT, UPDATE on shop.orders and 3 more`; empty without any."""
     by_place: dict[str, list[str]] = {}
     for right in seen:
         if right.kind == kind:
             by_place.setdefault(right.of, []).append(right.right)
     texts = [f"{', '.join(rights)} on {place}" for place, rights in by_place.items()]
-    rest = f" and {len(texts) - at_most} more" if len(texts) > at_most else ""
-    return "; ".join(texts[:at_most]) + rest
+    rest = f" and {len(texts) - _NAMED_AT_MOST} more" if len(texts) > _NAMED_AT_MOST else ""
+    return "; ".join(texts[:_NAMED_AT_MOST]) + rest

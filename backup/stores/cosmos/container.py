@@ -148,10 +148,11 @@ class CosmosContainer:
                 items = list(self.items(query))
         return items
 
-    def all_by_range(self, operation: str, query: Query) -> list[Any]:
-        """All items of the query, in no order. Asks the physical partitions side by side, and retries each alone."""
+    def all_stamps(self, query: Query) -> list[Any]:
+        """All items of a query for stamps, in no order. Asks the physical partitions side by side, and retries each
+        alone."""
         parts = self._access.side_by_side(
-            operation, self._feed_ranges, lambda range_: list(self.items(query, feed_range=range_))
+            "read the stamps", self._feed_ranges, lambda range_: list(self.items(query, feed_range=range_))
         )
         return [item for part in parts for item in part]
 

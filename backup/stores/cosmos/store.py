@@ -142,7 +142,7 @@ class CosmosStore:
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Rows of partition key and id, version fields, etag; all as text."""
         query = self._queries.within(chunk, self._queries.stamp(self._container.partition_paths))
-        return set(map(self._container.row_in, self._container.all_by_range("read the stamps", query)))
+        return set(map(self._container.row_in, self._container.all_stamps(query)))
 
     def stamp_rows_of(self, keys: Sequence[Key]) -> set[StampRow]:
         paths, wanted = self._container.partition_paths, set(keys)

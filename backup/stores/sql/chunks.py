@@ -45,15 +45,13 @@ class SqlChunks:
             yield Chunk(after, bound)
             after = bound
 
-    def _bound(
-        self, shape: TableShape, rest: Chunk, records: int, operation: str = "find the next chunk"
-    ) -> Key | None:
+    def _bound(self, shape: TableShape, rest: Chunk, records: int) -> Key | None:
         """The key of the record at this place of the chunk, counted from 1; None if the chunk has fewer records."""
         conditions = [*shape.within(rest), *shape.filters]
         query = sa.select(*shape.exact_key).where(*conditions).order_by(*shape.key)
         query = query.offset(records - 1).limit(1)
         try:
-            for attempt in self.attempts(operation, single=True):
+            for attempt in self.attempts("find the next chunk", single=True):
                 with attempt as cx, self.chunk_size.measuring(records):
                     row = cx.execute(query).first()
         except Undecoded:  # this key is not a text: take the next that is
