@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Annotated
 
@@ -12,6 +13,8 @@ from pydantic import AfterValidator
 from backup.config.ncrontab import last_due, next_due, time_zone
 from backup.core.errors import ConfigError
 from backup.core.model import utc_now
+
+_TIMES_AT_MOST = 10_000
 
 
 @lru_cache(maxsize=64)  # an expression that is wrong now stays wrong
@@ -52,9 +55,23 @@ class Schedule:
     zone_name: str = "UTC"
 
     def next_due(self, after: datetime) -> datetime:
-        """Returns the first time after that time at which the schedule is due, in its zone."""
-        return next_due(self.expression, after, time_zone(self.zone_name))
+        """Returns the first time after that time at which the schedule is due, by the clock of its zone."""
+        return _fixed(next_due(self.expression, after, time_zone(self.zone_name)))
 
     def last_due(self, now: datetime) -> datetime:
-        """Returns the last time, `now` included, at which the schedule was due, in its zone."""
-        return last_due(self.expression, now, time_zone(self.zone_name))
+        """Returns the last time, `now` included, at which the schedule was due, by the clock of its zone."""
+        return _fixed(last_due(self.expression, now, time_zone(self.zone_name)))
+
+    def times_due(self, start: datetime, end: datetime) -> Iterator[datetime]:
+        """Yields the times at which it was due from `start` to `end`, both included; at most 10,000."""
+        moment = start.astimezone(UTC) - timedelta(seconds=1)
+        for _ in range(_TIMES_AT_MOST):
+            moment = self.next_due(moment)
+            if moment > end:
+                return
+            yield moment
+
+
+def _fixed(moment: datetime) -> datetime:
+    """The same time with a fixed offset: a minute before is then a minute before, also where the clock was set."""
+    return moment.replace(tzinfo=timezone(moment.utcoffset() or timedelta()))

@@ -17,7 +17,6 @@ from backup.jobs.job_queue import JobQueue
 from backup.jobs.listing import PAGE_AT_MOST, page_of_jobs
 from backup.jobs.run_numbers import percentile
 
-_DUE_AT_MOST = 10_000
 _RANKS = [str(rank) for rank in range(len(WORST_FIRST))]
 
 
@@ -156,12 +155,10 @@ def _due_by_day(settings: Settings, first: date, now: datetime, began: Mapping[s
         starts.setdefault(settings.schedule_of(name), []).append(start)
     due: dict[date, int] = {}
     for schedule, of_schedule in starts.items():
-        moment = max(datetime.combine(first, time(), UTC), min(of_schedule)) - timedelta(seconds=1)
-        for _ in range(_DUE_AT_MOST):
-            moment = schedule.next_due(moment).astimezone(UTC)
-            if moment > now:
-                break
-            due[moment.date()] = due.get(moment.date(), 0) + sum(start <= moment for start in of_schedule)
+        start_of_all = max(datetime.combine(first, time(), UTC), min(of_schedule))
+        for moment in schedule.times_due(start_of_all, now):
+            day = moment.astimezone(UTC).date()
+            due[day] = due.get(day, 0) + sum(start <= moment for start in of_schedule)
     return due
 
 

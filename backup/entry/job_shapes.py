@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.entry.answers import time_text
 from backup.jobs.job import Job, State
@@ -14,7 +13,6 @@ from backup.jobs.job_queue import JobQueue
 from backup.jobs.run_numbers import percentile
 
 _RECORDS = ("inserted", "updated", "deleted", "skipped", "failedRecords")
-_DUE_AT_MOST = 10_000
 
 
 def shape_job(job: Job) -> dict[str, Any]:
@@ -119,7 +117,8 @@ def shape_stats(job_queue: JobQueue, settings: Settings, service: str, days: int
     }
     durations = [numbers.get("durations", {}) for numbers in by_day.values()]
     schedule = settings.schedule_of(service)
-    due = _times_due(schedule, datetime.combine(first, datetime.min.time(), UTC), now) if by_day else 0
+    began = datetime.combine(first, datetime.min.time(), UTC)
+    due = sum(1 for _ in schedule.times_due(began, now)) if by_day else 0
     success = last.get("success")
     age = (now - datetime.fromisoformat(success["at"])).total_seconds() if success else None
     return {
@@ -151,15 +150,6 @@ def _records_of(numbers: Mapping[str, Any]) -> dict[str, int]:
     failed = numbers.get("failedRecords", 0)
     done = sum(numbers.get(name, 0) for name in ("inserted", "updated", "deleted", "skipped"))
     return {"totalProcessed": done + failed, "totalSuccess": done, "totalFailed": failed}
-
-
-def _times_due(schedule: Schedule, start: datetime, end: datetime) -> int:
-    """Returns how often the schedule was due, up to 10,000 times."""
-    due, number = schedule.last_due(end), 0
-    while due >= start and number < _DUE_AT_MOST:
-        number += 1
-        due = schedule.last_due(due - timedelta(seconds=1))
-    return number
 
 
 def _percent(part: int, whole: int) -> float | None:

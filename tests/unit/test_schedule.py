@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from backup.config.ncrontab import in_utc, last_due, next_due, was_due
+from backup.config.schedule import Schedule
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError, ConfigError, UnknownService
 from backup.entry.timer import last_firing, run_scheduled
@@ -249,3 +250,10 @@ def test_the_last_occurrence_of_an_hourly_schedule_is_the_next_one_of_before(sch
 
 
 _SET_BACK = (datetime(2026, 10, 24, 23, tzinfo=UTC), datetime(2026, 11, 1, 3, tzinfo=UTC))
+
+
+def test_a_time_that_the_clock_skips_is_due_once_and_a_minute_before_it_is_a_minute_before() -> None:
+    skipped, due = Schedule("0 0 2 * * *", "Europe/Berlin"), datetime(2026, 3, 29, 1, tzinfo=UTC)
+    assert skipped.last_due(due) - timedelta(minutes=1) == due - timedelta(minutes=1)
+    assert skipped.last_due(due).isoformat() == "2026-03-29T03:00:00+02:00"
+    assert len([*skipped.times_due(due - timedelta(days=4), due + timedelta(days=4))]) == 9
