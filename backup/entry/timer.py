@@ -6,7 +6,6 @@ ScheduledSync does what fits into its time. ResumeSync reads in history and recy
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ from backup.core.errors import BackupError, Locked, NotInitialized
 from backup.core.log import event
 from backup.core.model import Now, utc_now
 from backup.core.run_values import Status, Trigger
-from backup.runs.outcome import Outcome
+from backup.runs.outcome import Outcome, Turn
 from backup.services.directory import ToLookAfter
 from backup.services.registry import Registry
 
@@ -45,7 +44,7 @@ def run_scheduled(
     Raises BackupError after the last service if one failed. A sync that could not begin because another run had the
     lock is in SyncHistory, and is not a failure here.
     """
-    started, seconds_left = now(), _countdown(settings.slice_seconds)
+    started, seconds_left = now(), Turn(settings.slice_seconds).countdown()
     upcoming = settings.shared_schedule.next_due(started)
     if not settings.schedule_enabled:
         event("schedule.disabled", setting="BackupSchedule__Enabled", next=upcoming)
@@ -139,7 +138,7 @@ def resume_open(
 
     Raises BackupError after the last service if a sync or a verify failed.
     """
-    seconds_left = _countdown(settings.slice_seconds)
+    seconds_left = Turn(settings.slice_seconds).countdown()
     outcomes = registry.resume(Trigger.TIMER, but=busy)
     for outcome in outcomes:
         run = outcome.run
@@ -184,8 +183,3 @@ def _raise_if_any(failures: Sequence[str]) -> None:
 def _has_own_zone(settings: Settings) -> bool:
     """Whether the timer fires more often than the schedule is due, because its host knows only UTC."""
     return settings.schedule_time_zone.upper() != "UTC"
-
-
-def _countdown(seconds: float) -> Callable[[], float]:
-    ends_at = time.monotonic() + seconds
-    return lambda: ends_at - time.monotonic()

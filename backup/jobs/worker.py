@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import timedelta
 from itertools import chain, repeat
-from math import inf
 from types import TracebackType
 from typing import Any, Self
 
@@ -118,24 +116,20 @@ class JobWorker:
     def _run_group(self, registry: Registry, job: Job, options: Options, progress: _Progress) -> Outcome | BackupError:
         """Syncs a set or what fits a pattern. A later slice resumes what is open, and keeps the failures of earlier
         slices."""
-        ends_at = inf if self._slice_seconds is None else time.monotonic() + self._slice_seconds
+        seconds_left = Turn(self._slice_seconds).countdown()
         so_far = run_so_far(new_run_of_several(job.request.service, Trigger.JOB, options), job, self._runs)
         progress.progress(so_far.run.service, so_far.run.counts)  # a job whose worker died has other counts until now
         outcome = registry.sync_as_one(so_far, options, progress)
         if isinstance(outcome.error, Interrupted):
             return outcome.error
         if job.occurrence is not None and not outcome.in_progress:
-            self._look_after(registry, job.request.service, ends_at)
+            self._look_after(registry, job.request.service, seconds_left)
         return outcome
 
-    def _look_after(self, registry: Registry, name: str, ends_at: float) -> None:
+    def _look_after(self, registry: Registry, name: str, seconds_left: Callable[[], float]) -> None:
         """Purges and verifies the services while there is time: every minute looks after services of a set only while
         they have a run in progress. What fails is logged, and has an entry."""
         now = self._now()
-
-        def seconds_left() -> float:
-            return ends_at - time.monotonic()
-
         for service in registry.directory.services(name):
             if seconds_left() <= 0:
                 return

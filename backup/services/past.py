@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from backup.runs.history import History
 from backup.runs.lock import Lock
 from backup.runs.open_runs import drop_all_scratches
 from backup.runs.opening import Opening
+from backup.runs.outcome import Turn
 from backup.runs.policy import Policy
 from backup.runs.retention import oldest_run, purge_history
 from backup.services.past_values import ChangedPage, ChangedRecord, Purged, Ran, Shown
@@ -201,16 +201,12 @@ class Past:
         Images wait for a later run if the time is long after that of the run before (`Opening.confirmed`). Stops after
         so many seconds; the next purge deletes the rest. Raises Locked while a run is at work.
         """
-        ends_at = time.monotonic() + seconds
+        seconds_left = Turn(seconds).countdown()
         policy = self._policy if history_days is None else replace(self._policy, history_days=history_days)
         with (
             self._opened() as (backup, history, recycle_bin, opening, now),
             self._lock(self._service, backup.place.location),
         ):
-
-            def seconds_left() -> float:
-                return ends_at - time.monotonic()
-
             drop_all_scratches(backup, history, self._service, now())
             until = min(before or now(), now())  # the clock of `before` may be ahead
             images = recycle_bin.purge(policy.kept_since(opening.confirmed(until, policy.recycle_days)), seconds_left)

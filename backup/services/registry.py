@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
@@ -248,8 +247,8 @@ class Registry:
         """
         if trigger is Trigger.CLI:
             return lambda: None
-        ends_at = time.monotonic() + self._settings.slice_seconds
-        return lambda: max(0.0, ends_at - time.monotonic())
+        seconds_left = Turn(self._settings.slice_seconds).countdown()
+        return lambda: max(0.0, seconds_left())
 
 
 def limits_of(settings: Settings) -> Limits:

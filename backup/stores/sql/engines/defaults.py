@@ -13,9 +13,8 @@ from backup.stores.listing import PassedOver
 from backup.stores.sql.engines.base import Dialect, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
-from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
-from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
+from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_together
 from backup.stores.sql.engines.tables import TableName
 
@@ -52,12 +51,6 @@ class DialectDefaults(Dialect):
     def read_any_text(self) -> bool:
         return False
 
-    def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> Relayed | None:
-        return None
-
-    def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
-        return None
-
     def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect, number: int | None) -> StagedRows | None:
         return None
 
@@ -69,9 +62,6 @@ class DialectDefaults(Dialect):
 
     def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
         return 0
-
-    def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
-        return None
 
     def is_one_of(self, column: sa.Column[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
         return column.in_(values)
