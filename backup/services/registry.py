@@ -141,14 +141,13 @@ class Registry:
         self, name: str, trigger: Trigger, options: Options, observer: Observer, but: Collection[str]
     ) -> list[SyncInTurn]:
         seconds_left = self._countdown(trigger)
-        return [
-            SyncInTurn(
-                *(service, self.get, self.failed, trigger, options, observer, seconds_left),
-                service_set.at_once if (service_set := self.directory.set_with(service)) else AT_ONCE,
-                of_set=service_set is not None,
-            )
-            for service in self.directory.chosen(name, but)
-        ]
+        turns = []
+        for service in self.directory.chosen(name, but):
+            service_set = self.directory.set_with(service)
+            at_once, of_set = (AT_ONCE, False) if service_set is None else (service_set.at_once, True)
+            turn = SyncInTurn(service, self.get, self.failed, trigger, options, observer, seconds_left, at_once, of_set)
+            turns.append(turn)
+        return turns
 
     def _look(self, syncs: Sequence[SyncInTurn], trigger: Trigger) -> None:
         """Settles those of a set's syncs of which one look says that nothing has changed."""

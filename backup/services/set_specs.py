@@ -76,7 +76,11 @@ class SetSpecs:
         limits = {name: getattr(self._settings, name) if value is None else value for name, value in limits.items()}
         name = f"{self.name}/{table}"
         spec = ServiceSpec(
-            *(name, self.side("source", table), self.side("backup", table), rules, Guard(**limits)),
+            name,
+            self.side("source", table),
+            self.side("backup", table),
+            rules,
+            Guard(**limits),
             recycle_days=options.recycle_days,
             on_new_column=options.on_new_column,
             is_new=is_new,

@@ -244,8 +244,13 @@ def _cosmos_access(side: Side, limits: Limits) -> CosmosAccess:
 
     place = f"container {side.database}/{side.container}" if side.container else f"database {side.database}"
     label = f"{side.name} (Cosmos DB {where.endpoint.rstrip('/')}, {place})"
-    ceiling = limits.max_request_units_per_second
     return CosmosAccess(
-        *(where, side.database or "", limits.retry, side.missing, label, side.emulator_hosts, ceiling),
+        where,
+        side.database or "",
+        limits.retry,
+        side.missing,
+        label,
+        emulator_hosts=side.emulator_hosts,
+        units_per_second=limits.max_request_units_per_second,
         max_call_seconds=limits.max_call_seconds,
     )
