@@ -31,14 +31,19 @@ from backup.config.notify_settings import (
 )
 from backup.config.references import refuse_reference
 from backup.config.schedule import CronText, Schedule, ZoneName
-from backup.config.service_settings import BackupSettings, ServiceSettings, SideSettings
+from backup.config.service_settings import BackupSettings, ServiceSettings
 from backup.config.set_file import SetText, find_text, read_sets
-from backup.config.set_settings import SetSection
+from backup.config.set_settings import SetSection, TableSection
 from backup.config.setting_names import refuse_if_ours
 from backup.core.log import register_secret, write_json
 
-_NO_LIMITS = {"max_age_hours", "schedule", "time_zone"}
-_LIMITS = tuple(BackupSettings.model_fields.keys() - SideSettings.model_fields.keys() - _NO_LIMITS)
+_LIMITS = (
+    "max_delete_percent",
+    "max_delete_percent_per_week",
+    "delete_guard_floor",
+    "max_deletes",
+    "max_update_percent",
+)
 _HOST_FOLDER = Path(__file__).parents[2]  # where host.json is
 _DAY = 86_400  # the longest wait in seconds, because locks and timers take no infinity
 
@@ -153,9 +158,12 @@ class Settings(BaseSettings):
     def guard(self, service: str) -> dict[str, Any]:
         """Returns the service's limits, by the names of `Guard`: its own limits, else those of all services."""
         settings = self.service(service)
-        own = {name: getattr(settings.backup, name) for name in _LIMITS}
-        limits = {name: getattr(self, name) if value is None else value for name, value in own.items()}
-        return {**limits, "canary": settings.source.canary}
+        return {**self.guard_limits(settings.backup), "canary": settings.source.canary}
+
+    def guard_limits(self, own: BackupSettings | TableSection) -> dict[str, Any]:
+        """Returns the limits of this section, by the names of `Guard`: its own, else those of all services."""
+        limits = {name: getattr(own, name) for name in _LIMITS}
+        return {name: getattr(self, name) if value is None else value for name, value in limits.items()}
 
     def max_age(self, service: str) -> timedelta | None:
         """Returns how old the last successful sync of the service, or of the set, may be; None: as old as it likes."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property, lru_cache
-from typing import Any
 
 from backup.config.set_settings import SetSection, TableSection, options_of
 from backup.config.settings import Settings
@@ -20,14 +19,6 @@ from backup.services.spec import ServiceSpec, specs_of
 from backup.services.table_sections import TableSections
 from backup.stores import Limits, Listed, Rules, SideName, Store
 from backup.stores.sides import Side, open_store
-
-_GUARD = (
-    "max_delete_percent",
-    "max_delete_percent_per_week",
-    "delete_guard_floor",
-    "max_deletes",
-    "max_update_percent",
-)
 
 
 class SetSpecs:
@@ -72,15 +63,13 @@ class SetSpecs:
         if options.transform:
             transform = Transform(options.transform, options.transform_version, options.types, self._settings.mask_key)
             rules = replace(rules, transform=transform)
-        limits: dict[str, Any] = {name: getattr(options, name) for name in _GUARD}
-        limits = {name: getattr(self._settings, name) if value is None else value for name, value in limits.items()}
         name = f"{self.name}/{table}"
         spec = ServiceSpec(
             name,
             self.side("source", table),
             self.side("backup", table),
             rules,
-            Guard(**limits),
+            Guard(**self._settings.guard_limits(options)),
             recycle_days=options.recycle_days,
             on_new_column=options.on_new_column,
             is_new=is_new,
