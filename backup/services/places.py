@@ -44,11 +44,6 @@ class Places:
         self.other_tables = [side.container or side.table or side.default_table for side in backups]
         """The tables or containers that the settings name for the other services' backups."""
 
-    @property
-    def backup(self) -> Side:
-        """The service's backup."""
-        return self._backup
-
     @contextmanager
     def stores(self, target: str | None = None, snapshot: SnapshotReads | None = None) -> Iterator[tuple[Store, Store]]:
         """Source and backup, closed at the end. With the connection string `target`, the first is that place and not

@@ -22,7 +22,6 @@ from backup.runs.condition import Concern, concerns_of
 from backup.runs.history import History
 from backup.runs.lock import Lock
 from backup.runs.outcome import NOBODY, WHOLE_TURN, Observer, Outcome, Turn
-from backup.runs.policy import Policy
 from backup.runs.runner import Runner
 from backup.runs.scratch import name_of
 from backup.runs.session import RunRequest, Session
@@ -95,23 +94,11 @@ class SyncService:
 
         Raises ConfigError when a connection string is missing.
         """
-        self.name, self._rules, self.spec = spec.name, spec.rules, spec
-        self._is_new, self._refused = spec.is_new, spec.refused
+        self.name, self.spec = spec.name, spec
         self._places = Places(spec, other_specs, limits)
         self._settings, self._limits, self._lock, self._now = settings, limits, lock, now
         self._other_specs, self._watcher = other_specs, watcher
-        self.policy = Policy(
-            spec.guard,
-            spec.on_new_column or settings.on_new_column,
-            spec.recycle_days or settings.recycle_days,
-            settings.overlap_seconds,
-            settings.full_every_days if spec.full_every_days is None else spec.full_every_days,
-            settings.max_failed_records,
-            settings.history_days,
-            spec.filter_text,
-            spec.selection,
-            may_count=bool(spec.full_every_days),
-        )
+        self.policy = spec.policy(settings)
 
     # What most calls do not need is made when somebody asks for it: one look at a set makes a hundred services.
 
@@ -194,16 +181,16 @@ class SyncService:
     def _stores_to_sync(self, reading: SourceReading, *, complete: bool) -> Iterator[tuple[Store, Store]]:
         """As `stores`, but the source as `reading` says. Raises the error of a service that is refused. `complete`:
         first makes what a new service's backup needs."""
-        if complete and self._refused is not None:
-            raise self._refused.with_traceback(None)  # a process keeps it: each sync would add its frames
+        if complete and self.spec.refused is not None:
+            raise self.spec.refused.with_traceback(None)  # a process keeps it: each sync would add its frames
         with self._places.stores(snapshot=reading.begun()) as (source, backup):
-            if complete and self._is_new:
+            if complete and self.spec.is_new:
                 self._setup.complete(source, backup)
             yield source, backup
 
     def leave_entry(self, run: Run) -> bool:
         """Writes the entry of a run that ended without one; returns whether it could. Tries once, takes no lock."""
-        backup = open_store(self._places.backup, self._rules, replace(self._limits, retry=Retry(max_attempts=1)))
+        backup = open_store(self.spec.backup, self.spec.rules, replace(self._limits, retry=Retry(max_attempts=1)))
         try:
             History(backup).add(run)
         except BackupError as error:

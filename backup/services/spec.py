@@ -17,6 +17,7 @@ from backup.core.model import SideName
 from backup.core.run_values import KEEPS_DELETED
 from backup.core.suggestions import quoted
 from backup.mirror.guard import Guard
+from backup.runs.policy import Policy
 from backup.stores import OnNewColumn, Rules
 from backup.stores.sides import Side
 
@@ -103,6 +104,21 @@ class ServiceSpec:
         )
         writes_more = self.is_new or self.renamed_from or rules.keeps_deleted
         return not (has_own_rules or writes_more or self.refused)
+
+    def policy(self, settings: Settings) -> Policy:
+        """What its runs may do: by its own rules, else by the settings."""
+        return Policy(
+            self.guard,
+            self.on_new_column or settings.on_new_column,
+            self.recycle_days or settings.recycle_days,
+            overlap_seconds=settings.overlap_seconds,
+            full_every_days=settings.full_every_days if self.full_every_days is None else self.full_every_days,
+            max_failed_records=settings.max_failed_records,
+            history_days=settings.history_days,
+            where=self.filter_text,
+            selection=self.selection,
+            may_count=bool(self.full_every_days),
+        )
 
     def check(self) -> None:
         """Raises ConfigError, which names the setting, when a side is missing."""
