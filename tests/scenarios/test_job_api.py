@@ -98,25 +98,24 @@ def test_all_services_are_a_job_each(api: Api) -> None:
     assert states == ["Succeeded"] * 2
 
 
-@pytest.mark.parametrize(
-    ("body", "error", "message"),
-    [
-        ({}, BadRequest, "syncType"),
-        ({"syncType": ""}, BadRequest, "syncType"),
-        ({"syncType": "customer", "limit": 0}, BadRequest, "limit"),
-        ({"syncType": "customer", "limit": True}, BadRequest, "limit"),
-        ({"syncType": "customer", "dryRun": "yes"}, BadRequest, "dryRun"),
-        ({"syncType": "customer", "force": True}, BadRequest, "forceFullSync"),
-        ({"syncType": "custmer"}, UnknownService, "customer"),
-    ],
-)
-def test_a_wrong_request_is_refused_and_queues_nothing(
-    api: Api, body: dict[str, Any], error: type[BackupError], message: str
-) -> None:
-    with pytest.raises(error) as raised:
-        api.start(**body)
-    assert message in f"{raised.value} {raised.value.hint}"
-    assert job_api.get_jobs(api.job_queue, {}).body == {"jobs": [], "cursor": None}
+WRONG: list[tuple[dict[str, Any], type[BackupError], str]] = [
+    ({}, BadRequest, "syncType"),
+    ({"syncType": ""}, BadRequest, "syncType"),
+    ({"syncType": "customer", "limit": 0}, BadRequest, "limit"),
+    ({"syncType": "customer", "limit": True}, BadRequest, "limit"),
+    ({"syncType": "customer", "dryRun": "yes"}, BadRequest, "dryRun"),
+    ({"syncType": "customer", "force": True}, BadRequest, "forceFullSync"),
+    ({"syncType": "custmer"}, UnknownService, "customer"),
+]
+"""Bodies of requests, and how each is refused."""
+
+
+def test_a_wrong_request_is_refused_and_queues_nothing(api: Api) -> None:
+    for body, error, message in WRONG:
+        with pytest.raises(error) as raised:
+            api.start(**body)
+        assert message in f"{raised.value} {raised.value.hint}"
+        assert job_api.get_jobs(api.job_queue, {}).body == {"jobs": [], "cursor": None}, body
 
 
 def test_a_job_is_retried_only_once_it_has_ended(api: Api) -> None:
@@ -145,19 +144,23 @@ def test_a_job_that_nobody_has_made_is_a_404(api: Api) -> None:
         assert error_answer(raised.value).status == 404
 
 
-@pytest.mark.parametrize(
-    "query",
-    [{"state": "Done"}, {"limit": "0"}, {"limit": "x"}, {"limit": "9" * 40}, {"cursor": "x"}, {"page": "2"}],
-)
-def test_a_list_refuses_what_it_does_not_know(api: Api, query: dict[str, str]) -> None:
-    with pytest.raises(BadRequest):
-        job_api.get_jobs(api.job_queue, query)
+def test_a_list_refuses_what_it_does_not_know(api: Api) -> None:
+    for query in (
+        {"state": "Done"},
+        {"limit": "0"},
+        {"limit": "x"},
+        {"limit": "9" * 40},
+        {"cursor": "x"},
+        {"page": "2"},
+    ):
+        with pytest.raises(BadRequest):
+            job_api.get_jobs(api.job_queue, query)
 
 
-@pytest.mark.parametrize("query", [{"status": "x"}, {"verb": "copy"}, {"from": "yesterday"}, {"cursor": "run:"[1:]}])
-def test_a_history_refuses_what_it_does_not_know(api: Api, query: dict[str, str]) -> None:
-    with pytest.raises(BadRequest):
-        job_api.get_history(api.job_queue, query)
+def test_a_history_refuses_what_it_does_not_know(api: Api) -> None:
+    for query in ({"status": "x"}, {"verb": "copy"}, {"from": "yesterday"}, {"cursor": "run:"[1:]}):
+        with pytest.raises(BadRequest):
+            job_api.get_history(api.job_queue, query)
 
 
 def test_every_run_has_a_summary_whoever_asked_for_it(api: Api) -> None:
