@@ -102,9 +102,11 @@ class Restoring:
 
     def _changed_keys(self) -> ChangedKeys | None:
         """The keys of the records that have changed since the spec's time: all others are as their copies. None where
-        that is not known exactly."""
+        that is not known exactly, or is asked about some keys alone."""
         if self._spec.at is None:
             return ChangedKeys()
+        if self._keys:
+            return None
         place = self._into.relational
         if place is None or not self._into_exists or not place.may_leave_out(self._backup, ()):
             return None

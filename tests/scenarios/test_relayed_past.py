@@ -129,6 +129,14 @@ def test_more_keys_than_memory_may_hold_are_asked_for_a_few_at_a_time(
     assert counted(done(things.restore("--at", moment, "--overwrite-newer"))) == (0, 2, 0, 0)
 
 
+def test_of_named_keys_nobody_asks_what_else_has_changed(
+    changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, moment = changed
+    monkeypatch.setattr(RecycleBin, "changed_by", None)
+    assert counted(done(place.restore("--at", moment, "--key", "3", "--overwrite-newer"))) == (0, 1, 0, 0)
+
+
 # --- the same as record by record -------------------------------------------------------------------------------------
 
 KEYS: Mapping[str, tuple[str, Callable[[int], str]]] = {
