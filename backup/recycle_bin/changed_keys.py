@@ -10,7 +10,7 @@ from itertools import chain, groupby, islice
 from backup.core.model import Chunk, Key
 from backup.stores.exact_json import is_one_integer
 
-_NUMBERS_AT_MOST, _OTHERS_AT_MOST = 250_000, 50_000
+_NUMBERS_AT_MOST, _OTHERS_AT_MOST = 150_000, 50_000
 """Keys that are held in memory: 64-bit integers, of eight bytes each, and all others."""
 
 

@@ -17,7 +17,7 @@ from backup.verbs.overwrite import Overwriting
 FEWEST_BACK = relays.FEWEST
 """Missing or changed records of a chunk: for fewer, to read and to send them costs as much."""
 
-_LEFT_OUT_AT_MOST = 10_000
+LEFT_OUT_AT_MOST = 10_000
 """Keys that the servers leave out of a chunk: they hold the list in memory."""
 
 _NOT_RELAYED = "The servers refused to restore parts of the table by themselves, so the app restored them in batches."
@@ -38,8 +38,8 @@ class Relaying:
         """How many records lie in the parts that were equal already."""
 
     def rest_of(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:
-        """Restores what the servers can tell or restore at once of a chunk without the keys in `but`. Returns the part
-        to restore in another way; None if nothing is left.
+        """Restores what the servers can tell or restore at once of a chunk without the keys in `but`, which they may
+        leave out. Returns the part to restore in another way; None if nothing is left.
 
         A chunk that is equal already counts as skipped. Of one of which the place has no record, the servers pass the
         records on, and their content is read again. It counts the records that are there afterwards, and remembers the
@@ -47,9 +47,7 @@ class Relaying:
         the lock raise; parts that were relayed stay.
         """
         backup, place = self._backup.relational, self._into.relational
-        if backup is None or place is None:
-            return chunk
-        if but and not (len(but) <= _LEFT_OUT_AT_MOST and place.may_leave_out(self._backup, but)):
+        if backup is None or place is None or len(but) > LEFT_OUT_AT_MOST:
             return chunk
         there = place.fingerprint(chunk, but)
         if there is not None and there.records and are_equal(backup.fingerprint(chunk, but), there):

@@ -18,7 +18,7 @@ from backup.stores import Store
 from backup.verbs.overwrite import LEFT_ALONE, NOT_INSERTED, Overwriting
 from backup.verbs.past_run import PastRun
 from backup.verbs.pieces import Piece, Pieces, only_of
-from backup.verbs.relaying import Relaying
+from backup.verbs.relaying import LEFT_OUT_AT_MOST, Relaying
 from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.wanted import wanted_records
 from backup.verbs.writing_back import WritingBack
@@ -110,7 +110,9 @@ class Restoring:
         place = self._into.relational
         if place is None or not self._into_exists or not place.may_leave_out(self._backup, ()):
             return None
-        return self._recycled.changed_by([run.sync_id for run in self._runs_since], self._spec.at)
+        changed = self._recycled.changed_by([run.sync_id for run in self._runs_since], self._spec.at)
+        batches = () if changed is None else changed.batches(LEFT_OUT_AT_MOST)
+        return changed if all(place.may_leave_out(self._backup, keys) for keys in batches) else None
 
     def restore(self, piece: Piece) -> Restored:
         """Restores the records of one piece."""
