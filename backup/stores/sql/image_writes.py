@@ -58,7 +58,7 @@ class SqlImageWrites:
         """As `Relational.write_images`."""
         shape = self._catalog.shape
         has_keys = not (shape.identity or shape.nullable_key or shape.key_may_repeat)
-        may_stage = self._access.dialect.stages_images and has_keys and may_make(shape, keep)
+        may_stage = has_keys and may_make(shape, keep)
         if not may_stage or self._catalog.withheld:
             raise NotRelayed(images)
         ahead = deque[_Piece]()

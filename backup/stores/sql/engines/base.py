@@ -70,9 +70,6 @@ class Dialect(Protocol):
     opens_quickly: bool
     """Whether to open a further connection takes milliseconds, and what it asks runs beside the others."""
 
-    stages_images: bool
-    """Whether it has `stage_images`."""
-
     relays_outside: bool
     """Whether `relay` and `stage` read the source by a connection of the copy's own, so outside a snapshot of it."""
 

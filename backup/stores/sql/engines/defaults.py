@@ -13,7 +13,6 @@ from backup.stores.listing import PassedOver
 from backup.stores.sql.engines.base import Dialect, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
-from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
 from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_together
 from backup.stores.sql.engines.tables import TableName
@@ -25,7 +24,6 @@ class DialectDefaults(Dialect):
     """Members of `Dialect` for a server that does nothing special there. `Dialect` says what each returns."""
 
     kin: sa.TextClause | None = None
-    stages_images = False
     relays_outside = False
     blocks: ServerBlocks | None = None
     opens_quickly: bool = False
@@ -54,14 +52,8 @@ class DialectDefaults(Dialect):
     def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect, number: int | None) -> StagedRows | None:
         return None
 
-    def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
-        return None
-
     def run_waiting(self, cx: sa.Connection) -> None:
         """Does nothing: no trigger waits."""
-
-    def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
-        return 0
 
     def is_one_of(self, column: sa.Column[Any], values: Sequence[str]) -> sa.ColumnElement[bool]:
         return column.in_(values)

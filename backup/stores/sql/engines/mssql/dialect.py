@@ -95,7 +95,7 @@ class SqlServerDialect(DialectDefaults):
     max_columns = 1_024
     folds_names = True  # unless its database has a collation that does not
     in_process = False
-    relays_outside = stages_images = True
+    relays_outside = True
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     utc_time = _UTC_TIME

@@ -69,7 +69,6 @@ class PostgresqlDialect(DialectDefaults):
     folds_names = False
     in_process = False
     opens_quickly = True
-    stages_images = True
     blocks = PostgresqlBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS

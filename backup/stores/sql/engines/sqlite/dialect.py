@@ -71,7 +71,7 @@ class SqliteDialect(DialectDefaults):
     max_columns = 2_000
     folds_names = True
     in_process = True
-    relays_outside = stages_images = True
+    relays_outside = True
     blocks = SqliteBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
