@@ -146,7 +146,9 @@ class Runner:
         run, start, resumed_run = begun
         ownership = Ownership(history, clock) if request.has_entry_while_it_lasts else None
         if ownership is not None:
-            run = stack.enter_context(ownership.taken(run, resumed_run))
+            # A look takes as long as a chunk. If the process must end since, the run is left open, as after a chunk.
+            with interrupts.last_words() if looked is not None else nullcontext():
+                run = stack.enter_context(ownership.taken(run, resumed_run))
         if request.needs_lock:
             request.observer.started(run)
         checks = [interrupts.check, check_lock, *([ownership.check_young] if ownership else [])]

@@ -1,6 +1,7 @@
 """What a sync asks of its source, counted in statements and records: cost follows what changed, not what is there."""
 
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.errors import NotVerified, TransientStoreError
+from backup.core import interrupts
+from backup.core.errors import Interrupted, NotVerified, TransientStoreError
 from backup.core.model import WHOLE, Chunk
-from backup.core.run_values import Counts, Trigger
+from backup.core.run_values import Counts, Status, Trigger
 from backup.mirror import differing_parts
 from backup.runs.history import History
 from backup.services.registry import Registry
@@ -155,6 +157,28 @@ def test_a_quiet_table_is_looked_at_before_the_run_has_an_entry_and_not_again_in
     assert entries == ["InProgress", "InProgress"]
     looks = ("read the fingerprints of blocks", 2) if in_parts else ("read the fingerprint", 1)
     assert (of_equal[looks[0]], of_changed[looks[0]]) == (1, looks[1])  # blocks that differ are asked for as blocks
+
+
+def test_a_signal_during_the_look_leaves_the_run_to_the_next_call(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
+    customer, fingerprint = registry(place, BackupSync__Parallelism="1").get("customer"), SqlStore.fingerprint
+    assert customer.sync(Trigger.CLI).run.verified
+    mark = interrupts._Mark()
+
+    def interrupted(store: SqlStore, chunk: Chunk) -> Any:
+        mark.since = time.monotonic()
+        mark.requested.set()
+        return fingerprint(store, chunk)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(SqlStore, "fingerprint", interrupted)
+        patches.setattr(interrupts, "_mark", mark)
+        left = customer.sync(Trigger.CLI)
+    assert (type(left.error), left.in_progress, left.recorded) == (Interrupted, True, True)
+    assert customer.sync(Trigger.CLI).run.sync_id == left.run.sync_id
+    assert [run.status for run in customer.past.history(1)] == [Status.COMPLETED]
 
 
 @pytest.mark.parametrize(
