@@ -38,27 +38,31 @@ class TransformedDocuments:
         """The documents of the copy, and which of these documents do not belong to it or could not be transformed."""
         copies, keys, failed = list[Record](), set[Key](), dict[Key, str]()
         for document in documents:
+            key = key_of(document)  # now: a function may change what it gets
             try:
                 copy = self._applied(document)
                 if copy is None:
-                    keys.add(key_of(document))
+                    keys.add(key)
                 else:
                     copies.append(copy)
             except TransformFailed as error:
-                failed[key_of(document)] = str(error)
+                failed[key] = str(error)
         return copies, LeftOut(frozenset(keys), failed)
 
     def _applied(self, document: Record) -> Record | None:
+        before = [partition_part(document, path) for path in self._compared]
         copy = self._transform.applied(own(document))
         if copy is None:
             return None
+        if MARK in copy and MARK in document:
+            raise TransformFailed(f"The document has a property {MARK}, which its copy cannot keep: rename it.")
         if own(copy) != copy or MARK in copy:
             raise TransformFailed("The transform gave a property that belongs to the server or to the app.")
         try:
             copy = json.loads(json.dumps(copy, default=number_of, allow_nan=False))
         except (TypeError, ValueError):
             raise TransformFailed("The transform gave a value that JSON cannot hold.") from None
-        if any(partition_part(copy, path) != partition_part(document, path) for path in self._compared):
+        if [partition_part(copy, path) for path in self._compared] != before:
             raise TransformFailed("The transform changed the key, the version or the filter.")
         return {**copy, **{name: document[name] for name in document.keys() - own(document).keys()}}
 
