@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +14,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import ConfigError, RecordRefused, SchemaMismatch, StoreUnavailable
-from backup.core.model import Chunk, Version
+from backup.core.model import Chunk, Image, SideName, Version
 from backup.core.retry import Retry
 from backup.core.run_values import Trigger
 from backup.mirror.guard import Guard
@@ -28,11 +28,13 @@ from backup.runs.history import History
 from backup.runs.policy import Policy
 from backup.services.registry import Registry
 from backup.stores import stamps_in
+from backup.stores.keeping import Keep
 from backup.verbs.sync import refuse_expiring
 from tests.contract.benches import NOW, RUN, CosmosBench
 from tests.contract.test_store import run_sync
 from tests.scenarios import places
 
+ROLES: tuple[SideName, ...] = ("source", "backup")
 SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments"}
 ORDER = {"type": "Order", "customer": {"id": "c"}, "lastModified": "2024-01-01T00:00:00Z"}
 
@@ -216,6 +218,27 @@ def test_partition_keys_of_every_kind_are_told_apart(cosmos_bench: CosmosBench) 
         content(d) for d in bench.documents("source")
     ]
     assert run_sync(source, backup) == (0, 0, 0, len(KEYS))
+
+
+def kept_in(kept: list[Image]) -> Keep:
+    """Keeps images in the list."""
+
+    def keep(images: Sequence[Image], _: Any, __: Sequence[Any] = ()) -> None:
+        kept.extend(images)
+
+    return keep
+
+
+def test_what_others_have_under_the_notes_name_is_kept_and_written_over(cosmos_bench: CosmosBench) -> None:
+    cosmos_bench.create()
+    stores = cosmos_bench.pair()
+    documents = [{**ORDER, "id": str(n), "_backup": own} for n, own in enumerate([1, True, "x", ["x"], {"etag": 1}])]
+    for role, store in zip(ROLES, stores, strict=True):
+        cosmos_bench.put_documents(role, *documents)
+        kept: list[Image] = []
+        written = store.write([{**ORDER, "id": document["id"]} for document in documents], kept_in(kept))
+        assert len(written.updated) == len(documents)
+        assert sorted((image.record or {} for image in kept), key=lambda record: record["id"]) == documents
 
 
 def test_a_property_of_the_backups_own_name_is_refused_and_the_others_are_copied(cosmos_bench: CosmosBench) -> None:

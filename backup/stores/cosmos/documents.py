@@ -40,9 +40,15 @@ def is_nameable(name: str) -> bool:
     return name not in (".", "..") and _NAMEABLE.fullmatch(name) is not None
 
 
+def note_of(document: Record) -> Mapping[str, Any]:
+    """The app's note in a document; empty where there is none. Others may have put anything under its name."""
+    note = document.get(MARK)
+    return note if isinstance(note, dict) else {}
+
+
 def marked(copy: Record, deleted_at: str) -> dict[str, Any]:
     """The copy with this time of its delete in its note."""
-    return {**own(copy), MARK: {**(copy.get(MARK) or {}), DELETED_NOTE: deleted_at}}
+    return {**own(copy), MARK: {**note_of(copy), DELETED_NOTE: deleted_at}}
 
 
 def with_least_mark(copy: Record) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from backup.core.errors import ConfigError
 from backup.core.masks import Masking
 from backup.core.model import Record
 from backup.core.transforms import MARK_DIGITS, Stamping, Transform
-from backup.stores.cosmos.documents import MARK
+from backup.stores.cosmos.documents import MARK, note_of
 
 
 def marked_etag(stamping: Stamping, etag: str | None) -> str | None:
@@ -67,8 +67,7 @@ class MaskedDocuments:
     def image(self, copy: Record) -> Record:
         """A copy as the bin may keep it: masked, unless these masks have made it. Nobody knows where a function has put
         the values of a copy, so of such a one the bin keeps the key, the version and the filter alone."""
-        note = copy.get(MARK)
-        _, space, mark = str(note.get("etag") if isinstance(note, dict) else "").rpartition(" ")
+        _, space, mark = str(note_of(copy).get("etag") or "").rpartition(" ")
         if space and mark[:MARK_DIGITS] == self._masking.mark[:MARK_DIGITS]:
             return copy
         if self._transform is not None and self._transform.may_leave_out:

@@ -12,7 +12,7 @@ from backup.core.model import WHOLE, Action, Chunk, Image, Key, Record, SideName
 from backup.core.suggestions import quantity
 from backup.stores.cosmos.addresses import Taken
 from backup.stores.cosmos.container import CosmosContainer
-from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, own, path_in, texts
+from backup.stores.cosmos.documents import DELETED_NOTE, MARK, belongs, key_to_json, note_of, own, path_in, texts
 from backup.stores.cosmos.keys import CosmosKeys
 from backup.stores.cosmos.masked import MaskedDocuments, marked_etag, noted
 from backup.stores.cosmos.transformed import TransformedDocuments
@@ -106,8 +106,8 @@ class ServiceDocuments:
             etag = document.get("_etag")
         else:
             document = document if self._masked is None else self._masked.image(document)
-            etag = (document.get(MARK) or {}).get("etag")
-        if DELETED_NOTE in (document.get(MARK) or {}) and self._side == "backup":  # no record of the service any more
+            etag = note_of(document).get("etag")
+        if self._side == "backup" and DELETED_NOTE in note_of(document):  # no record of the service any more
             action = Action.INSERTED if action is Action.UPDATED else action
             return Image(self._keys.of(document), action, own(document))
         stamp = Version(version, etag) if is_ours else None
@@ -118,7 +118,7 @@ class ServiceDocuments:
         Its note stays."""
         if self._masked is None or (masked := self._masked.image(copy)) is copy:
             return None
-        note = copy[MARK]
+        note = note_of(copy)
         etag = marked_etag(self._rules.stamping, str(note.get("etag") or "-").partition(" ")[0])
         return {**own(masked), MARK: {**note, "etag": etag}}
 
