@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from backup.core.model import Key
-from backup.core.transforms import OwnFunction, Transform
+from backup.core.transforms import FromJson, JsonValue, OwnFunction, Transform, path_of_json
+from backup.stores.cosmos.copies import CosmosCopies
 from backup.stores.cosmos.transformed import TransformedDocuments
 
 
@@ -35,3 +36,17 @@ def test_a_function_that_changes_the_key_within_the_document_is_told_of_it() -> 
 def test_a_document_that_has_the_property_of_the_note_is_named_and_not_the_transform() -> None:
     failed, _ = reasons({"id": "1", "tenant": {"id": "a"}, "_backup": 1})
     assert failed == {("a", "1"): "The document has a property _backup, which its copy cannot keep: rename it."}
+
+
+def test_numbers_are_the_doubles_that_the_server_gives_back() -> None:
+    transform = Transform((FromJson({"city": JsonValue("own", path_of_json("$.a"))}),))
+    documents = TransformedDocuments(transform, [["id"]], "source")
+    given = {"1": [1, 2.0, {"x": 3.0}], "2": [12345678901234567891, 2**53 + 1], "3": '{"a": [1e16, 0.1, -0.0, 1e22]}'}
+    asked = [{"id": name, "own": own if isinstance(own, str) else {"a": own}} for name, own in given.items()]
+    copies, left_out = documents.applied(
+        [*asked, {"id": "4", "own": '{"a": [1e400]}'}], lambda document: (document["id"],)
+    )
+    assert left_out.failed == {("4",): "The transform gave a value that JSON cannot hold."}
+    kept = [[1, 2, {"x": 3}], [12345678901234567000, 9007199254740992], [10000000000000000, 0.1, 0, 1e22]]
+    content = CosmosCopies().content
+    assert [content(copy)["city"] for copy in copies] == [content({"city": city})["city"] for city in kept]

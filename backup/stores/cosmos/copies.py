@@ -8,7 +8,7 @@ from typing import Any
 from backup.core.errors import StoreError
 from backup.core.model import Record
 from backup.stores.codecs import CopyNote
-from backup.stores.cosmos.documents import MARK, json_text, own
+from backup.stores.cosmos.documents import MARK, content_text, own
 from backup.stores.cosmos.entry_documents import utc_text
 
 
@@ -34,7 +34,7 @@ class CosmosCopies:
         return record
 
     def content(self, record: Record) -> Mapping[str, str]:
-        return {name: json_text(value) for name, value in self.original(record).items()}
+        return {name: content_text(value) for name, value in self.original(record).items()}
 
 
 def _copy(record: Record, note: CopyNote) -> dict[str, Any]:

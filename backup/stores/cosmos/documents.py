@@ -6,6 +6,7 @@ import json
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from azure.cosmos.partition_key import NonePartitionKeyValue, NullPartitionKeyValue
@@ -28,6 +29,7 @@ _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 _ABSENT = object()
+_EXACT = 1 << 53  # whole numbers up to here are doubles as they are
 _UNDEFINED = "undefined"  # not valid JSON, so no partition key has this as its JSON text
 
 
@@ -140,3 +142,26 @@ def json_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def content_text(value: Any) -> str:
+    """The value as JSON text; equal texts for what a server keeps as equal values: its numbers are doubles."""
+    return json.dumps(_with_doubles(value), sort_keys=True, ensure_ascii=False)
+
+
+def double_of(number: float | str) -> float:
+    """The double that a server keeps of the number; a whole one as an int. Raises ValueError where it has none."""
+    double = float(number)
+    if not isfinite(double):
+        raise ValueError
+    return int(double) if double.is_integer() else double
+
+
+def _with_doubles(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_doubles(part) for part in value]
+    if isinstance(value, dict):
+        return {name: _with_doubles(part) for name, part in value.items()}
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return double_of(value) if isinstance(value, int) and abs(value) > _EXACT else value

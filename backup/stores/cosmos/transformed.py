@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from backup.core.errors import ConfigError
 from backup.core.model import Key, Record
 from backup.core.transforms import Constant, Drop, FromJson, Rename, Transform, TransformFailed, number_of
-from backup.stores.cosmos.documents import MARK, own, partition_part
+from backup.stores.cosmos.documents import MARK, double_of, own, partition_part
 from backup.stores.values import LeftOut
 
 
@@ -59,7 +59,8 @@ class TransformedDocuments:
         if own(copy) != copy or MARK in copy:
             raise TransformFailed("The transform gave a property that belongs to the server or to the app.")
         try:
-            copy = json.loads(json.dumps(copy, default=number_of, allow_nan=False))
+            text = json.dumps(copy, default=number_of, allow_nan=False)
+            copy = json.loads(text, parse_int=double_of, parse_float=double_of)
         except (TypeError, ValueError):
             raise TransformFailed("The transform gave a value that JSON cannot hold.") from None
         if [partition_part(copy, path) for path in self._compared] != before:
