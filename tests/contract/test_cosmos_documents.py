@@ -223,7 +223,7 @@ def test_partition_keys_of_every_kind_are_told_apart(cosmos_bench: CosmosBench) 
 def kept_in(kept: list[Image]) -> Keep:
     """Keeps images in the list."""
 
-    def keep(images: Sequence[Image], _: Any, __: Sequence[Any] = ()) -> None:
+    def keep(images: Sequence[Image], transaction: Any, inserted: Sequence[Any] = ()) -> None:
         kept.extend(images)
 
     return keep
