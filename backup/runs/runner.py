@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import asdict, replace
+from datetime import datetime
 
 from backup.core import interrupts
 from backup.core.errors import BackupError, Interrupted, LockLost, StoreError, StoreUnavailable
@@ -137,10 +138,11 @@ class Runner:
         now = opening.clock(clock, recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None)
         if request.needs_lock:
             opening = drop_scratches(*(backup, history, self._service, opening, clock()), request.observer.closed)
-        looked = settled_at_once(request, (source, backup), opening, now, check_lock, seconds_left())
+        started_at = now()  # before anybody looks: the backup has all that the source had then
+        looked = settled_at_once(request, (source, backup), opening, started_at, now, check_lock, seconds_left())
         if isinstance(looked, Outcome):
             return looked
-        begun = self._begin(request, history, opening, now, clock)
+        begun = self._begin(request, history, opening, started_at, clock)
         if begun is None:
             return None
         run, start, resumed_run = begun
@@ -226,17 +228,17 @@ class Runner:
         return take(stack, self._lock, self._service, location, request.turn.wait_seconds)
 
     def _begin(
-        self, request: RunRequest, history: History, opening: Opening, now: Now, clock: Now
+        self, request: RunRequest, history: History, opening: Opening, started_at: datetime, clock: Now
     ) -> tuple[Run, Checkpoint, Run | None] | None:
         """The run, where it begins, and the open run that it resumes or None. Returns None if there is nothing to do.
         Closes the other open runs."""
         run = replace(
             request.run,
-            started_at=now(),
+            started_at=started_at,
             status=Status.IN_PROGRESS,
             place=history.place,
             number=opening.next_number,
-            notes=note_ahead(opening, self._service, now()),
+            notes=note_ahead(opening, self._service, started_at),
         )
         resumed_run = None
         if request.in_parts:

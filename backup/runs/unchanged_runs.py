@@ -72,6 +72,7 @@ def settled_at_once(
     request: RunRequest,
     stores: tuple[Store, Store],
     opening: Opening,
+    started_at: datetime,
     now: Now,
     check_lock: CheckLock,
     seconds_left: float,
@@ -86,7 +87,6 @@ def settled_at_once(
     is_quiet = opening.newest and not (opening.open_runs or opening.has_unplaced)
     if request.find_unchanged is None or backup.relational is None or not is_quiet:
         return None
-    started_at = now()
     unchanged = None if opening.ahead(started_at) else request.find_unchanged(source, backup, opening, seconds_left)
     if not isinstance(unchanged, Unchanged):
         return unchanged

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import pytest
 from backup.config.settings import load_settings
 from backup.core import interrupts
 from backup.core.errors import Interrupted, NotVerified, TransientStoreError
-from backup.core.model import WHOLE, Chunk
+from backup.core.model import WHOLE, Chunk, utc_now
 from backup.core.run_values import Counts, Status, Trigger
 from backup.mirror import differing_parts
+from backup.mirror.looked import Looked, look_at_all
 from backup.runs.history import History
 from backup.services.registry import Registry
 from backup.stores.sql.access import SqlAccess
@@ -179,6 +180,27 @@ def test_a_signal_during_the_look_leaves_the_run_to_the_next_call(
     assert (type(left.error), left.in_progress, left.recorded) == (Interrupted, True, True)
     assert customer.sync(Trigger.CLI).run.sync_id == left.run.sync_id
     assert [run.status for run in customer.past.history(1)] == [Status.COMPLETED]
+
+
+def test_what_is_written_behind_a_look_is_newer_than_the_start_of_the_run_that_goes_on_from_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
+    monkeypatch.setattr(differing_parts, "RECORDS_AT_ONCE", CHUNK)
+    customer, written_at = registry(place).get("customer"), list[datetime]()
+    customer.sync(Trigger.CLI)
+
+    def looked(*arguments: Any) -> Looked:
+        shown = look_at_all(*arguments)
+        change(place, "INSERT INTO {table} VALUES (99999, 'Late', 1)")
+        written_at.append(utc_now())
+        return shown
+
+    monkeypatch.setattr("backup.verbs.unchanged.look_at_all", looked)
+    change(place, "UPDATE {table} SET Version = Version + 1 WHERE Id = 12000")
+    run = customer.sync(Trigger.CLI).run
+    assert (run.counts, run.verified) == (Counts(updated=1, skipped=ROWS - 1), True)
+    assert [run.started_at < at for at in written_at] == [True]
 
 
 @pytest.mark.parametrize(
