@@ -122,7 +122,7 @@ class Directory:
 
     def services(self, name: str) -> list[str]:
         """Returns what `chosen` does, without the names of sets that are not whole: for what reads the past alone. Such
-        a set may have no service left."""
+        a set may have no service left: `some_services` says why."""
         return [service for service in self.chosen(name) if service.lower() not in self.sets]
 
     def some_services(self, name: str) -> list[str]:

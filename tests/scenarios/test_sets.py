@@ -189,6 +189,13 @@ def test_without_its_source_a_set_fails_table_by_table_and_its_past_can_be_seen(
     ]
 
 
+@pytest.mark.parametrize("looking", ["history", "changes"])
+def test_what_looks_at_the_past_of_a_set_that_nobody_can_list_says_why(tmp_path: Path, looking: str) -> None:
+    sides = "".join(f'{side} = "sqlite:///{tmp_path}/{side}.db"\n' for side in ("source", "backup"))
+    ended = command(tmp_path, {"BACKUP_TOML": f'[set.shop]\n{sides}tables = ["*"]'}, looking, "shop", "--json")
+    assert (ended.code, "there is no such file" in ended.json["Message"]) == (1, True)
+
+
 def test_an_open_run_of_a_table_that_is_excluded_now_is_left_alone(sqlite_shop: Shop) -> None:
     sqlite_shop.run(SHOP)
     sqlite_shop.sync(EXCLUDE)

@@ -107,7 +107,7 @@ def history_command(
         begun_since = None if since is None else since_of(since, now)
         runs = [
             run
-            for name in registry.directory.services(subject)
+            for name in registry.directory.some_services(subject)
             for run in registry.get(name).past.history(limit or 10, since=begun_since, failed=failed, every=every)
         ]
         runs.sort(key=lambda run: run.started_at, reverse=True)
@@ -129,7 +129,7 @@ def changes_command(
     """Show how many records were inserted, updated and deleted in the backup, by day, by run or by service."""
     with errors_shown(as_json):
         registry, begun = open_registry(config), since_of(since, utc_now())
-        names = registry.directory.services(service)
+        names = registry.directory.some_services(service)
         of_services = side_by_side(lambda name: registry.get(name).past.changes(begun), names)
         changes = [change for of_service in of_services for change in of_service]
         changes.sort(key=lambda change: change.run.started_at, reverse=True)
