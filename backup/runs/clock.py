@@ -16,6 +16,11 @@ def elapsed() -> float:
     return time.monotonic() if clock is None else time.clock_gettime(clock)
 
 
+def since(moment: float) -> timedelta:
+    """How long ago `elapsed` said this."""
+    return timedelta(seconds=elapsed() - moment)
+
+
 class ServerTime(NamedTuple):
     """A time of a server's clock, and what `elapsed` said once its answer was here."""
 
@@ -24,7 +29,7 @@ class ServerTime(NamedTuple):
 
     def clock(self) -> datetime:
         """The time of the server's clock now."""
-        return self.at + timedelta(seconds=elapsed() - self.elapsed)
+        return self.at + since(self.elapsed)
 
 
 def clock_of(backup: Store, now: Now, server_time: ServerTime | None = None) -> Now:

@@ -21,7 +21,7 @@ from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs import upgrade
-from backup.runs.clock import clock_of
+from backup.runs.clock import clock_of, elapsed, since
 from backup.runs.history import History
 from backup.runs.lock import Lock, take
 from backup.runs.open_runs import drop_scratches, has_left_sync, is_left_verify, take_over
@@ -129,16 +129,20 @@ class Runner:
         for store in (source, backup):  # the run that had the lock until now may have altered columns
             if store.relational is not None:
                 store.relational.forget()
+        asked_at = None  # the source, by `elapsed`
         if request.run.verb is Verb.SYNC and source.relational is not None and not source.traits.in_process:
+            asked_at = elapsed()
             source.relational.read_ahead(stack.enter_context(Workers(2)).begun)
         lock = nullcontext if request.needs_lock else lambda: self._lock(self._service, backup.place.location)
         opening = upgrade.opening_of(backup, self._service, self._other_tables, lock)
         clock = clock_of(backup, self._now, opening.server_time)
         recycled = RecycleBin(backup, self._service, lambda: history.timeline(self._service, now()))
-        now = opening.clock(clock, recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None)
+        kept_at = recycled.newest(clock() + AHEAD) if opening.bin_may_be_newer else None
+        now = opening.clock(clock, kept_at)
         if request.needs_lock:
             opening = drop_scratches(*(backup, history, self._service, opening, clock()), request.observer.closed)
-        started_at = now()  # before anybody looks: the backup has all that the source had then
+        # Before anybody looks, also at the catalogue: the backup has all that the source had then.
+        started_at = now() if asked_at is None else opening.clock(lambda: clock() - since(asked_at), kept_at)()
         looked = settled_at_once(request, (source, backup), opening, started_at, now, check_lock, seconds_left())
         if isinstance(looked, Outcome):
             return looked

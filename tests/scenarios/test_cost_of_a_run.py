@@ -6,19 +6,24 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from backup.core.model import utc_now
 from backup.core.run_values import Trigger
+from backup.core.workers import Begin
 from backup.dev import sample
 from backup.mirror.verification import Depth
+from backup.runs import upgrade
 from backup.services.service import SyncService
 from backup.stores import pools
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.sql.access import SqlAccess
+from backup.stores.sql.catalog import SqlCatalog
 from tests.emulators.servers import postgres_database
 from tests.scenarios.places import Place, on_postgres, on_sqlite
 from tests.scenarios.test_places import service, sides_on, synced
@@ -151,6 +156,35 @@ def test_a_quiet_sync_on_postgresql_costs_six_statements_over_one_connection_a_s
         assert [len(of_database) for of_database in sessions] == [1, 1]
     # Of each side its catalogue and a fingerprint; what SyncHistory says; the entry.
     assert Counter(asked) == {"SELECT": 5, "INSERT": 1, "BEGIN": 1, "COMMIT": 1}
+
+
+def test_a_column_that_is_made_behind_the_look_at_the_catalogue_is_newer_than_the_start_of_the_run(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_ahead, opening_of, made_at = SqlCatalog.read_ahead, upgrade.opening_of, list[datetime]()
+
+    def read_now(catalog: SqlCatalog, begin: Begin) -> None:
+        read_ahead(catalog, begin)
+        assert catalog._begun is not None
+        catalog._begun()
+
+    with postgres_database(postgres) as source, postgres_database(postgres) as backup:
+        place = on_postgres(source, backup)
+        customers = Place(place.customer, place.customer)
+        sample.put(customers.registry, "customer", [sample.customer(1)])
+        customers.initialize()
+        synced(service(customers.settings, "customer"))
+
+        def opened(*arguments: Any) -> Any:
+            customers.customer.source.run("ALTER TABLE {table} ADD fax TEXT DEFAULT 'new'")
+            made_at.append(utc_now())
+            return opening_of(*arguments)
+
+        monkeypatch.setattr(SqlCatalog, "read_ahead", read_now)
+        monkeypatch.setattr(upgrade, "opening_of", opened)
+        run = synced(service(customers.settings, "customer"))
+    assert run.added_columns == ()
+    assert [run.started_at < at for at in made_at] == [True]
 
 
 @contextmanager
