@@ -138,7 +138,10 @@ class Settling:
         """Returns the settled chunk if its fingerprints are equal, else None; also if no fingerprint may settle one, or
         a look before the run has shown that something differs."""
         asked, self._fingerprint_ahead = self._fingerprint_ahead, None
-        if not self._may_skip or (chunk == WHOLE and self._steps.looked is not None):
+        looked = self._steps.looked if chunk == WHOLE else None
+        if looked is not None and looked.unanswered is not None:
+            raise looked.unanswered
+        if not self._may_skip or looked is not None:
             return None
         proven = self._pair.proven(chunk, asked if chunk == WHOLE else None)
         return None if proven is None else self._skip(chunk, proven)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backup.core.errors import TransientStoreError
 from backup.core.model import WHOLE
 from backup.core.run_values import Proof
 from backup.mirror.differing_parts import STAMPS_AT_MOST, DifferingParts, asks_in_parts, differing_blocks
@@ -16,10 +17,12 @@ class Looked:
 
     - `equal`: the proof of both sides, if they are equal; else None.
     - `parts`: the blocks that differ. None: they were not asked for, or cannot be said.
+    - `unanswered`: the error where nobody answered. The run ends by it: another question would wait as long.
     """
 
     equal: Proof | None = None
     parts: DifferingParts | None = None
+    unanswered: TransientStoreError | None = None
 
 
 def look_at_all(pair: StorePair, records: int) -> Looked:

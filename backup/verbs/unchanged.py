@@ -5,7 +5,7 @@ It settles only what it can prove completely. Everything else is left to the run
 
 from __future__ import annotations
 
-from backup.core.errors import ConfigError, Interrupted, StoreError
+from backup.core.errors import ConfigError, Interrupted, StoreError, TransientStoreError
 from backup.core.run_values import Run
 from backup.core.workers import Workers
 from backup.mirror.looked import Looked, look_at_all
@@ -80,5 +80,7 @@ def _look(source: Store, backup: Store, last: Run, seconds_left: float, parallel
     try:
         with Workers(min(2, parallelism)) as workers:
             return look_at_all(StorePair(source, backup, workers), records)
+    except TransientStoreError as error:
+        return Looked(unanswered=error if error.unanswered else None)
     except (StoreError, Interrupted):  # the run does not ask once more for all of it; or it is left to another call
         return Looked()

@@ -160,6 +160,24 @@ def test_a_quiet_table_is_looked_at_before_the_run_has_an_entry_and_not_again_in
     assert (of_equal[looks[0]], of_changed[looks[0]]) == (1, looks[1])  # blocks that differ are asked for as blocks
 
 
+def test_where_nobody_answers_the_look_the_run_does_not_wait_as_long_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
+    customer = registry(place, BackupSync__Parallelism="1").get("customer")
+    customer.sync(Trigger.CLI)
+    asked = list[Chunk]()
+
+    def gone(_: SqlStore, chunk: Chunk) -> Any:
+        asked.append(chunk)
+        raise TransientStoreError("connection refused", unanswered=True)
+
+    monkeypatch.setattr(SqlStore, "fingerprint", gone)
+    ended = customer.sync(Trigger.CLI)
+    assert (str(ended.error), ended.run.status, ended.recorded) == ("connection refused", Status.FAILED, True)
+    assert asked == [WHOLE]
+
+
 def test_a_signal_during_the_look_leaves_the_run_to_the_next_call(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
