@@ -90,7 +90,7 @@ def test_all_the_rest_is_settled_by_the_blocks_that_differ(
 def test_too_many_stamps_are_not_read_at_once(
     blocks_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, stamped: list[int]
 ) -> None:
-    monkeypatch.setattr(chunk, "_STAMPS_AT_MOST", 30)
+    monkeypatch.setattr(chunk, "STAMPS_AT_MOST", 30)
     sides = equal_sides(blocks_bench, DENSE)
     blocks_bench.put("source", *(Item(n, 2) for n in DENSE[30::50]))
     assert sync(sides, len(DENSE)).counts.updated == 4
