@@ -88,6 +88,7 @@ def settled_at_once(
     if request.find_unchanged is None or backup.relational is None or not is_quiet:
         return None
     unchanged = None if opening.ahead(started_at) else request.find_unchanged(source, backup, opening, seconds_left)
+    check_lock()
     if not isinstance(unchanged, Unchanged):
         return unchanged
     run = replace(
@@ -103,7 +104,6 @@ def settled_at_once(
         watermark=unchanged.watermark,
     )
     request.observer.progress(run.service, run.counts)
-    check_lock()
     if not backup.relational.add_next(HISTORY, _RUNS, entry_of(run)):  # only with another kind of lock
         raise Locked(f"Another run of {run.service} began at the same moment. This run changed no record.")
     outcome = Outcome(run, recorded=True)

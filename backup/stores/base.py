@@ -105,8 +105,8 @@ class Relational(Protocol):
         """Makes the next use read the table's name and columns again."""
 
     def read_ahead(self, begin: Begin) -> None:
-        """Begins to read the table's name and columns in another thread. Their next use waits for it, and raises what
-        it has raised."""
+        """Begins to read the table's name and columns in another thread, once. Their next use waits for it. If it has
+        failed, that use reads them itself, unless the server did not answer: then it raises that."""
 
     def held(self) -> AbstractContextManager[None]:
         """Inside, what this thread reads shares a connection, if the database is a library in this process."""

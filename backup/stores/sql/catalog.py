@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.core.errors import BackupError, NotInitialized, SourceMissing
+from backup.core.errors import BackupError, NotInitialized, SourceMissing, TransientStoreError
 from backup.core.workers import Begin
 from backup.stores.base import Store
 from backup.stores.sql.access import SqlAccess
@@ -36,7 +36,7 @@ class SqlCatalog:
         """`open_in` opens a table of the same name and rules in the database that a dialect reaches."""
         self.access, self.schema, self.name, self._rules, self._open_in = access, schema, name, rules, open_in
         self._copied: TableShape | None = None
-        self._begun: Callable[[], Described | None] | None = None  # waits for what `read_ahead` has begun
+        self._begun: Callable[[], list[Described | None]] | None = None  # waits for what `read_ahead` has begun
 
     def qualified_name(self) -> str:
         with suppress(self.access.missing):
@@ -75,7 +75,7 @@ class SqlCatalog:
 
     def read_ahead(self, begin: Begin) -> None:
         """As `Relational.read_ahead`."""
-        self._begun = begin(self._read)
+        self._begun = begin(self._read_once)
 
     def know(self, described: Described | None) -> None:
         """Makes this what the catalogue says of the table, as somebody has just read it."""
@@ -90,7 +90,19 @@ class SqlCatalog:
     @cached_property
     def _described(self) -> Described | None:
         begun, self._begun = self._begun, None
-        return self._read() if begun is None else begun()
+        ahead = [] if begun is None else begun()
+        return ahead[0] if ahead else self._read()
+
+    def _read_once(self) -> list[Described | None]:
+        """What `_read` returns, by one try; nothing if that fails: who needs it meets the error by tries of its own.
+        Nobody waits twice for an answer: where none came, raises that."""
+        try:
+            with self.access.once("find the table", single=True) as cx:
+                return [self.access.dialect.describe(cx, self.schema, self.name)]
+        except BackupError as error:
+            if isinstance(error, TransientStoreError) and error.unanswered:
+                raise
+            return []
 
     def _read(self) -> Described | None:
         for attempt in self.access.attempts("find the table", single=True):
