@@ -3,7 +3,7 @@
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,12 +14,13 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core import interrupts
-from backup.core.errors import Interrupted, NotVerified, TransientStoreError
+from backup.core.errors import Interrupted, LockLost, NotVerified, TransientStoreError
 from backup.core.model import WHOLE, Chunk, utc_now
 from backup.core.run_values import Counts, Status, Trigger
 from backup.mirror import differing_parts
 from backup.mirror.looked import Looked, look_at_all
 from backup.runs.history import History
+from backup.runs.runner import Runner
 from backup.services.registry import Registry
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
@@ -219,6 +220,31 @@ def test_what_is_written_behind_a_look_is_newer_than_the_start_of_the_run_that_g
     run = customer.sync(Trigger.CLI).run
     assert (run.counts, run.verified) == (Counts(updated=1, skipped=ROWS - 1), True)
     assert [run.started_at < at for at in written_at] == [True]
+
+
+def test_a_lock_that_is_lost_behind_the_look_ends_the_run_before_it_has_an_entry(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
+    customer, begun = registry(place).get("customer"), list[bool]()
+    assert customer.sync(Trigger.CLI).run.verified
+    change(place, "UPDATE {table} SET Version = Version + 1 WHERE Id = 12000")
+
+    def lost() -> None:
+        raise LockLost("Another process has the lock.")
+
+    def looked(*arguments: Any) -> Looked:
+        held[0] = lost
+        return look_at_all(*arguments)
+
+    def taken(*_: Any) -> Callable[[], None]:
+        return lambda: held[0]()
+
+    held: list[Callable[[], None]] = [lambda: None]
+    monkeypatch.setattr("backup.verbs.unchanged.look_at_all", looked)
+    monkeypatch.setattr(Runner, "_take_lock", taken)
+    monkeypatch.setattr(Runner, "_begin", lambda *_: begun.append(True))
+    assert (type(customer.sync(Trigger.CLI).error), begun) == (LockLost, [])
 
 
 @pytest.mark.parametrize(
