@@ -33,9 +33,6 @@ class ChangedKeys:
                 raise TooManyKeys
         self._numbers = array("q", (number for number, _ in groupby(sorted(numbers))))
 
-    def __len__(self) -> int:
-        return len(self._numbers) + len(self._others)
-
     def __iter__(self) -> Iterator[Key]:
         return chain(((number,) for number in self._numbers), self._others)
 

@@ -93,8 +93,8 @@ class Relational(Protocol):
     """What only a table of a SQL server has: columns, other tables, triggers, counters, unique values, transactions.
 
     `insert`, `relay`, `overwrite`, `has_none`, `fingerprint`, `content_fingerprint`, `relay_changes`, `relay_new`,
-    `exchange`, `without_column` and `spelled` are for any number of threads; those of them that write raise what
-    `Store.write` raises, and so do `delete_ranges` and `write_images`. The others are for one thread.
+    `relay_over`, `exchange`, `without_column` and `spelled` are for any number of threads; those of them that write
+    raise what `Store.write` raises, and so do `delete_ranges` and `write_images`. The others are for one thread.
     """
 
     @property

@@ -128,8 +128,7 @@ class SqlStore:
         return self._chunks.within(self.shape, within)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:
-        by_bucket = self._chunks.fingerprints("read the fingerprint", self.shape, chunk)
-        return None if by_bucket is None else by_bucket[None]
+        return self.relational.fingerprint(chunk, ())
 
     def stamp_rows(self, chunk: Chunk) -> set[StampRow]:
         """Each row's key, its version fields, and a last part: the server's hash of its content if it has no version,
