@@ -41,8 +41,6 @@ _SQL_SERVER_KEYWORDS: dict[str, str | None] = {
     "encrypt": "Encrypt",
     "driver": "Driver",
     "authentication": "Authentication",
-    "connectretrycount": "ConnectRetryCount",
-    "connectretryinterval": "ConnectRetryInterval",
     "packet size": "PacketSize",
     "language": "Language",
     "failover partner": "Failover_Partner",
@@ -55,6 +53,7 @@ _SQL_SERVER_KEYWORDS: dict[str, str | None] = {
             "mars_connection",
         ]
     ),
+    **dict.fromkeys(["connectretrycount", "connectretryinterval"]),  # the app connects again by itself
     **dict.fromkeys(["pooling", "min pool size", "max pool size", "connection lifetime", "load balance timeout"]),
     **dict.fromkeys(["command timeout", "enlist", "replication", "type system version", "column encryption setting"]),
 }

@@ -87,6 +87,7 @@ class Locks:
 
     def __init__(self, held: str, free: int) -> None:
         self.asked: list[str] = []
+        self.info: dict[str, Any] = {}
         self._held, self._free = held, free
 
     def execute(self, statement: Any, names: Any) -> Any:
@@ -104,6 +105,8 @@ def test_one_database_is_told_by_a_lock_of_the_session_which_needs_no_transactio
         "SELECT APPLOCK_MODE('public', ?, 'Session'), DB_ID()",
         "EXEC sp_releaseapplock @Resource = ?, @LockOwner = 'Session'",
     ]
+    assert database.is_same_database(here, there) is is_same  # type: ignore[arg-type]
+    assert len(here.asked) == 3 * (1 + is_same)  # two that were told apart stay apart
     with pytest.raises(StoreError, match="x/y gives no application lock"):
         database.is_same_database(Locks("NoLock", 1), there)  # type: ignore[arg-type]
 
@@ -132,9 +135,11 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
         def add_output_converter(self, _: int, converter: Any) -> None:
             asked.append(converter)
 
-    where = parse_connection(r"Server=x\y;Database=z;UID=u;PWD=a=b,}c;ApplicationIntent=ReadOnly", "TEST")
+    options = "ApplicationIntent=ReadOnly;ConnectRetryCount=3"
+    where = parse_connection(rf"Server=x\y;Database=z;UID=u;PWD=a=b,}}c;{options}", "TEST")
     connect(Odbc(), where, 600)  # type: ignore[arg-type]
-    assert {"ApplicationIntent=ReadOnly", "Encrypt=yes", "PWD={a=b,}}c}"} <= set(asked[0].split(";"))
+    sent = set(asked[0].split(";"))
+    assert {"ApplicationIntent=ReadOnly", "Encrypt=yes", "PWD={a=b,}}c}", "ConnectRetryCount=0"} <= sent
     assert asked[1:] == ["SET NOCOUNT OFF; SET LOCK_TIMEOUT 60000"]
     connect(Odbc(), where, 600, halves=True)  # type: ignore[arg-type]
     assert asked[4:] == [text_from] * 3

@@ -35,6 +35,8 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
         token = credential(keywords.pop("UID", None)).get_token(SQL_SERVER_SCOPE).token.encode("utf-16-le")
         attributes[_ACCESS_TOKEN_ATTRIBUTE] = struct.pack(f"<I{len(token)}s", len(token), token)
     keywords["Driver"] = _driver(pyodbc, keywords.get("Driver"))
+    # Else the driver connects a lost session again by itself, and nobody hears that locks and tables of it are gone.
+    keywords["ConnectRetryCount"] = "0"
     connection = pyodbc.connect(
         ";".join(f"{name}={_quoted(name, value)}" for name, value in keywords.items()),
         timeout=timeout,

@@ -61,6 +61,7 @@ from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
 from backup.stores.sql.engines.mssql.staged_images import count_equal, stage_images
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
+from backup.stores.sql.engines.pairs import is_same_by
 from backup.stores.sql.engines.prepared import Prepared, send
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.rights import mssql_unseen_hint
@@ -128,6 +129,9 @@ class SqlServerDialect(DialectDefaults):
 
         Raises StoreError if the server gives no such lock: then nothing tells the two apart.
         """
+        return is_same_by(here, there, lambda: self._share_a_lock(here, there))
+
+    def _share_a_lock(self, here: sa.Connection, there: sa.Connection) -> bool:
         name = {"name": f"backup-{uuid4()}"}
         here.execute(_LOCK, name)
         held, database_here = here.execute(_HELD, name).one()

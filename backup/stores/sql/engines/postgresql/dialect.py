@@ -26,6 +26,7 @@ from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
 from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
+from backup.stores.sql.engines.pairs import is_same_by
 from backup.stores.sql.engines.postgresql import counters, fingerprint, listing, system_tables
 from backup.stores.sql.engines.postgresql.blocks import PostgresqlBlocks
 from backup.stores.sql.engines.postgresql.collations import fitted
@@ -50,7 +51,6 @@ _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
 _LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
 _UTC_TIME = UtcTime(with_zone=True)
 _CLOCK = sa.func.clock_timestamp(type_=_UTC_TIME)
-_NAME, _DIFFERENT, _PAIRS_KEPT = "name of the connection", "connections to other databases", 20
 _SMALL = 16 * 1024  # bytes: two pages of the server; a row without values in a TOAST table fits on one
 # Values too large for a row's page lie in a TOAST table; each partition has its own.
 _HAS_LARGE = sa.text(
@@ -123,17 +123,9 @@ class PostgresqlDialect(DialectDefaults):
         return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
-        """Takes a lock on one connection. If the other one cannot take it, both are in the same database. Two
-        connections that were told apart stay apart: it asks once for each pair."""
-        other = there.info.setdefault(_NAME, object())
-        different = here.info.setdefault(_DIFFERENT, [])
-        if any(other is connection for connection in different):
-            return False
+        """Takes a lock on one connection. If the other one cannot take it, both are in the same database."""
         number = {"number": randbits(63)}
-        is_same = bool(here.scalar(_LOCK, number)) and not there.scalar(_LOCK, number)
-        if not is_same:
-            different[:] = [*different[-_PAIRS_KEPT:], other]
-        return is_same
+        return is_same_by(here, there, lambda: bool(here.scalar(_LOCK, number)) and not there.scalar(_LOCK, number))
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
