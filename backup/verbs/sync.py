@@ -80,17 +80,17 @@ def _purge_what_is_clear(session: Session, masks: str) -> None:
     # A sync without these masks that failed, or had a limit, has written clear copies all the same.
     clear = [run for run in later if run.verb is Verb.SYNC and run.masks != masks and run.counts.processed]
     if last is None or last.masks != masks or clear:
-        if session.backup.kept_deletes is not None:
-            masked = session.backup.kept_deletes.mask(session.steps.check_lock)
-            if masked:
-                copies = quantity(masked, "copy of a deleted record was", "copies of deleted records were")
-                session.note(f"The masks are new: {copies} masked.")
         began, own_too = session.run.started_at, MASKS_CHANGED in session.run.notes
         purged = session.recycled.purge(session.steps.now() + _SOON if own_too else began)
         if purged:
             images = "older {} that may show what they hide {}"
             older = quantity(purged, images.format("image", "was"), images.format("images", "were"))
             session.note(f"The masks are new: {older} purged.")
+        if session.backup.kept_deletes is not None:  # last: a table may want values that have to go
+            masked = session.backup.kept_deletes.mask(session.steps.check_lock)
+            if masked:
+                copies = quantity(masked, "copy of a deleted record was", "copies of deleted records were")
+                session.note(f"The masks are new: {copies} masked.")
 
 
 def _leave_the_rest(session: Session) -> None:

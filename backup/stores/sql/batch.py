@@ -12,7 +12,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from backup.core.batched import batched
-from backup.core.errors import StoreError
+from backup.core.errors import SchemaMismatch, StoreError
 from backup.core.model import Action, Image, Key, Record, Stamps
 from backup.core.suggestions import quantity
 from backup.stores.keeping import Accept, Keep
@@ -278,11 +278,27 @@ class SqlBatch:
             if not shape.masked.made(row[stamp.name])
         ]
         if masked:
+            self._refuse_to_empty(masked)
             self.write(masked, None)
         if rows:
             seen = shape.is_one_of([shape.key_of(row) for row in rows])
             self._cx.execute(shape.table.update().where(seen).values({stamp.name: looked_at}))
         return len(rows), len(masked)
+
+    def _refuse_to_empty(self, records: Sequence[Record]) -> None:
+        """Raises SchemaMismatch if one of these has no value where the table wants one."""
+        shape = self._shape
+        wanted = [column.name for column in shape.columns if shape.may_write(column) and not column.nullable]
+        fixed = [name for name in wanted if any(record.get(name, "") is None for record in records)]
+        if fixed:
+            assert shape.own_deleted is not None  # noqa: S101 - for mypy; else no copy is marked
+            marked = sa.delete(shape.table).where(shape.table.c[shape.own_deleted.name].is_not(None))
+            raise SchemaMismatch(
+                f"Copies of deleted records in the {shape.label} still have values that the masks may have to hide: "
+                f"the column {fixed[0]} is NOT NULL, so it cannot be emptied. What the source has is masked.",
+                hint=f"Let {', '.join(fixed)} be NULL in the backup's table, or delete these copies: {marked}. "
+                "Then sync.",
+            )
 
 
 @dataclass

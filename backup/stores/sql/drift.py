@@ -71,6 +71,10 @@ class _Planning:
         self._missing: list[str] = []
         self._remedies: list[str] = []
         self._refused: list[str] = []
+        # New masks empty every value of a deleted record's copy that a function has made: `MaskedColumns.image`.
+        transformed = source.transformed
+        may_be_emptied = transformed is not None and transformed.may_leave_out
+        self._may_be_emptied = backup.keeps_deleted and source.masked is not None and may_be_emptied
 
     def compare_keys(self) -> None:
         backup_names, source_names = self._backup.key_names, self._source.key_names
@@ -102,6 +106,8 @@ class _Planning:
         self._shared.append(column.name)
         if copy.computed or copy.identity:
             self._problems.append(f"column {copy.name} is filled by the server and cannot hold a copy")
+        elif not copy.nullable:
+            self._let_be_emptied(copy)
 
     def compare(self, column: Column, copy: Column) -> None:
         """Plans for a column that both sides have."""
@@ -126,6 +132,8 @@ class _Planning:
             self._widened.append(column.name)
         elif column.nullable and not copy.nullable and not in_key:
             self._alter(copy, wanted, f"column {copy.name} is NOT NULL, in the source it may be NULL")
+        elif not (copy.nullable or in_key):
+            self._let_be_emptied(copy)
 
     def refuse_ambiguous_names(self) -> None:
         names = [copy.name for column in self._source.copied if (copy := self._backup.find(column.name))]
@@ -139,6 +147,8 @@ class _Planning:
         if not (copy.nullable or fills_itself or copy.name in self._backup.key_names):
             problem = f"column {copy.name} is NOT NULL, and the source no longer has it"
             self._alter(copy, replace(copy, nullable=True), problem)
+        elif not (copy.nullable or copy.computed or copy.name in self._backup.key_names):
+            self._let_be_emptied(copy)
 
     def drift(self) -> Drift:
         if self._problems:
@@ -159,6 +169,12 @@ class _Planning:
             unversioned=self._source.lacks_version,
             own=tuple(self._own),
         )
+
+    def _let_be_emptied(self, copy: Column) -> None:
+        """Plans that a column may be NULL if values of deleted records may have to go. Where the server cannot alter
+        it, nothing is refused yet: perhaps no such copy is ever there."""
+        if self._may_be_emptied and self._dialect.can_alter(self._backup.table, copy):
+            self._altered += self._dialect.alter(self._backup.table, copy, replace(copy, nullable=True))
 
     def _alter(self, copy: Column, wanted: Column, problem: str) -> None:
         if self._dialect.can_alter(self._backup.table, copy):
