@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +20,7 @@ from backup.stores import Limits, Rules, Store, pools
 from backup.stores.calls import long_here
 from backup.stores.pools import PoolKey, PoolState
 from backup.stores.sides import Side, open_store
-from backup.stores.sql.pool import SharedPool
+from backup.stores.sql.pool import REFUSED_SECONDS, SharedPool
 
 ONE_TRY = Limits(retry=Retry(max_attempts=1))
 RULES = Rules(version=("Version",))
@@ -120,6 +121,41 @@ def test_a_changed_password_never_gets_the_connections_of_the_old_one(postgres_d
     changed.close()
     first, second = (state for state in pools.states() if state.server == things.access.dialect.location)
     assert (first.open, first.login.is_valid, second.open, second.login.is_valid) == (1, True, 0, False)
+
+
+def test_a_refused_login_is_tried_once_for_all_and_again_after_a_minute(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers lock a login after a few wrong passwords."""
+    wrong = sa.make_url(postgres_database).set(password="no-such-password").render_as_string(hide_password=False)
+    stores, tried, told = [opened(wrong) for _ in range(6)], list[int](), list[str]()
+    make = SharedPool._create_connection
+
+    def noted(pool: SharedPool) -> Any:
+        tried.append(1)
+        return make(pool)
+
+    def ask(store: Any) -> None:
+        try:
+            store.ping()
+        except StoreUnavailable as error:
+            told.append(str(error))
+
+    monkeypatch.setattr(SharedPool, "_create_connection", noted)
+    threads = [threading.Thread(target=ask, args=[store]) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(tried), len(told)) == (1, 6)
+    assert ["password authentication failed" in text for text in told] == [True] * 6
+    assert ["so it said 0 s ago" in text for text in told].count(True) == 5
+    pool = pool_of(stores[0])
+    monkeypatch.setattr(pool, "clock", lambda: time.monotonic() + REFUSED_SECONDS)
+    ask(stores[0])
+    assert (len(tried), len(told)) == (2, 7)
+    for store in stores:
+        store.close()
 
 
 def test_no_key_of_a_pool_shows_its_secret() -> None:

@@ -23,6 +23,12 @@ _AGE_SECONDS = 600.0
 _WAIT_SECONDS = 30.0
 """How long a thread waits for a connection when as many are open as may be."""
 
+_FIRST_SECONDS = 2.0
+"""How long the others wait for the first connection: if the server refuses the login, it is asked once."""
+
+REFUSED_SECONDS = 60.0
+"""How long a refused login is not tried again. Servers lock a login after a few wrong passwords."""
+
 
 _WAS_IDLE = "was idle"
 
@@ -40,7 +46,8 @@ class SharedPool(sa.Pool):
     """Opens connections when there is work for them, gives the one used last first, and closes idle ones.
 
     A thread that finds no idle connection waits as long as it takes to open another, as measured. Only then it opens
-    one. So where statements are short, few connections do for many threads.
+    one. So where statements are short, few connections do for many threads. The first connection is opened alone. A
+    login that the server refused is not tried again for a minute; whoever asks meanwhile gets that answer.
 
     An idle connection is looked at before it is used. If it was lost, a new one takes its place. Whoever gives a
     connection back ends its transaction first (SQLAlchemy's reset), so the next user gets none of its locks.
@@ -58,6 +65,8 @@ class SharedPool(sa.Pool):
         self.is_session_lost: Callable[[Exception, bool], bool] = lambda _error, _was_idle: False
         """Whether the session may be the reason of a statement's error. True as the second argument: the connection was
         idle before, so its login or its database may have been made again meanwhile."""
+        self.is_login_refused: Callable[[Exception], bool] = lambda _error: False
+        """Whether a connection was not made because the server refuses this login, as with a wrong password."""
         self.cut: Callable[[Any], Callable[[], None] | None] = lambda _connection: None
         """Makes what ends a wait for the server on a connection of the driver."""
         self.engine: sa.Engine | None = None
@@ -68,6 +77,8 @@ class SharedPool(sa.Pool):
         self._changed = Condition()
         self._idle: list[tuple[ConnectionPoolEntry, float]] = []
         self._open, self._limit, self._connect_seconds = 0, 0, 0.0
+        self._connecting = 0
+        self._refused: tuple[Exception, float] | None = None
         self._has_lost, self._reconnects = False, 0
         self._last_used_at: datetime | None = None
         sa.event.listen(self, "invalidate", self._note_lost)
@@ -94,10 +105,10 @@ class SharedPool(sa.Pool):
     # --- what SQLAlchemy calls ----------------------------------------------------------------------------------------
 
     def _do_get(self) -> ConnectionPoolEntry:
-        waits_until, opens_at = self.clock() + _WAIT_SECONDS, self.clock() + self._connect_seconds
+        since = self.clock()
         refused: Exception | None = None
         while True:
-            idle = self._idle_or_none(opens_at, waits_until, refused)
+            idle = self._idle_or_none(since, refused)
             if idle is None:
                 try:
                     return self._new()
@@ -106,38 +117,40 @@ class SharedPool(sa.Pool):
                         raise
                     refused = error  # the server may give this login no further one, and those that are open do as well
                     continue
-            entry, since = idle
+            entry, idle_since = idle
             calls.end_this_with(self.cut(entry.dbapi_connection))
             made_at = getattr(entry, "last_connect_time", 0.0)
             is_young = time.time() - made_at < _AGE_SECONDS
             # What was made before another one was lost may be lost as well.
-            if is_young and made_at > self._invalidate_time and self.is_usable(entry, self.clock() - since):
+            if is_young and made_at > self._invalidate_time and self.is_usable(entry, self.clock() - idle_since):
                 entry.info[_WAS_IDLE] = True
                 return entry
             self._has_lost |= is_young
             self._discard(entry)
             refused = None  # there may be room for another now
 
-    def _idle_or_none(
-        self, opens_at: float, waits_until: float, refused: Exception | None
-    ) -> tuple[ConnectionPoolEntry, float] | None:
+    def _idle_or_none(self, since: float, refused: Exception | None) -> tuple[ConnectionPoolEntry, float] | None:
         """An idle connection and since when it is idle. None: open another one; there is room for it, and none was
-        `refused` to this thread while others were open. Raises CallEnded if this thread's call was cut meanwhile."""
+        `refused` to this thread, which waits `since` then, while others were open. Raises CallEnded if this thread's
+        call was cut meanwhile."""
         calls.end_this_with(self._wake)
         with self._changed:
             self._last_used_at = self.now()
             while True:
                 calls.check_this()
                 now, has_room = self.clock(), refused is None and self._open < self._limit
+                is_first = self._open == self._connecting
+                opens_at = since + (_FIRST_SECONDS if is_first else self._connect_seconds)
                 leaves_idle = has_room and len(self._idle) == 1 and calls.is_long_here()
                 if self._idle and not leaves_idle:
                     return self._idle.pop()
                 if self._open == 0 or leaves_idle or (has_room and now >= opens_at):
                     self._open += 1
+                    self._connecting += 1
                     return None
-                if not has_room and now >= waits_until:
+                if not has_room and now >= since + _WAIT_SECONDS:
                     raise refused or sa.exc.TimeoutError("no connection was free")
-                self._changed.wait((opens_at if has_room else waits_until) - now)
+                self._changed.wait((opens_at if has_room else since + _WAIT_SECONDS) - now)
 
     def _wake(self) -> None:
         with self._changed:
@@ -146,8 +159,13 @@ class SharedPool(sa.Pool):
     def _new(self) -> ConnectionPoolEntry:
         started = self.clock()
         try:
+            self._refuse_again()
             entry = self._create_connection()
-        except BaseException:
+        except BaseException as error:
+            with self._changed:
+                self._connecting -= 1
+                if self._refused is None and isinstance(error, Exception) and self.is_login_refused(error):
+                    self._refused = error, self.clock()
             self._gone()
             if isinstance(self.login, ConnectionLogin):
                 self.login.failed()
@@ -155,10 +173,26 @@ class SharedPool(sa.Pool):
         if isinstance(self.login, ConnectionLogin):
             self.login.succeeded()
         with self._changed:
+            self._connecting -= 1
             self._connect_seconds = self.clock() - started
             self._reconnects += self._has_lost
             self._has_lost = False
+            self._changed.notify_all()  # those that wait for the first
         return entry
+
+    def _refuse_again(self) -> None:
+        """Raises what the server said, if it has refused the login in the last minute."""
+        with self._changed:
+            if self._refused is None:
+                return
+            error, at = self._refused
+            seconds = self.clock() - at
+            if seconds >= REFUSED_SECONDS:
+                self._refused = None
+                return
+        first, *others = str(error.args[-1]).splitlines() or [""]
+        ago = f"{first} (so it said {seconds:.0f} s ago; it is asked again after {REFUSED_SECONDS:.0f} s)"
+        raise type(error)(*error.args[:-1], "\n".join([ago, *others]))
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
         if record.dbapi_connection is None:  # it was lost, or closed

@@ -15,7 +15,7 @@ from backup.stores.pools import PoolKey
 from backup.stores.sql.engines.failures import missing_driver
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.mssql.connection import connect, read_halves
-from backup.stores.sql.engines.mssql.errors import failure, is_session_lost
+from backup.stores.sql.engines.mssql.errors import failure, is_login_refused, is_session_lost
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.mssql.parameters import forget_writes, send_many, send_one
 from backup.stores.sql.pool import SharedPool
@@ -55,7 +55,7 @@ class SqlServerEngines:
         pool.over(engine)
         if self._where.token:
             pool.login = IdentityLogin(self._where.keywords.get("UID"), SQL_SERVER_SCOPE)
-        pool.is_session_lost = is_session_lost
+        pool.is_session_lost, pool.is_login_refused = is_session_lost, is_login_refused
         pool.cut = lambda connection: connection.leave
         pool.is_usable = lambda entry, idle_seconds: idle_seconds < _TRUSTED_SECONDS or _answers(engine, entry)
         return pool

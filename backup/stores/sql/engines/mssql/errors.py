@@ -40,6 +40,11 @@ def is_session_lost(error: Exception, was_idle: bool) -> bool:
     return bool(codes & (lost | _CODE_OF_OLD_SESSIONS if was_idle else lost))
 
 
+def is_login_refused(error: Exception) -> bool:
+    """Whether the server refuses the login's password, or has locked the login."""
+    return bool(_codes(error) & {18456, 18486})
+
+
 def failure(error: Exception, login: str | None) -> Failure:
     """What a driver's error means; hints name this login."""
     state, codes, text = str(error.args[0]) if error.args else "", _codes(error), driver_text(error)

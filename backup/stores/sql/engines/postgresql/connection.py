@@ -21,7 +21,7 @@ from backup.stores.identity import POSTGRESQL_SCOPE, IdentityLogin
 from backup.stores.left_calls import made_in_time
 from backup.stores.secure import logs_in_with_token
 from backup.stores.sql.engines import opening
-from backup.stores.sql.engines.postgresql.errors import is_session_lost
+from backup.stores.sql.engines.postgresql.errors import is_login_refused, is_session_lost
 from backup.stores.sql.engines.postgresql.values import set_up_values
 from backup.stores.sql.engines.prepared import LARGE
 from backup.stores.sql.pool import SharedPool
@@ -77,6 +77,7 @@ def pool_of(engine: sa.Engine, url: URL) -> SharedPool:
     assert isinstance(pool, SharedPool)  # noqa: S101 - for mypy; the engine was made with it
     pool.over(engine)
     pool.is_usable, pool.is_session_lost, pool.cut = _is_usable, is_session_lost, cut
+    pool.is_login_refused = is_login_refused
     if logs_in_with_token(url):
         pool.login = IdentityLogin(None, POSTGRESQL_SCOPE)
     return pool

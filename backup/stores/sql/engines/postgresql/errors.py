@@ -36,6 +36,11 @@ def is_session_lost(error: Exception, was_idle: bool) -> bool:
     return not (state == "42501" and "new row violates" in str(error))
 
 
+def is_login_refused(error: Exception) -> bool:
+    """Whether the server refuses the login's password. It has no state where no connection was made."""
+    return getattr(error, "sqlstate", None) == "28P01" or "authentication failed for user" in str(error)
+
+
 def failure(error: Exception, login: str | None) -> Failure:
     """What a driver's error means; hints name this login."""
     state = getattr(error, "sqlstate", None) or ""
