@@ -327,12 +327,18 @@ def test_a_file_is_closed_once_nobody_uses_it(tmp_path: Path) -> None:
     assert state_of(second).open == 0
 
 
-def test_a_file_that_took_the_place_of_another_is_read(tmp_path: Path) -> None:
+def test_a_file_that_took_the_place_of_another_is_read_by_who_begins_then(tmp_path: Path) -> None:
     make(tmp_path / "a.db", 1)
     make(tmp_path / "b.db", 1, 2, 3)
-    store = opened(f"sqlite:///{tmp_path}/a.db")
+    store, other = opened(f"sqlite:///{tmp_path}/a.db"), opened(f"sqlite:///{tmp_path}/a.db")
     assert store.count() == 1
     (tmp_path / "b.db").replace(tmp_path / "a.db")
+    for _ in range(2):  # what it has seen says nothing about this file
+        with pytest.raises(StoreUnavailable, match="another file has taken the place"):
+            store.count()
+    assert other.count() == 3
+    for each in (store, other):
+        each.close()
     assert store.count() == 3
     store.close()
 

@@ -1,5 +1,6 @@
 """What a sync asks of its source, counted in statements and records: cost follows what changed, not what is there."""
 
+import shutil
 import sqlite3
 import time
 from collections import Counter
@@ -220,6 +221,31 @@ def test_what_is_written_behind_a_look_is_newer_than_the_start_of_the_run_that_g
     run = customer.sync(Trigger.CLI).run
     assert (run.counts, run.verified) == (Counts(updated=1, skipped=ROWS - 1), True)
     assert [run.started_at < at for at in written_at] == [True]
+
+
+def test_a_file_that_is_swapped_behind_the_look_is_not_taken_for_the_one_that_was_seen(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", may_look_at_once)
+    monkeypatch.setattr(differing_parts, "RECORDS_AT_ONCE", CHUNK)
+    customer, used = registry(place).get("customer"), tmp_path / "customers.db"
+    customer.sync(Trigger.CLI)
+    shutil.copy(used, tmp_path / "other.db")
+    with closing(sqlite3.connect(tmp_path / "other.db")) as other, other:
+        other.execute("DELETE FROM Customers WHERE Id IN (1, 11999)")
+    change(place, "UPDATE {table} SET Version = Version + 1 WHERE Id = 12000")
+
+    def looked(*arguments: Any) -> Looked:
+        shown = look_at_all(*arguments)
+        (tmp_path / "other.db").replace(used)
+        return shown
+
+    with monkeypatch.context() as patches:
+        patches.setattr("backup.verbs.unchanged.look_at_all", looked)
+        failed = customer.sync(Trigger.CLI)
+    assert "another file has taken the place of the one that was read before" in str(failed.error)
+    assert (failed.run.status, failed.run.counts) == (Status.FAILED, Counts())
+    assert customer.sync(Trigger.CLI).run.counts == Counts(deleted=2, skipped=ROWS - 2)
 
 
 def test_a_lock_that_is_lost_behind_the_look_ends_the_run_before_it_has_an_entry(

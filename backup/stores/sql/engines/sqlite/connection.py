@@ -24,6 +24,13 @@ class NotOpened(OSError):
     """The file was not opened, because reading it would leave other files beside it."""
 
 
+class Replaced(OSError):
+    """Another file has taken the place of the one that was read before."""
+
+    def __init__(self) -> None:
+        super().__init__(0, "another file has taken the place of the one that was read before")
+
+
 class OpenFile(WaitingConnection):
     """A connection that knows which file it has opened: device and inode. A path may lead to another file later."""
 
@@ -153,7 +160,8 @@ class SqliteFile:
         text, whole = driver_text(error), getattr(error, "sqlite_errorcode", 0)
         code = whole & 0xFF
         if isinstance(error, OSError):
-            return Failure("unavailable", f"{error.strerror}.", _FOREIGN_HINT if isinstance(error, NotOpened) else None)
+            hints = {NotOpened: _FOREIGN_HINT, Replaced: _REPLACED_HINT}
+            return Failure("unavailable", f"{error.strerror}.", hints.get(type(error)))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return Failure("transient", text)
         if code == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
@@ -201,6 +209,7 @@ _FOREIGN_HINT = (
     "Run the app as the file's owner, or while a program of the owner has it open. For a file that nobody writes to, "
     "say ?immutable=1 in the connection string."
 )
+_REPLACED_HINT = "What was written before stays. The next run compares everything with the file that is there now."
 _NO_WAL = "it is in WAL mode, and its -wal and -shm cannot be made or read in this folder"
 _FOLDER_HINT = (
     "Let the app's user write to the folder, or keep the file open in a program of its owner. For a file that nobody "

@@ -108,16 +108,21 @@ class SqliteDialect(DialectDefaults):
         if isinstance(like, SqliteDialect):
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, like.path.stat().st_mode & 0o777))
+        self._engines.forget_file()
         self._file.make(like._file.encoding if isinstance(like, SqliteDialect) else self._file.encoding)
 
     def drop_database(self) -> None:
         self.engine.dispose()
+        self._engines.forget_file()
         self.path.unlink(missing_ok=True)
 
     def beside(self, name: str) -> SqliteDialect:
         """A file of this name in the same folder."""
         url = URL.create("sqlite", database=str(self.path.with_name(f"{name}.db")))
         return SqliteDialect(url, self._connections)
+
+    def reading(self) -> AbstractContextManager[sa.Connection]:
+        return self._engines.reading()
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self._engines.writing()

@@ -8,7 +8,7 @@ from copy import copy as copy_of
 from functools import cache, cached_property, partial
 from pathlib import Path
 from threading import TIMEOUT_MAX, RLock
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL
@@ -20,6 +20,8 @@ from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.sqlite import text
 from backup.stores.sql.engines.sqlite.connection import (
     Mode,
+    OpenFile,
+    Replaced,
     SqliteFile,
     begin_anew,
     is_same_file,
@@ -64,6 +66,7 @@ class SqliteEngines:
     def __init__(self, file: SqliteFile, connections: int, *, read_only: bool) -> None:
         self.file, self._read_only = file, read_only
         self._leased = LeasedEngine(connections)
+        self._identity: tuple[int, int] | None = None  # of the file that was used first
 
     @property
     def engine(self) -> sa.Engine:
@@ -89,7 +92,27 @@ class SqliteEngines:
         return pool
 
     def close(self) -> None:
+        self.forget_file()
         self._leased.release()
+
+    def forget_file(self) -> None:
+        """From now on, the file may be another one than before."""
+        self._identity = None
+
+    def _refuse_another(self, cx: sa.Connection) -> None:
+        """Raises Replaced if the connection is one to another file than the first one was: what a run has seen of one
+        says nothing about the other."""
+        identity = cast("OpenFile", cx.connection.driver_connection).identity
+        if self._identity is None:
+            self._identity = identity
+        elif identity != self._identity:
+            raise Replaced
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        with self.engine.begin() as cx:
+            self._refuse_another(cx)
+            yield cx
 
     @property
     def _for_writing(self) -> sa.Engine:
@@ -116,6 +139,7 @@ class SqliteEngines:
         try:
             interrupts.check()
             with self._for_writing.begin() as cx:
+                self._refuse_another(cx)
                 # IMMEDIATE: the lock also covers what the transaction reads before its first change.
                 asked_plainly(cx, "BEGIN IMMEDIATE")
                 yield cx
