@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from backup.core.errors import SchemaMismatch, StoreError
 from backup.core.model import WHOLE, Chunk, unread_in
@@ -175,6 +176,39 @@ def test_types_of_the_users_own_are_kept_as_text_or_their_base(postgresql_bench:
     query = "SELECT id, m::text, d::text, p::text, ms::text FROM {table}"
     assert bench.rows("backup", query) == bench.rows("source", query)
     assert run_sync(source, backup) == (0, 0, 0, 1)
+
+
+def test_what_names_objects_of_its_database_is_kept_as_text_and_is_no_key(postgresql_bench: PostgresBench) -> None:
+    bench = postgresql_bench
+    bench.sql("source", f"CREATE TYPE {bench.quoted('mood')} AS ENUM ('sad', 'ok')")
+    bench.sql("source", "CREATE TABLE {table} (id integer PRIMARY KEY, version integer, t regclass, ts regtype[])")
+    bench.sql("source", f"INSERT INTO {{table}} VALUES (1, 1, NULL, ARRAY['{bench.quoted('mood')}'::regtype])")
+    source, backup = bench.pair()
+    assert run_sync(source, backup) == (1, 0, 0, 0)
+    bench.sql("source", f"CREATE TABLE {bench.quoted('other')} (); UPDATE {{table}} SET t = '{bench.quoted('other')}'")
+    bench.sql("source", "UPDATE {table} SET version = 2")
+    assert run_sync(source, backup) == (0, 1, 0, 0)
+    query = "SELECT t::text, ts::text FROM {table}"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+    bench.sql("source", 'ALTER TABLE {table} DROP CONSTRAINT "Things_pkey", ADD PRIMARY KEY (t)')
+    with pytest.raises(SchemaMismatch, match="order of its own"):
+        list(bench.open("source").chunks())
+
+
+def test_no_default_of_a_role_changes_what_is_read_and_written(postgresql_bench: PostgresBench) -> None:
+    options = "-c array_nulls=off -c xmloption=document -c quote_all_identifiers=on"
+    database = sa.make_url(postgresql_bench.connection_strings["backup"]).update_query_dict({"options": options})
+    strings = {**postgresql_bench.connection_strings, "backup": database.render_as_string(hide_password=False)}
+    bench = PostgresBench(strings)
+    bench.sql("source", "CREATE TABLE {table} (id integer PRIMARY KEY, version integer, v text[], x xml, d date)")
+    bench.sql("source", "INSERT INTO {table} VALUES (1, 1, '{}', '<a/>', '2024-01-01'), (2, 1, '{}', NULL, NULL)")
+    source, backup = bench.pair()
+    run_sync(source, backup)
+    bench.sql("source", "UPDATE {table} SET version = 2, v = '{NULL,\"NULL\"}', x = 'no <b/> document' WHERE id = 1")
+    assert run_sync(source, backup) == (0, 1, 0, 1)
+    query = "SELECT id, v::text, x::text, d FROM {table} ORDER BY id"
+    assert bench.rows("backup", query) == bench.rows("source", query)
+    bench.close()
 
 
 def test_types_of_the_users_own_are_written_and_compared_as_what_they_are(postgresql_bench: PostgresBench) -> None:

@@ -40,6 +40,9 @@ _SETTINGS = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "lc_monetary": "C",
+    "xmloption": "content",
+    "array_nulls": "on",
+    "quote_all_identifiers": "off",
     "row_security": "off",
     # A process that was stopped must not hold locks for long: its successor waits for them.
     "idle_in_transaction_session_timeout": "60s",

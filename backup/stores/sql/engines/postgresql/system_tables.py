@@ -12,7 +12,7 @@ from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.policies import hidden_on_postgresql
 from backup.stores.sql.engines.postgresql.collations import DEFAULT, NAMED
-from backup.stores.sql.engines.postgresql.types import is_spelled_once, type_of
+from backup.stores.sql.engines.postgresql.types import is_spelled_once, names_objects, type_of
 from backup.stores.sql.engines.tables import TableName
 
 _TABLES = """
@@ -176,17 +176,18 @@ def _column(
     collation: str | None,
     key: int | None,
 ) -> Column:
+    is_known = builtin and not names_objects(base)
     return Column(
         name=name,
-        type=type_of(base, declared, builtin, spelled),
+        type=type_of(base, declared, is_known, spelled),
         nullable=nullable,
         key_position=key,
         collation=collation,
         identity=identity,
         computed=computed,
         defaulted=defaulted,
-        sortable=builtin,
-        spelled_once=builtin and is_spelled_once(base, declared, collation),
+        sortable=is_known,
+        spelled_once=is_known and is_spelled_once(base, declared, collation),
     )
 
 

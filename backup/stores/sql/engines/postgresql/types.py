@@ -32,6 +32,10 @@ _SPELLED_ONCE = {
 _FIXED_SIZE = {"bpchar", "numeric"}
 """Types of which a column with a size spells each value in one way, which another size spells in another way."""
 _TEXTS = ("character varying", "text")
+_NAMING = {
+    *("regclass", "regcollation", "regconfig", "regdictionary", "regnamespace", "regoper", "regoperator"),
+    *("regproc", "regprocedure", "regrole", "regtype", "aclitem"),
+}
 
 
 class ListedType(ServerType):
@@ -194,12 +198,18 @@ def is_spelled_once(base: str, own: str, collation: str | None) -> bool:
     return base in _SPELLED_ONCE or (base in _FIXED_SIZE and bool(type_parts(own)[1]))
 
 
+def names_objects(base: str) -> bool:
+    """Whether the values of a built-in type, or of its arrays, name tables, roles and the like of their own database.
+    Another database may lack these, and has them in another order."""
+    return base.removeprefix("_") in _NAMING
+
+
 @cache  # so that a table read twice has equal columns
-def type_of(base: str, own: str, builtin: bool, collation: str | None) -> ServerType:
+def type_of(base: str, own: str, is_known: bool, collation: str | None) -> ServerType:
     """The type of a column. `base` is the catalogue's name of it, `own` this session's spelling. A copy declares a type
-    that is not `builtin` as text: its database may not have the type."""
-    declared = own if builtin else "text"
+    as text, unless every database knows it and its values (`is_known`)."""
+    declared = own if is_known else "text"
     spelled = f"{declared} COLLATE {collation}" if collation else declared
-    if not (builtin and base in _NATIVE):
+    if not (is_known and base in _NATIVE):
         return TextType(spelled, own)
     return IntegerType(spelled) if declared in _INTEGERS else NativeType(spelled, base)
