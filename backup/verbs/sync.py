@@ -38,6 +38,7 @@ def sync_with_schema(session: Session) -> None:
         session.unfinished = True
         return
     _refuse_unproven(session)
+    _tell_what_is_older(session, start)
     tell_what_was_compared(session)
     if session.tally.counts.remaining:
         _leave_the_rest(session)
@@ -59,6 +60,17 @@ def _refuse_unproven(session: Session) -> None:
         raise NotVerified(
             f"The sync ended, but the {session.backup.place.label} differs from the source in "
             f"{quantity(proof.differing - failed, 'record')}{set_aside}."
+        )
+
+
+def _tell_what_is_older(session: Session, start: Checkpoint) -> None:
+    """Notes of a run of several calls as of when it mirrors the source: its walk passes each part once."""
+    has_passed = start.complete or start.wrapped or start.after != start.begin
+    if session.resumed and has_passed and not session.run.dry_run:
+        at = f"{session.run.started_at:%Y-%m-%d %H:%M:%S} UTC"
+        session.note(
+            f"The run took several calls. The backup has all that the source had at {at}. What the source has changed "
+            "since then, where an earlier call had been, is left to the next sync."
         )
 
 

@@ -248,7 +248,7 @@ def test_a_new_sync_goes_on_with_the_open_one_and_covers_what_changed_behind_it(
         change(customers, statement)
     [outcome] = registry.sync("all", Trigger.CLI)
     assert outcome.run.sync_id == first.run.sync_id
-    assert outcome.run.verified
+    assert (outcome.run.verified, outcome.run.notes) == (True, ())
     # Each record once, as what it was before the run: also the six that were copied before, one of which is gone again.
     assert counts_of(outcome) == (100, 0, 0, 0)
     assert customers.statuses == ["Completed"]
@@ -267,14 +267,22 @@ def test_a_new_sync_in_calls_of_its_own_covers_what_changed_behind_the_open_one(
     assert customers.is_mirrored()
 
 
-def test_a_resumption_leaves_what_it_has_walked_and_the_next_sync_catches_up(customers: Service) -> None:
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_resumption_says_that_it_leaves_what_it_has_walked_and_the_next_sync_catches_up(
+    customers: Service, forced: bool
+) -> None:
     registry = registry_of(customers)
-    begun(registry, calls=3)
+    [first] = registry.sync("all", Trigger.TIMER, Options(force=forced))
+    for _ in range(2):
+        registry.resume(Trigger.TIMER)
     for statement in BEHIND:
         change(customers, statement)
     ended = resumed(registry)[-1]
     copies = customers.backup.contents()
-    assert ended.run.verified
+    assert (ended.run.verified, ended.run.sync_id) == (True, first.run.sync_id)
+    [note] = ended.run.notes
+    assert f"all that the source had at {first.run.started_at:%Y-%m-%d %H:%M:%S} UTC" in note
+    assert note.endswith("is left to the next sync.")
     assert copies.keys() == set(range(1, 101))
     assert "later" not in {copy["Name"] for copy in copies.values()}
     mirrored(customers)
