@@ -236,6 +236,8 @@ def test_another_database_gets_the_foreign_keys_where_all_rows_are(
         outcomes = restore(shop, to=target, constraints=True)
         assert isinstance(outcomes["Border"].error, ConstraintRefused)
         assert "Border_Customer_fkey" in str(outcomes["Border"].error)
+        assert outcomes["Border"].error.hint.startswith("The rows are there. ")
+        assert 'ADD CONSTRAINT "Border_Customer_fkey" FOREIGN KEY' in outcomes["Border"].error.hint
         assert outcomes["Aline"].error is None  # its rows and those of Border are there
         assert "Aline_Border_fkey" in repr(target_shop.column(DEFINED, "source"))
 

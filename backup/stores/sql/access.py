@@ -230,8 +230,8 @@ class SqlAccess:
             case "undecoded":
                 return Undecoded(message, hint="This call changed nothing.")
             case kind:
-                rolled_back = "The batch was rolled back. Earlier batches stay written."
-                hint = failure.hint or (rolled_back if writes else "This call changed nothing.")
+                stays = " What was written before stays." if writes else ""
+                hint = failure.hint or f"This call changed nothing.{stays}"
                 if kind in ("constraint", "unique"):
                     return ConstraintRefused(message, hint=hint, unique=kind == "unique")
                 return (RightMissing if kind == "denied" else StoreError)(message, hint=hint)

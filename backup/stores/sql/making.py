@@ -7,7 +7,7 @@ from itertools import zip_longest
 
 import sqlalchemy as sa
 
-from backup.core.errors import StoreError, StoreUnavailable
+from backup.core.errors import RightMissing, StoreError, StoreUnavailable
 from backup.stores.sql.access import SqlAccess
 from backup.stores.values import Drift
 
@@ -52,17 +52,25 @@ def make_table(access: SqlAccess, table: sa.Table) -> None:
 
 
 def make_constraint(access: SqlAccess, constraint: sa.ForeignKeyConstraint) -> None:
-    """Adds the foreign key to its table, unless the table has one of this name."""
+    """Adds the foreign key to its table, unless the table has one of this name. An error's hint has the statement."""
     dialect, name = access.dialect, str(constraint.name)
     table, referred = constraint.table, constraint.referred_table
     own = (table.schema or dialect.default_schema, table.name)
     names = {"schema": referred.schema or dialect.default_schema, "table": referred.name}
-    make_if_missing(
-        access,
-        f"add the foreign key {name}",
-        lambda cx: (name, *own) in {tuple(row[:3]) for row in cx.execute(dialect.references, names)},
-        lambda cx: cx.execute(sa.schema.AddConstraint(constraint)),
-    )
+    statement = sa.schema.AddConstraint(constraint)
+    try:
+        make_if_missing(
+            access,
+            f"add the foreign key {name}",
+            lambda cx: (name, *own) in {tuple(row[:3]) for row in cx.execute(dialect.references, names)},
+            lambda cx: cx.execute(statement),
+        )
+    except (StoreUnavailable, RightMissing):
+        raise
+    except StoreError as error:
+        spelled = str(statement.compile(dialect=dialect.engine.dialect)).strip()
+        error.hint = f"The rows are there. Mend what the message names, then run: {spelled}"
+        raise
 
 
 def alter(access: SqlAccess, table: sa.Table, drift: Drift) -> None:
