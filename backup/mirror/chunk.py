@@ -160,13 +160,18 @@ class Settling:
         """Whether one fingerprint of so many records takes several statements, and blocks as many."""
         return self._may_skip and asks_in_parts(self._pair, records)
 
-    def differing_blocks(self, part: Chunk, records: int, *, expects_few: bool) -> DifferingParts | None:
-        """Returns the blocks that differ in a part of about so many records, probably few if `expects_few`; None where
-        their stamps are too many for memory, or the servers cannot say. A look before the run may have named them."""
-        if part == WHOLE and self._steps.looked is not None and self._steps.looked.parts is not None:
-            return self._steps.looked.parts
-        expects = {"expects_few": expects_few, "expects_none": self._has_caught_up}
-        return differing_blocks(self._pair, part, records, STAMPS_AT_MOST, **expects)
+    def differing_blocks(self, part: Chunk, records: int, *, expects_few: bool) -> Iterator[DifferingParts]:
+        """Yields the blocks that differ in a part of about so many records, probably few if `expects_few`; as many at
+        once as memory has room for their stamps. Ends early where most differ, or the servers cannot say. A look before
+        the run may have named the first."""
+        looked = self._steps.looked.parts if part == WHOLE and self._steps.looked is not None else None
+        if looked is not None:
+            yield looked
+            if looked.upto is None:
+                return
+            part = Chunk(looked.upto)
+        expects = {"expects_few": expects_few and looked is None, "expects_none": self._has_caught_up}
+        yield from differing_blocks(self._pair, part, records, STAMPS_AT_MOST, **expects)
 
     def settle_blocks(self, part: Chunk, differing: DifferingParts) -> Settled:
         """Settles a part of which these blocks differ, as `settle` does."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from operator import attrgetter
 
 from backup.core.key_ranges import EqualRanges
-from backup.core.model import Chunk, Fingerprint, StampRow
+from backup.core.model import Chunk, Fingerprint, Key, StampRow
 from backup.core.run_values import Proof
 from backup.mirror import proof
 from backup.mirror.pair import StorePair
@@ -18,10 +18,13 @@ from backup.stores.abilities import Buckets, KeyBlocks
 _NEIGHBOURS = 64  # records of a block, about
 _BLOCKS_AT_ONCE = 3_000  # of which memory holds the fingerprints
 _PARTS_AHEAD = 8  # of so many blocks, in one call whose time is limited
+_STATEMENTS_AT_MOST = 10  # of a side: then what they have shown is settled, and a run may stop
 RECORDS_AT_ONCE = _BLOCKS_AT_ONCE * _NEIGHBOURS
 """Of about how many records blocks are asked for in one statement."""
+RECORDS_AS_ONE = RECORDS_AT_ONCE * _PARTS_AHEAD
+"""Of about how many records one statement is where few differ: many blocks are asked for as one."""
 STAMPS_AT_MOST = 100_000
-"""Of so many records of a side blocks may differ: docs/decisions/buckets.md."""
+"""Of so many records of a side blocks may differ at once: docs/decisions/buckets.md."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,13 @@ class DifferingParts:
 
     - `equal`: the proof of all other parts.
     - `numbers`: those of the buckets that differ, or, with a `block_width`, the names of the blocks of so many keys.
+    - `upto`: the last key that blocks were asked for; None: they were asked for up to the end of the piece.
     """
 
     equal: Proof
     numbers: frozenset[int]
     block_width: int | None = None
+    upto: Key | None = None
 
 
 def differing_buckets(pair: StorePair, piece: Chunk) -> DifferingParts | None:
@@ -65,42 +70,73 @@ def asks_in_parts(pair: StorePair, records: int) -> bool:
 
 def differing_blocks(
     pair: StorePair, part: Chunk, records: int, at_most: int, *, expects_few: bool, expects_none: bool = False
-) -> DifferingParts | None:
-    """Returns the blocks that differ in a part of the key space with about so many records.
+) -> Iterator[DifferingParts]:
+    """Yields the blocks that differ in a part of the key space with about so many records, in the order of keys.
 
-    None where the blocks that differ have more records than `at_most`, or a side cannot make fingerprints of them. Call
-    it only where both sides have blocks (`have_blocks`). With `expects_few` it asks for many blocks as one, and once
-    these are equal, or with `expects_none` from the start, for eight times as many in a call, until some differ; and
-    again behind many that do not.
+    Yields them once for all, or as often as they would else have more records than `at_most`, or take more than a few
+    statements; `upto` says how far. Ends before the end of the part where the blocks of one statement that differ have
+    more records than that, or a side cannot make fingerprints of them. Call it only where both sides have blocks
+    (`have_blocks`). With `expects_few` it asks for many blocks as one, and once these are equal, or with `expects_none`
+    from the start, for eight times as many in a call, until some differ; and again behind many that do not.
     """
     ends = [ends_of_side for ends_of_side in pair.both(lambda store: _blocks(store).ends(part)) if ends_of_side]
     if not ends:
-        return None
+        return
     first, last = min(start for start, _ in ends), max(end for _, end in ends)
     # A block has some of the records, however far apart their keys are, so that the blocks are not too many.
     blocks = EqualRanges(first, last, max(_NEIGHBOURS, -(-_NEIGHBOURS * (last - first + 1) // max(1, records))))
-    equal, numbers, to_read = Proof(), set[int](), [0, 0]
-    left, ahead = [*blocks.parts(_BLOCKS_AT_ONCE)], _PARTS_AHEAD if expects_none else 1
+    left, ahead, so_far = [*blocks.parts(_BLOCKS_AT_ONCE)], _PARTS_AHEAD if expects_none else 1, _SoFar(blocks.width)
     while left:
+        if so_far.statements >= _STATEMENTS_AT_MOST:
+            yield so_far.before(left[0])
+            so_far = _SoFar(blocks.width)
+        so_far.statements += 1
         if expects_few:
             looked_at = _neighbours(left[:ahead])
             equal_ones, differing_ones = _looked_at(pair, looked_at)
-            equal, left = equal + equal_ones, [*differing_ones, *left[len(looked_at) :]]
+            so_far.equal, left = so_far.equal + equal_ones, [*differing_ones, *left[len(looked_at) :]]
             expects_few, ahead = not differing_ones, 1 if differing_ones else _PARTS_AHEAD
             continue
-        many = left.pop(0)
-        of_source, of_backup = _of_blocks(pair, many)
+        of_source, of_backup = _of_blocks(pair, left[0])
         if of_source is None or of_backup is None:
-            return None
+            break
         differing = _differing(of_source, of_backup)
-        for side, fingerprints in enumerate((of_source, of_backup)):
-            to_read[side] += sum(fingerprints[block].records for block in differing if block in fingerprints)
+        to_read = [sum(side[block].records for block in differing if block in side) for side in (of_source, of_backup)]
         if max(to_read) > at_most:
-            return None
-        equal += _proof_of_others(of_source, differing)
-        numbers |= differing
-        expects_few = not differing
-    return DifferingParts(equal, frozenset(numbers), blocks.width)
+            break
+        if so_far.would_have(to_read) > at_most:
+            yield so_far.before(left[0])
+            so_far = _SoFar(blocks.width, statements=1)
+        so_far.add(_proof_of_others(of_source, differing), differing, to_read)
+        left, expects_few = left[1:], not differing
+    if not left or left[0].first > first:
+        yield so_far.before(left[0]) if left else so_far.all()
+
+
+@dataclass
+class _SoFar:
+    """What blocks have shown since the last that was told."""
+
+    block_width: int
+    equal: Proof = field(default_factory=Proof)
+    numbers: set[int] = field(default_factory=set)
+    to_read: Sequence[int] = (0, 0)
+    """How many records each side has in the blocks that differ."""
+    statements: int = 0
+
+    def would_have(self, to_read: Sequence[int]) -> int:
+        return max(map(sum, zip(self.to_read, to_read, strict=True)))
+
+    def add(self, equal: Proof, numbers: Iterable[int], to_read: Sequence[int]) -> None:
+        self.equal += equal
+        self.numbers.update(numbers)
+        self.to_read = [*map(sum, zip(self.to_read, to_read, strict=True))]
+
+    def all(self) -> DifferingParts:
+        return DifferingParts(self.equal, frozenset(self.numbers), self.block_width)
+
+    def before(self, blocks: EqualRanges) -> DifferingParts:
+        return replace(self.all(), upto=(blocks.first - 1,))
 
 
 def _neighbours(parts: Sequence[EqualRanges]) -> Sequence[EqualRanges]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backup.core.errors import TransientStoreError
 from backup.core.model import WHOLE
@@ -16,7 +16,7 @@ class Looked:
     """What a look at all records has shown.
 
     - `equal`: the proof of both sides, if they are equal; else None.
-    - `parts`: the blocks that differ. None: they were not asked for, or cannot be said.
+    - `parts`: the first blocks that differ. None: they were not asked for, or cannot be said.
     - `unanswered`: the error where nobody answered. The run ends by it: another question would wait as long.
     """
 
@@ -30,5 +30,11 @@ def look_at_all(pair: StorePair, records: int) -> Looked:
     as many statements, by blocks. Raises what the stores raise."""
     if not asks_in_parts(pair, records):
         return Looked(pair.proven(WHOLE))
-    parts = differing_blocks(pair, WHOLE, records, STAMPS_AT_MOST, expects_few=True, expects_none=True)
-    return Looked() if parts is None else Looked(None if parts.numbers else parts.equal, parts)
+    equal = Proof()
+    for parts in differing_blocks(pair, WHOLE, records, STAMPS_AT_MOST, expects_few=True, expects_none=True):
+        equal += parts.equal
+        if parts.numbers:
+            return Looked(None, replace(parts, equal=equal))
+        if parts.upto is None:
+            return Looked(equal)
+    return Looked()

@@ -13,14 +13,13 @@ from backup.core.model import WHOLE, Chunk
 from backup.core.workers import Workers
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.chunk import Settling
-from backup.mirror.differing_parts import RECORDS_AT_ONCE
+from backup.mirror.differing_parts import RECORDS_AS_ONE, RECORDS_AT_ONCE, DifferingParts
 from backup.mirror.settled import Settled, Spread
 from backup.mirror.steps import Steps
 from backup.stores import Store
 
 _CHUNKS_KEPT_FREE = 1.5  # so much time of the longest chunk so far must be left for one more
 _AS_DEAR_AS = 2  # fingerprints of blocks, as one of all
-_STATEMENTS_OF_BLOCKS = 10  # so long that less than half of the minute is gone that has to be left
 SECONDS_FOR_THE_REST = 60.0
 """So many seconds must be left for one statement about all records: docs/decisions/whole-table.md."""
 
@@ -57,9 +56,9 @@ class Walk:
         quick. Else the first chunk goes alone: it shows how long a statement takes, and whether much has changed.
 
         All at once means: a quiet source is asked for one fingerprint of all, unless the first chunk has changed. If it
-        differs, or the source is not quiet, blocks of neighbouring keys say what differs; also where that fingerprint
-        would take several statements, as many blocks can be asked for as one. Else it goes chunk by chunk, as long as
-        the time is enough for one more.
+        differs, or the source is not quiet, blocks of neighbouring keys say what differs, as many as memory has room
+        for; also where that fingerprint would take several statements, as many blocks can be asked for as one. What is
+        left then goes chunk by chunk, as long as the time is enough for one more.
         """
         settling, chunks = self._settling, self._chunks()
         rest, quiet = self._rest() if settling.expects_nothing else None, settling.expects_nothing
@@ -73,10 +72,10 @@ class Walk:
             may_be_one = settled.by == "fingerprints" or (changed_few and settling.has_blocks)
             rest = self._rest(by_blocks=changed) if may_be_one else None
         if rest is not None:
-            at_once = settled_as_one(settling, rest, quiet=quiet, changed=changed)
-            if at_once is not None:
-                yield at_once
+            yield from settled_in_large_parts(settling, rest, self._steps.seconds_left, quiet=quiet, changed=changed)
+            if self.at.complete:
                 return
+            chunks = self._chunks()
             if not changed and settling.learns_from_first:  # how much of the rest differs, its first chunk shows
                 yield from map(self._settle, islice(chunks, 1))
         yield from self._workers.in_order(self._settle, chunks)
@@ -99,7 +98,7 @@ class Walk:
         if len(self.at.parts_left) != 1 or self._steps.seconds_left() <= SECONDS_FOR_THE_REST:
             return None
         records = (self._steps.records or self._steps.quiet_records) - self.at.source_records
-        may_look = self._settling.may_look_at_once(_of_blocks(records) if by_blocks else records)
+        may_look = self._settling.may_look_at_once(min(records, RECORDS_AT_ONCE) if by_blocks else records)
         return Rest(self.at.parts_left[0], records) if may_look else None
 
 
@@ -135,36 +134,40 @@ def in_time(
             longest, started = max(longest, time.perf_counter() - started), time.perf_counter()
 
 
-def settled_as_one(settling: Settling, rest: Rest, *, quiet: bool, changed: bool) -> Settled | None:
-    """Returns the rest, settled, by one fingerprint if it is `quiet`, or by its blocks; None if neither can do it.
+def settled_in_large_parts(
+    settling: Settling, rest: Rest, seconds_left: Callable[[], float], *, quiet: bool, changed: bool
+) -> Iterator[Settled]:
+    """Yields the rest, settled: by one fingerprint if it is `quiet` and equal, else by its blocks, as many at once as
+    memory has room for. Ends early where neither can say what differs, where most does, and where the time is short.
 
     `changed`: so is the chunk before it. Else little has changed in the rest, probably.
     """
     looks = quiet and not settling.asks_in_parts(rest.records)
-    at_once = _skipped(settling, rest.part) if looks else None
-    return at_once or _settled_by_blocks(settling, rest, changed=changed, expects_few=not (looks or changed))
+    skipped = _skipped(settling, rest.part) if looks else None
+    if skipped is not None:
+        yield skipped
+        return
+    # After a chunk that has changed, fingerprints of blocks are among the statements that were measured.
+    at_once = min(rest.records, RECORDS_AT_ONCE) if changed else min(rest.records, RECORDS_AS_ONE) * _AS_DEAR_AS
+    # The last block may reach beyond an end.
+    if not (settling.has_blocks and rest.part.upto is None and settling.may_look_at_once(at_once)):
+        return
+    after, parts = rest.part.after, settling.differing_blocks(*rest, expects_few=not (looks or changed))
+    while (differing := _next(parts)) is not None:
+        yield settling.settle_blocks(Chunk(after, differing.upto), differing)
+        after = differing.upto
+        if seconds_left() <= SECONDS_FOR_THE_REST:
+            return
 
 
-def _settled_by_blocks(settling: Settling, rest: Rest, *, changed: bool, expects_few: bool) -> Settled | None:
-    """The rest, settled, if blocks can say in time what differs there, and that is not too much for memory."""
-    # After a chunk that has changed, fingerprints of parts are among the statements that were measured.
-    records = _of_blocks(rest.records) if changed else rest.records * _AS_DEAR_AS
-    may_take = settling.may_look_at_once(records)
-    if not (settling.has_blocks and may_take and rest.part.upto is None):  # the last block may reach beyond an end
-        return None
+def _next(parts: Iterator[DifferingParts]) -> DifferingParts | None:
+    """The next of these; None also if a server did not answer in time, as in `_skipped`."""
     try:
-        differing = settling.differing_blocks(*rest, expects_few=expects_few)
+        return next(parts, None)
     except TransientStoreError as error:
         if error.unanswered:
             raise
         return None
-    return None if differing is None else settling.settle_blocks(rest.part, differing)
-
-
-def _of_blocks(records: int) -> int:
-    """About how many records one statement may be, so that all blocks of so many records may be asked for: the longest
-    statement about blocks, and all of them together no longer than some that take all their time."""
-    return max(min(records, RECORDS_AT_ONCE), records // _STATEMENTS_OF_BLOCKS)
 
 
 def _skipped(settling: Settling, part: Chunk) -> Settled | None:

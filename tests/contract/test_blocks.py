@@ -10,7 +10,8 @@ import pytest
 
 from backup.core.key_ranges import EqualRanges
 from backup.core.model import WHOLE
-from backup.mirror import chunk
+from backup.mirror import chunk, differing_parts
+from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
 from backup.mirror.steps import Steps
@@ -85,6 +86,30 @@ def test_all_the_rest_is_settled_by_the_blocks_that_differ(
     assert bench.items("backup") == bench.items("source")
     assert stamped
     assert max(stamped) <= 4
+
+
+def test_a_run_whose_time_is_short_stops_behind_a_part_of_the_blocks_and_goes_on_there(
+    blocks_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, stamped: list[int]
+) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 3)
+    monkeypatch.setattr(differing_parts, "_STATEMENTS_AT_MOST", 1)
+    numbers = range(20 * 64)
+    bench, sides = blocks_bench, equal_sides(blocks_bench, numbers)
+    bench.put("source", *(Item(n, 2) for n in numbers[30::200]))
+    bench.remove("source", 500, 1000)
+    tally, checkpoints = Tally(lambda _: None), [Checkpoint()]
+    for seconds in (0.0, 3600.0):
+        left = iter([3600.0] * 2)  # in the first call, for the first chunk and for the first part
+        steps = Steps(lambda: None, lambda: NOW, sides.bin.recorder(RUN, lambda: NOW), 2, records=len(numbers))
+        steps = replace(steps, seconds_left=lambda left=left, then=seconds: next(left, then))  # type: ignore[misc]
+        checkpoint = sync_stores(sides.source, sides.backup, RUN, tally, Guard(), steps, checkpoints[-1])
+        checkpoints += [checkpoint] if checkpoint is not None else []
+    assert len(checkpoints) == 2
+    assert 20 < (checkpoints[1].after or (0,))[0] < len(numbers) - 1
+    counts = tally.counts
+    assert (counts.updated, counts.deleted, counts.skipped) == (7, 2, len(numbers) - 9)
+    assert bench.items("backup") == bench.items("source")
+    assert max(stamped) <= 3
 
 
 def test_too_many_stamps_are_not_read_at_once(

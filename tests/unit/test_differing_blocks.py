@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -12,10 +12,10 @@ from backup.core.model import WHOLE, Chunk, Fingerprint
 from backup.core.run_values import Counts, Proof
 from backup.core.workers import Workers
 from backup.mirror import differing_parts
-from backup.mirror.differing_parts import RECORDS_AT_ONCE, DifferingParts, differing_blocks, have_blocks
+from backup.mirror.differing_parts import RECORDS_AS_ONE, RECORDS_AT_ONCE, DifferingParts, differing_blocks, have_blocks
 from backup.mirror.pair import StorePair
 from backup.mirror.settled import Settled
-from backup.mirror.walk import Rest, settled_as_one
+from backup.mirror.walk import Rest, settled_in_large_parts
 from backup.stores.values import Place
 
 
@@ -42,17 +42,16 @@ class Side:
         return asked
 
 
-def differing(source: Side, backup: Side, *, at_most: int = 1_000, **expects: bool) -> DifferingParts | None:
+def differing(source: Side, backup: Side, *, at_most: int = 1_000, **expects: bool) -> list[DifferingParts]:
     with Workers(1) as workers:
         pair = StorePair(source, backup, workers)  # type: ignore[arg-type] # as much of a store as blocks need
         assert have_blocks(pair)
-        return differing_blocks(pair, WHOLE, 640, at_most, **{"expects_few": False, **expects})
+        return [*differing_blocks(pair, WHOLE, 640, at_most, **{"expects_few": False, **expects})]
 
 
 def test_blocks_that_differ_are_named_and_all_others_are_proven() -> None:
     source, backup = Side({1: 7, 65: 7, 129: 7}), Side({1: 7, 65: 8, 193: 7})
-    difference = differing(source, backup)
-    assert difference is not None
+    [difference] = differing(source, backup)
     assert difference.numbers == {65, 129, 193}
     assert (difference.block_width, difference.equal.source.records) == (64, 64)
     assert source.asked == backup.asked == [EqualRanges(1, 640, 64)]
@@ -64,15 +63,46 @@ def test_blocks_that_differ_are_named_and_all_others_are_proven() -> None:
 def test_nothing_is_named_that_the_servers_cannot_say_or_memory_cannot_hold(
     versions: Mapping[int, int] | None, at_most: int
 ) -> None:
-    assert differing(Side({1: 7, 65: 7}), Side(versions), at_most=at_most) is None
+    assert differing(Side({1: 7, 65: 7}), Side(versions), at_most=at_most) == []
+
+
+def test_blocks_are_told_as_often_as_memory_has_room_for_no_more_of_their_stamps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 2)
+    versions = dict.fromkeys(range(1, 640, 64), 7)
+    source, backup = Side(versions), Side({**versions, 1: 8, 193: 8, 257: 8, 513: 8})
+    told = differing(source, backup, at_most=128)
+    assert [(set(part.numbers), part.upto) for part in told] == [({1, 193}, (256,)), ({257, 513}, None)]
+    assert [part.equal.source.records for part in told] == [2 * 64, 4 * 64]
+    assert len(source.asked) == 6  # behind two blocks that are equal, the next two are first asked for as one
+
+
+def test_blocks_are_told_up_to_those_of_which_too_many_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 2)
+    versions = dict.fromkeys(range(1, 640, 64), 7)
+    [told] = differing(Side(versions), Side({**versions, 65: 8, 257: 8, 321: 8}), at_most=127)
+    assert (set(told.numbers), told.upto, told.equal.source.records) == ({65}, (256,), 3 * 64)
+
+
+def test_after_some_statements_the_blocks_so_far_are_told_also_where_none_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 1)
+    monkeypatch.setattr(differing_parts, "_PARTS_AHEAD", 2)
+    monkeypatch.setattr(differing_parts, "_STATEMENTS_AT_MOST", 2)
+    versions = dict.fromkeys(range(1, 640, 64), 7)
+    told = differing(Side(versions), Side({**versions, 577: 8}), expects_few=True)
+    ends = [(set(), (192,)), (set(), (448,)), (set(), (576,)), ({577}, None)]
+    assert [(set(part.numbers), part.upto) for part in told] == ends
+    assert [part.equal.source.records for part in told] == [3 * 64, 4 * 64, 2 * 64, 0]
 
 
 def test_many_blocks_are_asked_for_as_one_where_few_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 2)
     versions = dict.fromkeys(range(1, 640, 64), 7)
     source, backup = Side(versions), Side({**versions, 321: 8})
-    difference = differing(source, backup, expects_few=True)
-    assert difference is not None
+    [difference] = differing(source, backup, expects_few=True)
     assert difference.numbers == {321}
     assert difference.equal.source.records == 9 * 64
     # Behind the first part, which is equal, all others in one call; then the one that differs.
@@ -90,8 +120,7 @@ def test_behind_a_part_that_differs_the_next_one_is_asked_for_its_blocks_at_once
     monkeypatch.setattr(differing_parts, "_PARTS_AHEAD", 2)
     versions = dict.fromkeys(range(1, 640, 64), 7)
     source, backup = Side(versions), Side({**versions, 65: 8})
-    difference = differing(source, backup, expects_few=True)
-    assert difference is not None
+    [difference] = differing(source, backup, expects_few=True)
     assert difference.numbers == {65}
     assert difference.equal.source.records == 9 * 64
     asked = [(blocks.first, blocks.last, blocks.width) for blocks in source.asked]
@@ -114,8 +143,7 @@ def test_no_part_is_passed_over_when_parts_that_differed_become_equal_on_the_way
             return super().fingerprints(blocks)
 
     source, backup = Side(versions), Changing({**versions, 129: 8, 257: 8, **still_differing})
-    difference = differing(source, backup, expects_few=True)
-    assert difference is not None
+    [difference] = differing(source, backup, expects_few=True)
     assert difference.numbers == {385, 513, 577}
     assert difference.equal.source.records == 7 * 64
 
@@ -124,8 +152,7 @@ def test_where_nothing_should_differ_many_parts_are_asked_for_from_the_start(mon
     monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 2)
     versions = dict.fromkeys(range(1, 640, 64), 7)
     source, backup = Side(versions), Side({**versions, 1: 8})
-    difference = differing(source, backup, expects_few=True, expects_none=True)
-    assert difference is not None
+    [difference] = differing(source, backup, expects_few=True, expects_none=True)
     assert difference.numbers == {1}
     assert source.asked == [EqualRanges(1, 640, 128), EqualRanges(1, 128, 64)]
 
@@ -144,34 +171,36 @@ class Walk:
     def asks_in_parts(self, _records: int) -> bool:
         return True
 
-    def __init__(self, at_once: int, difference: DifferingParts | None) -> None:
-        self._at_once, self._difference = at_once, difference
+    def __init__(self, at_once: int, *differences: DifferingParts) -> None:
+        self._at_once, self._differences = at_once, differences
 
     def may_look_at_once(self, records: int) -> bool:
         return records <= self._at_once
 
-    def differing_blocks(self, _part: Chunk, _records: int, *, expects_few: bool) -> DifferingParts | None:
-        return self._difference
+    def differing_blocks(self, _part: Chunk, _records: int, *, expects_few: bool) -> Iterator[DifferingParts]:
+        yield from self._differences
 
     def settle_blocks(self, part: Chunk, _differing: DifferingParts) -> Settled:
         return Settled(part, Counts(), 10, 10)
 
 
-SOME = DifferingParts(Proof(), frozenset({1}), 64)
+FIRST, LAST = DifferingParts(Proof(), frozenset({1}), 64, (64,)), DifferingParts(Proof(), frozenset({65}), 64)
 
 
-@pytest.mark.parametrize(("at_once", "difference", "settles"), [(20, SOME, True), (19, SOME, False), (20, None, False)])
-def test_the_rest_is_settled_by_blocks_where_there_is_time_and_room(
-    at_once: int, difference: DifferingParts | None, *, settles: bool
-) -> None:
-    walk: Any = Walk(at_once, difference)
-    assert (settled_as_one(walk, Rest(WHOLE, 10), quiet=True, changed=False) is not None) == settles
+def settled_parts(walk: Any, rest: Rest, seconds_left: float = 100, **how: bool) -> list[Chunk]:
+    return [settled.chunk for settled in settled_in_large_parts(walk, rest, lambda: seconds_left, **how)]
 
 
-@pytest.mark.parametrize(("more", "settles"), [(0, True), (10, False)])
-def test_behind_a_chunk_that_changed_the_longest_statement_about_blocks_and_their_number_decide(
-    more: int, *, settles: bool
-) -> None:
-    walk: Any = Walk(RECORDS_AT_ONCE, SOME)
-    rest = Rest(WHOLE, 10 * RECORDS_AT_ONCE + more)
-    assert (settled_as_one(walk, rest, quiet=False, changed=True) is not None) == settles
+def test_the_rest_is_settled_by_blocks_part_by_part_as_long_as_there_is_time() -> None:
+    walk, rest = Walk(20, FIRST, LAST), Rest(Chunk((0,)), 10)
+    assert settled_parts(walk, rest, quiet=True, changed=False) == [Chunk((0,), (64,)), Chunk((64,))]
+    assert settled_parts(walk, rest, 60, quiet=True, changed=False) == [Chunk((0,), (64,))]
+    assert settled_parts(Walk(19, LAST), rest, quiet=True, changed=False) == []
+    assert settled_parts(Walk(20), rest, quiet=True, changed=False) == []
+
+
+@pytest.mark.parametrize(("changed", "at_once"), [(True, RECORDS_AT_ONCE), (False, 2 * RECORDS_AS_ONE)])
+def test_the_longest_statement_about_blocks_decides_whether_they_are_asked_for(*, changed: bool, at_once: int) -> None:
+    rest = Rest(WHOLE, 10 * RECORDS_AS_ONE)
+    assert settled_parts(Walk(at_once, LAST), rest, quiet=False, changed=changed) == [WHOLE]
+    assert settled_parts(Walk(at_once - 1, LAST), rest, quiet=False, changed=changed) == []
