@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Self
+from unittest import mock
 
 import sqlalchemy as sa
 import sqlalchemy.dialects.postgresql.psycopg
@@ -50,7 +51,7 @@ from tests.programs import prepare_to_fork
 from tests.reliability.effort import SEED
 from tests.scenarios import product
 
-__all__ = ["Mortal", "Point", "one_of_each", "points_of", "written_by"]
+__all__ = ["Mortal", "Point", "carried_out", "one_of_each", "points_of", "written_by"]
 
 
 def written_by(statement: str) -> str | None:
@@ -122,6 +123,30 @@ class Mortal:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return dict(json.loads(self._process.stdout.readline()))
+
+
+def carried_out(order: dict[str, Any]) -> dict[str, Any]:
+    """Carries out an order in this process, which costs a third less; what `Mortal.run` returns, but for the steps."""
+    service = Registry(load_settings(order["settings"])).get(order["service"])
+    match order["do"]:
+        case "sync":
+            outcome = service.sync(Trigger.CLI, Options(force=order.get("force", False)))
+        case "resume":
+            outcome = service.resume(Trigger.TIMER) or service.sync(Trigger.CLI)
+        case "undo":
+            outcome = service.undo(order["sync_id"], through=order["through"])
+        case "restore":
+            at = datetime.fromisoformat(order["at"]) if order["at"] else None
+            with mock.patch.object(relaying, "FEWEST_BACK", order.get("fewest", relaying.FEWEST_BACK)):
+                outcome = service.restore(RestoreSpec(at=at, overwrite_newer=True, delete_extra=True))
+    run = outcome.run
+    return {
+        "sync_id": run.sync_id,
+        "status": run.status,
+        "counts": (run.counts.inserted, run.counts.updated, run.counts.deleted, run.counts.skipped),
+        "verified": run.verified,
+        "error": run.error,
+    }
 
 
 # --- in the process ---------------------------------------------------------------------------------------------------
@@ -247,27 +272,7 @@ def _side(part: Any) -> str:
 def _do(order: dict[str, Any]) -> dict[str, Any]:
     steps = _Steps(Point(*order["kill"]) if order["kill"] else None)
     steps.watch()
-    service = Registry(load_settings(order["settings"])).get(order["service"])
-    match order["do"]:
-        case "sync":
-            outcome = service.sync(Trigger.CLI, Options(force=order.get("force", False)))
-        case "resume":
-            outcome = service.resume(Trigger.TIMER) or service.sync(Trigger.CLI)
-        case "undo":
-            outcome = service.undo(order["sync_id"], through=order["through"])
-        case "restore":
-            at = datetime.fromisoformat(order["at"]) if order["at"] else None
-            relaying.FEWEST_BACK = order.get("fewest", relaying.FEWEST_BACK)
-            outcome = service.restore(RestoreSpec(at=at, overwrite_newer=True, delete_extra=True))
-    run = outcome.run
-    return {
-        "sync_id": run.sync_id,
-        "status": run.status,
-        "counts": (run.counts.inserted, run.counts.updated, run.counts.deleted, run.counts.skipped),
-        "verified": run.verified,
-        "error": run.error,
-        "trace": steps.trace,
-    }
+    return {**carried_out(order), "trace": steps.trace}
 
 
 def _in_fork(order: dict[str, Any]) -> dict[str, Any]:

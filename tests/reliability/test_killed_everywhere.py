@@ -10,7 +10,7 @@ import pytest
 from tests.emulators.servers import lent_database
 from tests.reliability import scenes
 from tests.reliability.effort import rounds
-from tests.reliability.mortal import Mortal, Point, one_of_each, points_of
+from tests.reliability.mortal import Mortal, Point, carried_out, one_of_each, points_of
 from tests.reliability.scenes import BackupState, Scene, check_bin, counts_of, difference, is_whole, look
 from tests.scenarios.places import Contents, Sql
 
@@ -134,7 +134,7 @@ def check_killed_sync(
     stood = [run["Status"] for run in half.runs]
     assert stood in STANDS[phase], f"{phase}: {stood}"
 
-    ended = mortal.run(scene.order(then))
+    ended = carried_out(scene.order(then))
 
     assert (ended["status"], ended["verified"], ended["error"]) == ("Completed", True, None)
     end = look(backup).since(before)
@@ -358,7 +358,7 @@ def check_killed_and_repeated(
         with subtests.test(killed=str(point)):
             scene.rewind()
             mortal.kill(order, point)
-            ended = mortal.run(order)
+            ended = carried_out(order)
             assert (ended["status"], ended["error"]) == ("Completed", None)
             check()
             end = look(scene.service.backup).since(before)
