@@ -23,6 +23,8 @@ from tests.emulators.rabbit import Rabbit
 from tests.emulators.rabbit import rabbit as new_rabbit
 from tests.reliability.effort import rounds
 
+gc.disable()  # until all tests are collected: it would take a sixth of that, and finds nothing
+
 if folder := servers.memory_folder():  # pytest makes the temporary folders of tests in it
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
@@ -64,6 +66,7 @@ def pytest_collection_finish() -> None:
     """Has the garbage collector look seldom, and never at what lives as long as this process: a million objects."""
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -85,27 +88,33 @@ def azurite() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def cosmos_server() -> Iterator[str]:
-    """The connection string of a Cosmos DB account: that of TEST_COSMOS_SOURCE, else an npm server."""
-    yield from _serve_unless_named("TEST_COSMOS_SOURCE")
+def cosmos_accounts() -> Iterator[servers.CosmosAccounts]:
+    """Cosmos DB accounts of an npm server."""
+    yield from _serve(servers.cosmos())
 
 
 @pytest.fixture(scope="session")
-def cosmos_server_backup() -> Iterator[str]:
-    """The connection string of a second Cosmos DB account: that of TEST_COSMOS_BACKUP, else an npm server."""
-    yield from _serve_unless_named("TEST_COSMOS_BACKUP")
+def cosmos_server(request: pytest.FixtureRequest) -> str:
+    """The connection string of a Cosmos DB account: that of TEST_COSMOS_SOURCE, else one of the npm server."""
+    return os.environ.get("TEST_COSMOS_SOURCE") or request.getfixturevalue("cosmos_accounts").source
 
 
 @pytest.fixture(scope="session")
-def plain_cosmos_server() -> Iterator[str]:
-    """The connection string of an npm server without TLS, which a `Partitioned` can stand in front of."""
-    yield from _serve(servers.plain_cosmos())
+def cosmos_server_backup(request: pytest.FixtureRequest) -> str:
+    """The connection string of a second Cosmos DB account: that of TEST_COSMOS_BACKUP, else one of the npm server."""
+    return os.environ.get("TEST_COSMOS_BACKUP") or request.getfixturevalue("cosmos_accounts").backup
 
 
 @pytest.fixture(scope="session")
-def plain_cosmos_server_backup() -> Iterator[str]:
-    """The connection string of a second npm server without TLS."""
-    yield from _serve(servers.plain_cosmos())
+def plain_cosmos_server(cosmos_accounts: servers.CosmosAccounts) -> str:
+    """The connection string of an account without TLS, which a `Partitioned` can stand in front of."""
+    return cosmos_accounts.plain
+
+
+@pytest.fixture(scope="session")
+def plain_cosmos_server_backup(cosmos_accounts: servers.CosmosAccounts) -> str:
+    """The connection string of a second account without TLS."""
+    return cosmos_accounts.plain_backup
 
 
 @pytest.fixture
@@ -164,13 +173,6 @@ def sqlserver_urls() -> tuple[str, str]:
             " TEST_SQLSERVER_SOURCE and TEST_SQLSERVER_BACKUP to connection strings that name a database"
         )
     return source, backup
-
-
-def _serve_unless_named(variable: str) -> Iterator[str]:
-    if address := os.environ.get(variable):
-        yield address
-    else:
-        yield from _serve(servers.cosmos())
 
 
 def _serve(server: AbstractContextManager[Any]) -> Iterator[Any]:

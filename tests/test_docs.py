@@ -20,7 +20,7 @@ from backup.entry.command_line.app import cli
 from backup.entry.requests import RestoreRequest, SyncRequest, UndoRequest, VerifyRequest
 from backup.recycle_bin.entries import RECYCLE_BIN
 from backup.runs.history_entries import COLUMNS, HISTORY
-from tests.scenarios import product
+from tests.scenarios import inside
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = {
@@ -293,7 +293,7 @@ def test_the_example_of_local_settings_has_every_setting() -> None:
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_each_command_has_a_help_text(name: str, tmp_path: Path) -> None:
-    ran = product.cli(tmp_path, {}, name, "--help")
+    ran = inside.command(tmp_path, {}, name, "--help")
     assert ran.code == 0, ran.err
     assert (COMMANDS[name].help or "").split(".")[0] in " ".join(ran.out.split())
     assert "<bool>" not in ran.out  # a flag takes no value

@@ -43,7 +43,7 @@ def cosmos(rows: int, folder: Path) -> Iterator[CosmosEngine]:
     def account(side: str) -> Partitioned | str:
         if named := os.environ.get(f"TEST_COSMOS_{side}"):
             return named
-        plain = stack.enter_context(servers.plain_cosmos())
+        plain = stack.enter_context(servers.cosmos()).plain
         return stack.enter_context(Partitioned(plain, page_size=_PAGE).running())
 
     shutil.rmtree(folder, ignore_errors=True)

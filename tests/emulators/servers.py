@@ -25,6 +25,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import sqlalchemy
 
@@ -75,23 +76,20 @@ def azurite() -> Iterator[str]:
         )
 
 
-@contextmanager
-def cosmos() -> Iterator[str]:
-    """The connection string of a Cosmos DB server, in memory. It is no emulator: it has gaps."""
-    with _cosmos("createHttpsServer") as port:
-        yield f"AccountEndpoint=https://127.0.0.1:{port}/;AccountKey={COSMOS_KEY};"
+class CosmosAccounts(NamedTuple):
+    """The connection strings of four accounts that know nothing of each other."""
+
+    source: str
+    backup: str
+    plain: str
+    """Without TLS: for what stands before it, the SDK wants TLS."""
+    plain_backup: str
 
 
 @contextmanager
-def plain_cosmos() -> Iterator[str]:
-    """The same server without TLS: for what stands before it, the SDK wants TLS."""
-    with _cosmos("createHttpServer") as port:
-        yield f"AccountEndpoint=http://127.0.0.1:{port}/;AccountKey={COSMOS_KEY};"
-
-
-@contextmanager
-def _cosmos(maker: str) -> Iterator[str]:
-    """The port of the npm server.
+def cosmos() -> Iterator[CosmosAccounts]:
+    """Cosmos DB accounts, in memory, in one process: a start costs a second of a processor, and what it has compiled
+    serves all four. It is no emulator: it has gaps.
 
     It keeps connections, as Azure does, and closes none before its client does. Its own program would have a handshake
     for each request, which costs both ends several times what the request does. It parses a query once, and not once
@@ -108,28 +106,40 @@ def _cosmos(maker: str) -> Iterator[str]:
         "  if (!parsed.has(text)) parsed.set(text, parse(text));"
         "  return parsed.get(text);"
         "};"
-        f"const server = require({package}).{maker}({{ keepAlive: true }});"
-        "const [answer] = server.listeners('request');"
-        "server.removeAllListeners('request');"
-        "server.on('request', (request, response) => {"
-        f"  if (request.url !== '{COMPUTE}') return answer(request, response);"
-        "  const chunks = [];"
-        "  request.on('data', chunk => chunks.push(chunk)).on('end', () => {"
-        "    try {"
-        "      const { query, parameters, documents } = JSON.parse(Buffer.concat(chunks));"
-        "      response.end(JSON.stringify(queries.default(query).exec(documents, { parameters }).result));"
-        "    } catch (error) {"
-        "      response.statusCode = 400;"
-        "      response.end(String(error));"
-        "    }"
+        f"const makers = require({package});"
+        "function serve(maker) {"
+        "  const server = makers[maker]({ keepAlive: true });"
+        "  const [answer] = server.listeners('request');"
+        "  server.removeAllListeners('request');"
+        "  server.on('request', (request, response) => {"
+        f"    if (request.url !== '{COMPUTE}') return answer(request, response);"
+        "    const chunks = [];"
+        "    request.on('data', chunk => chunks.push(chunk)).on('end', () => {"
+        "      try {"
+        "        const { query, parameters, documents } = JSON.parse(Buffer.concat(chunks));"
+        "        response.end(JSON.stringify(queries.default(query).exec(documents, { parameters }).result));"
+        "      } catch (error) {"
+        "        response.statusCode = 400;"
+        "        response.end(String(error));"
+        "      }"
+        "    });"
         "  });"
-        "});"
-        "server.keepAliveTimeout = 0;"
-        "server.listen(0, '127.0.0.1', () => console.log('Listening at ' + server.address().port));"
+        "  server.keepAliveTimeout = 0;"
+        "  return new Promise(done => server.listen(0, '127.0.0.1', () => done(server.address().port)));"
+        "}"
+        "const tls = 'createHttpsServer', plain = 'createHttpServer';"
+        "Promise.all([tls, tls, plain, plain].map(serve))"
+        "  .then(ports => console.log('Listening at ' + ports.join(' ')));"
     )
-    command = [node, "-e", script]
-    with TemporaryDirectory(prefix="cosmos-") as home, running(command, Path(home), r"Listening at (\d+)\s") as match:
-        yield match[1]
+    ready = r"Listening at (\d+) (\d+) (\d+) (\d+)\s"
+    with TemporaryDirectory(prefix="cosmos-") as home, running([node, "-e", script], Path(home), ready) as match:
+        schemes = ("https", "https", "http", "http")
+        yield CosmosAccounts(
+            *(
+                f"AccountEndpoint={scheme}://127.0.0.1:{port}/;AccountKey={COSMOS_KEY};"
+                for scheme, port in zip(schemes, match.groups(), strict=True)
+            )
+        )
 
 
 @contextmanager
