@@ -638,6 +638,38 @@ def test_changes_for_which_temporary_tables_have_no_room_are_written_record_by_r
     assert "database or disk is full" in tally.notes[-1]
 
 
+def test_a_login_that_may_make_no_temporary_tables_does_without_and_the_notes_say_so(
+    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, login = postgresql_bench, f"writer_{uuid.uuid4().hex[:8]}"
+    monkeypatch.setattr("backup.mirror.relays.FEWEST", 1)
+    monkeypatch.setattr("backup.stores.sql.image_writes.FEWEST_IMAGES", 1)
+    bench.create(Item(n, 2, "new") for n in range(1, 41))
+    sides = recycled(bench)
+    bench.put("backup", *(Item(n, 1, "old") for n in range(1, 41)))
+    url, schema = sa.make_url(bench.connection_strings["backup"]), bench.quote(bench.schema or "")
+    bench.sql("backup", f"REVOKE TEMPORARY ON DATABASE {bench.quote(url.database or '')} FROM PUBLIC")
+    bench.sql("backup", f"CREATE ROLE {login} LOGIN PASSWORD 'some'")
+    bench.sql("backup", f"GRANT USAGE ON SCHEMA {schema} TO {login}")
+    bench.sql("backup", f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {login}")
+    own = url.set(username=login, password="some").render_as_string(hide_password=False)
+    backup = bench.open("backup", connection_string=own)
+    try:
+        for forced in (False, True):
+            run = replace(RUN, sync_id=str(uuid.uuid4()), forced=forced)
+            tally = synced(sides.source, backup, run)
+            assert (tally.counts.updated, [note.count("right TEMPORARY") for note in tally.notes]) == (40, [1])
+            bench.sql("backup", "UPDATE {table} SET version = 1")
+        images = RecycleBin(backup, RUN.service).images_to_write(run.sync_id, Action.UPDATED)
+        with pytest.raises(NotRelayed) as refused:
+            list(backup.relational.write_images(images, sides.keep(9)))  # type: ignore[union-attr]
+        assert "right TEMPORARY" in str(refused.value.error)
+    finally:
+        bench.sql("backup", f"GRANT TEMPORARY ON DATABASE {bench.quote(url.database or '')} TO PUBLIC")
+        bench.sql("backup", f"DROP OWNED BY {login}")
+        bench.sql("backup", f"DROP ROLE {login}")
+
+
 def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(sides: Recycled, making_bench: SqlBench) -> None:
     making_bench.remove("source", 20)
     before = making_bench.rows("backup")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from backup.core.errors import RightMissing
 from backup.core.model import Chunk, Key
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Keep
@@ -22,6 +23,7 @@ class SqlRelayedChanges:
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits) -> None:
         self._access, self._catalog, self._parts = access, catalog, RelayedParts(limits)
         self._may_stage = True
+        self._right_missing: RightMissing | None = None  # for which the server will not stage either
 
     def overwrite(
         self, source: SqlCatalog, chunk: Chunk, note: CopyNote, keep: Keep, *, changed: bool
@@ -30,7 +32,7 @@ class SqlRelayedChanges:
         shape, original = self._catalog.shape, source.shape
         without_key = original.nullable_key or original.key_may_repeat or shape.nullable_key or shape.key_may_repeat
         if without_key or (changed and not original.has_version) or not self._may_relay(source, keep):
-            raise NotRelayed(chunk)
+            raise NotRelayed(chunk, self._right_missing)
 
         def relay(part: Chunk) -> RelayedPart | None:
             conditions = [*original.within(part), *original.filters]
@@ -43,7 +45,7 @@ class SqlRelayedChanges:
         original = source.shape
         are_few_parameters = len(original.key) == 1 or original.lists(keys)
         if not (self._may_relay(source, keep) and all(map(original.spells, keys)) and are_few_parameters):
-            raise NotRelayed(keys)
+            raise NotRelayed(keys, self._right_missing)
         at_most = self._access.dialect.max_parameters - original.filter_parameters
 
         def cut(rest: Sequence[Key], rows: int) -> tuple[Sequence[Key], Sequence[Key] | None]:
@@ -81,7 +83,11 @@ class SqlRelayedChanges:
             with attempt as cx, self._parts.size.measuring() as measured:
                 of_source, written = source.access.dialect, None
                 overlaid = None if changed else dialect.overlay(cx, rows, of_source, number)
-                staged = overlaid or dialect.stage(cx, rows, of_source)
+                try:
+                    staged = overlaid or dialect.stage(cx, rows, of_source)
+                except RightMissing as error:
+                    self._may_stage, self._right_missing = False, error
+                    raise
                 self._may_stage = staged is not None
                 if staged is not None:
                     if number not in (None, staged.number):

@@ -217,7 +217,8 @@ class Dialect(Protocol):
 
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> Relayed | None:
         """Inserts rows of a table in the database that `source` reaches, and returns their number. None, and nothing
-        was done, where this server has no exact way to do so without this process reading them."""
+        was done, where this server has no exact way to do so without this process reading them. Raises RightMissing,
+        also before anything was done, where this login may not."""
 
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
         """As `relay`, but into a temporary table beside the copy's, with columns of the same types."""

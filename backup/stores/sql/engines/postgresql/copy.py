@@ -13,8 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
+from backup.core.errors import RightMissing
 from backup.stores.exact_json import slices_of
 from backup.stores.sql.engines.column import spelled_column, spelled_table
+from backup.stores.sql.engines.postgresql.errors import FULL
 from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES, Prepared, Row, driver_rows, lengths, send
 
 SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # other styles double each % in a name
@@ -31,6 +33,7 @@ class Copying:
 
     def __init__(self) -> None:
         self._rights: dict[str, bool] = {}
+        self._has_no_room = False  # for temporary tables
 
     def insert(self, cx: sa.Connection, insert: Prepared, rows: Sequence[Row]) -> None:
         """Inserts the rows, with their own values for identity columns."""
@@ -44,12 +47,11 @@ class Copying:
         """Updates the table's rows with the same keys to these values, through a temporary table."""
         # Large values go by COPY too: libpq would keep a parameter in memory twice.
         few = len(rows) < _FEW and sum(sum(lengths([*row]) or ()) for row in rows) < LARGE_BYTES
-        if few or not self.may_stage(cx):
+        staged = None if few or not self.may_stage(cx) else self._staged(cx, update, rows)
+        if staged is None:
             update.run(cx, rows)
             return
         columns = [update.table.c[name] for name in update.names]
-        staged = staging_table(cx, update.table, update.names)
-        _copy(cx, staged, staged.columns.keys(), rows)
         values = dict(zip(update.names, staged.columns, strict=True))
         key = update.table.primary_key.columns
         written = {update.names[place] for place in update.values[: -len(key)]}
@@ -58,6 +60,21 @@ class Copying:
             .values({c: values[c.name] for c in columns if c.name in written})
             .where(*(column == values[column.name] for column in key))
         )
+
+    def _staged(self, cx: sa.Connection, update: Prepared, rows: Sequence[Row]) -> sa.Table | None:
+        """The rows in a temporary table; None where these have no room, also later."""
+        if self._has_no_room:
+            return None
+        try:
+            with cx.begin_nested():
+                staged = staging_table(cx, update.table, update.names)
+                _copy(cx, staged, staged.columns.keys(), rows)
+        except sa.exc.DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) not in FULL:
+                raise
+            self._has_no_room = True
+            return None
+        return staged
 
     def add(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
         """As `Dialect.add_rows`."""
@@ -80,11 +97,23 @@ class Copying:
             self._rights[name] = not cx.scalar(sa.select(sa.func.row_security_active(name)))
         return self._rights[name]
 
+    def refuse_copy(self, cx: sa.Connection, table: sa.Table) -> None:
+        """Raises RightMissing where the server takes no COPY into the table."""
+        if not self.may_copy(cx, table):
+            raise RightMissing(f"The server takes no COPY into {table.name}: row-level security applies to this login.")
+
     def may_stage(self, cx: sa.Connection) -> bool:
         """Whether this login may make temporary tables."""
         if _STAGED not in self._rights:
             self._rights[_STAGED] = bool(cx.scalar(_MAY_STAGE))
         return self._rights[_STAGED]
+
+    def refuse_stage(self, cx: sa.Connection) -> None:
+        """Raises RightMissing where this login may make no temporary tables."""
+        if not self.may_stage(cx):
+            raise RightMissing(
+                "The login may make no temporary tables: it lacks the right TEMPORARY on the backup's database."
+            )
 
 
 def staging_table(cx: sa.Connection, table: sa.Table, names: Sequence[str], *, with_text: bool = False) -> sa.Table:

@@ -175,17 +175,17 @@ class PostgresqlDialect(DialectDefaults):
         self._copying.insert(cx, insert, rows)
 
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> Relayed | None:  # noqa: ARG002 - by its connection
-        # A server does not take COPY where row-level security applies to this login.
-        return Relayed(relay_rows(cx, rows)) if self._copying.may_copy(cx, rows.copy) else None
+        self._copying.refuse_copy(cx, rows.copy)
+        return Relayed(relay_rows(cx, rows))
 
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: base.Dialect) -> StagedRows | None:  # noqa: ARG002 - by its connection
-        if not self._copying.may_stage(cx):
-            return None
+        self._copying.refuse_stage(cx)
         staged = staging_table(cx, rows.copy, rows.names)
         return StagedRows(staged, relay_rows(cx, rows, staged))
 
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
-        return stage_images(cx, images) if self._copying.may_stage(cx) else None
+        self._copying.refuse_stage(cx)
+        return stage_images(cx, images)
 
     def run_waiting(self, cx: sa.Connection) -> None:
         cx.execute(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from backup.stores.sql.engines.failures import Failure, driver_text, name_in
+from backup.stores.sql.engines.failures import FULL_HINT, Failure, driver_text, name_in
 from backup.stores.sql.engines.rights import postgresql_hint, row_security_hint
 
 # libpq's own words: such errors have no state.
@@ -24,6 +24,8 @@ _NOT_VERIFIED_HINT = (
 # The database or the role is gone or was made again; the server only reads now, since another one took its place.
 _EXCHANGED = ("23505", "23P01")
 """A unique value, or one that an exclusion constraint forbids: another record may be about to give it up."""
+FULL = ("53100", "53400")
+"""A disk is full, or a limit is reached, such as temp_file_limit."""
 _OF_OLD_SESSIONS = ("3D000", "42704", "25006", "XX000", "42501")
 
 
@@ -71,6 +73,8 @@ def failure(error: Exception, login: str | None) -> Failure:
     refused = "authentication failed" in whole or "pg_hba.conf" in whole or ("role" in whole and not state)
     if state[:2] == "28" or refused:
         return Failure("unavailable", text)
+    if state in FULL:
+        return Failure("unavailable", text, FULL_HINT)
     if state[:2] in ("08", "53", "57") or state in ("40001", "40P01", "55P03", "25P03", "25P04"):
         return Failure("transient", text)
     if not state and type(error).__name__ == "OperationalError":  # no server has answered
