@@ -18,6 +18,7 @@ from backup.stores.exact_json import key_to_text
 from backup.stores.key_hash import key_hash
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, EntryIds, ImagesToMake
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
+from backup.stores.sql.engines.sqlite.literals import number_literal, text_literal
 from backup.stores.sql.engines.sqlite.quick_images import learn_quick, may_be_quick, quick_entries
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
@@ -86,7 +87,7 @@ def _exact_entries(images: ImagesToMake) -> dict[str, _Text]:
 def _key_fields(images: ImagesToMake) -> dict[str, _Text]:
     """The fields that say whose entry it is, whatever the key has but reals."""
     return {
-        "EntryId": _called(_ID_OF_ENTRY, *map(_plain, images.ids), *images.key),
+        "EntryId": _called(_ID_OF_ENTRY, *map(sa.literal, images.ids), *images.key),
         "KeyHash": _called(_HASH_OF_KEY, *images.key),
         "RecordKey": _called(_TEXT_OF_KEY, *images.key),
     }
@@ -136,12 +137,12 @@ _FUNCTIONS: dict[str, Callable[..., str]] = {
 def _is_small(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[bool]:
     """Whether the row has no more than `LARGEST_BYTES`. SQLite need not read a large value to say how long it is."""
     sizes = [
-        sa.case((_has_kind(column, "text", "blob"), sa.func.length(sa.cast(column, _BLOB))), else_=_number(8))
+        sa.case((_has_kind(column, "text", "blob"), sa.func.length(sa.cast(column, _BLOB))), else_=number_literal(8))
         for column in columns
         if not column.type.is_row_number  # type: ignore[attr-defined] # a ServerType
     ]
-    size: sa.ColumnElement[int] = _joined(sizes or [_number(0)], "+")
-    is_small: sa.ColumnElement[bool] = size <= _number(LARGEST_BYTES)
+    size: sa.ColumnElement[int] = _joined(sizes or [number_literal(0)], "+")
+    is_small: sa.ColumnElement[bool] = size <= number_literal(LARGEST_BYTES)
     return is_small
 
 
@@ -155,9 +156,9 @@ def _separated(start: str, items: Sequence[tuple[str, _Text]], end: str) -> _Tex
     parts = [
         part
         for place, (name, value) in enumerate(items)
-        for part in (_plain(f"{',' if place else start}{name}"), value)
+        for part in (text_literal(f"{',' if place else start}{name}"), value)
     ]
-    return _joined([*parts, _plain(end if items else f"{start}{end}")])
+    return _joined([*parts, text_literal(end if items else f"{start}{end}")])
 
 
 def _json(column: sa.Column[Any]) -> _Text:
@@ -167,25 +168,17 @@ def _json(column: sa.Column[Any]) -> _Text:
         return quoted
     exact = _called(_EXACT_VALUE, column)
     # SQLite would not quote JSON that a generated column has just made; joined with nothing, it is a text.
-    text = sa.func.json_quote(_joined([column, _plain("")]))
+    text = sa.func.json_quote(_joined([column, text_literal("")]))
     return sa.case((_has_kind(column, "text"), text), (_has_kind(column, "real", "blob"), exact), else_=quoted)
 
 
 def _has_kind(column: sa.Column[Any], *kinds: str) -> sa.ColumnElement[bool]:
-    return sa.func.typeof(column).in_([_plain(kind) for kind in kinds])
+    return sa.func.typeof(column).in_([text_literal(kind) for kind in kinds])
 
 
 def _called(name: str, *values: Any) -> _Text:
     result: _Text = getattr(sa.func, name)(*values)
     return result
-
-
-def _plain(text: str) -> Any:
-    return sa.literal(text, sa.Text, literal_execute=True)  # no parameter: a statement takes so many only
-
-
-def _number(number: int) -> Any:
-    return sa.literal_column(str(number), sa.BigInteger)
 
 
 def _joined(parts: Sequence[_Text], operator: str = "||") -> _Text:

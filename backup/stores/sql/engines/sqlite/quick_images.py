@@ -17,6 +17,7 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
+from backup.stores.sql.engines.sqlite.literals import number_literal, spelled_text, text_literal
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
 _LENGTH_OF, _SPELLED_REAL, _REFUSED = "length_of", "spelled_real", "refused"
@@ -66,15 +67,15 @@ def quick_entries(
     rows = inner.select_from(images.table).limit(_ALL_ROWS).subquery("rows").c
     number = sa.type_coerce(rows.number, sa.Text)
     made = {
-        "EntryId": _text(images.ids.id_start).concat(rows.digits),
+        "EntryId": sa.literal(images.ids.id_start, sa.Text).concat(rows.digits),
         "KeyHash": rows.digits,
-        "RecordKey": _text("[").concat(number).concat(_text("]")),
+        "RecordKey": text_literal("[").concat(number).concat(text_literal("]")),
         "Version": rows.version,
         "Record": rows.image,
     }
     # The function gets the image, so its texts are valid. It fails for NULL, in place of one that was not made.
-    is_small = sa.func.length_of(rows.image) <= _number(LARGEST_BYTES)
-    return made, sa.case((is_small, _number(1)), else_=sa.func.refused(rows.number)) == _number(1)
+    is_small = sa.func.length_of(rows.image) <= number_literal(LARGEST_BYTES)
+    return made, sa.case((is_small, number_literal(1)), else_=sa.func.refused(rows.number)) == number_literal(1)
 
 
 @lru_cache(maxsize=64)
@@ -86,7 +87,7 @@ def _made_of(
     sizes = ["0", *(_size(column) for column in columns if affinity_of(column) in _UNBOUNDED)]
     are_plain = [*filter(None, (_is_plain(column, key) for column in columns))]
     is_made = " AND ".join([*are_plain, f"{' + '.join(sizes)} <= {LARGEST_BYTES}"])
-    values = ", ".join(f"{_quoted(column.name)}, {_exact(column)}" for column in columns)
+    values = ", ".join(f"{spelled_text(column.name)}, {_exact(column)}" for column in columns)
     texts = (
         _digits_of(_name(key)),
         f"CASE WHEN {is_made} THEN json_object({values}) END",
@@ -154,17 +155,3 @@ def _size(column: sa.Column[Any]) -> str:
 def _name(column: sa.Column[Any]) -> str:
     table: Any = column.table
     return f"{spelled_table(_SPELLING, table)}.{spelled_column(_SPELLING, table, column.name)}"
-
-
-def _quoted(text: str) -> str:
-    """The text as a statement spells it."""
-    quoted: Any = sa.Text().literal_processor(_SPELLING)  # type: ignore[no-untyped-call]
-    return str(quoted(text))
-
-
-def _text(text: str) -> Any:
-    return sa.literal(text, sa.Text, literal_execute=True)  # no parameter: a statement takes so many only
-
-
-def _number(number: int) -> Any:
-    return sa.literal_column(str(number), sa.BigInteger)

@@ -16,6 +16,7 @@ from backup.stores.exact_json import key_from_text, record_from_text
 from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
 from backup.stores.sql.engines.relayed import StagedRows
 from backup.stores.sql.engines.sqlite.images import OF_VALUES, learn_functions, spelled_image
+from backup.stores.sql.engines.sqlite.literals import text_literal
 from backup.stores.sql.engines.sqlite.relay import empty_staging_table
 from backup.stores.sql.engines.tables import TableAlone
 
@@ -93,11 +94,11 @@ def _at(record: sa.Column[Any], name: str, column: sa.Column[Any]) -> _Value:
     if column.type.is_row_number:  # type: ignore[attr-defined] # a ServerType
         return plain
     exact = getattr(sa.func, _VALUE_OF)(record.op("->")(_path(name)))
-    return sa.case((sa.func.json_type(record, _path(name)).in_(map(_plain, _BY_FUNCTION)), exact), else_=plain)
+    return sa.case((sa.func.json_type(record, _path(name)).in_(map(text_literal, _BY_FUNCTION)), exact), else_=plain)
 
 
 def _path(name: str) -> Any:
-    return _plain(f'$."{name}"')
+    return text_literal(f'$."{name}"')
 
 
 def _value_of_json(text: str) -> Any:
@@ -112,7 +113,3 @@ def _are_alike(image: str, other: str) -> bool:
 
 def _spelled(image: str) -> list[tuple[str, str]]:
     return sorted((name, repr(value)) for name, value in record_from_text(image).items())
-
-
-def _plain(text: str) -> Any:
-    return sa.literal(text, sa.Text, literal_execute=True)  # no parameter: a statement takes so many only
