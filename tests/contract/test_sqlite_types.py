@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backup.core.errors import StoreError
+from backup.core.errors import SchemaMismatch, StoreError
 from backup.core.model import WHOLE
 from backup.recycle_bin.bin import RecycleBin
 from backup.stores.sql.engines.sqlite import text as sqlite_text
@@ -23,6 +23,7 @@ VALUES: list[Any] = [
 DECLARED = [
     "INTEGER", "INT", "BIGINT", "TEXT", "VARCHAR(10)", "BLOB", "REAL", "DOUBLE PRECISION", "NUMERIC", "DECIMAL(10, 2)",
     "BOOLEAN", "DATETIME", "", "ANY", "FLOATING POINT", "STRING", "UNSIGNED BIG INT", "POINT('x')", "[odd] 'type'",
+    "INT NOT NULL PRIMARY KEY", "text unique on conflict replace",
 ]  # fmt: skip
 SEEN = "SELECT Id, typeof(V), quote(V), length(V) FROM {table} ORDER BY Id"
 
@@ -30,7 +31,7 @@ SEEN = "SELECT Id, typeof(V), quote(V), length(V) FROM {table} ORDER BY Id"
 @pytest.mark.parametrize("declared", DECLARED)
 def test_values_are_copied_exactly(sqlite_bench: SqliteBench, declared: str) -> None:
     bench = sqlite_bench
-    quoted = f'"{declared}"' if declared.startswith(("[", "POINT")) else declared
+    quoted = f'"{declared}"' if declared.startswith(("[", "POINT", "INT NOT", "text u")) else declared
     bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER PRIMARY KEY, V {quoted}, Version INTEGER)")
     bench.sql("source", "INSERT INTO {table} VALUES (?, ?, 1)", list(enumerate(VALUES)))
     source, backup = bench.pair()
@@ -42,6 +43,12 @@ def test_values_are_copied_exactly(sqlite_bench: SqliteBench, declared: str) -> 
     assert run_sync(source, backup) == (0, len(VALUES), 0, 0)
     assert bench.rows("backup", SEEN) == expected
     assert run_sync(source, backup) == (0, 0, 0, len(VALUES))
+
+
+def test_a_column_without_a_name_is_refused(sqlite_bench: SqliteBench) -> None:
+    sqlite_bench.sql("source", 'CREATE TABLE {table} (Id INTEGER PRIMARY KEY, "")')
+    with pytest.raises(SchemaMismatch, match="whose name is empty"):
+        sqlite_bench.open("source").count()
 
 
 @pytest.mark.parametrize("declared", ["INT", "INTEGER", "REAL", "TEXT", "BLOB", "ANY"])

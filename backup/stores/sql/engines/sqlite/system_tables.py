@@ -19,7 +19,12 @@ from backup.stores.sql.engines.sqlite.types import ROW_NUMBER, holds_numbers, ty
 from backup.stores.sql.engines.tables import TableName
 
 Facts = TypeVar("Facts")
-_PLAIN_TYPE = re.compile(r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?")
+_PLAIN_TYPE = re.compile(
+    # In quotes a type may have any words. Of these, CREATE TABLE would make constraints.
+    r"(?!.*\b(AS|CHECK|COLLATE|CONSTRAINT|DEFAULT|GENERATED|NOT|NULL|PRIMARY|REFERENCES|UNIQUE)\b)"
+    r"[A-Za-z_][\w ]*(\(\s*[+-]?[\d.]+\s*(,\s*[+-]?[\d.]+\s*)?\))?",
+    re.IGNORECASE,
+)
 _COLLATIONS = ("BINARY", "NOCASE", "RTRIM")  # every program has them
 _ENCODING = sa.text("SELECT encoding FROM pragma_encoding")
 _FIND = sa.text(
@@ -139,6 +144,11 @@ def _columns(
                 f"The key column {name} of {table} is sorted by {collation}, a collation of its application's own.",
                 hint="Only a key sorted by BINARY, NOCASE or RTRIM can be backed up.",
             )
+    if any(not name for name, *_ in rows):
+        raise SchemaMismatch(
+            f"{table} has a column whose name is empty, which no statement of this app can name.",
+            hint="Give the column a name. Or back up a view that does.",
+        )
     spelled = {name: _declared(_plain_key(row[0], name, collations), collations.get(name)) for name, *row in rows}
     return [
         Column(
