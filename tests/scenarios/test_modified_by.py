@@ -182,6 +182,16 @@ def test_a_run_that_fails_leaves_the_watermark_where_it_was(alone: Shop, caught:
     assert before != run.watermark
 
 
+def test_a_column_of_times_and_numbers_is_of_no_use(alone: Shop) -> None:
+    assert synced(alone, COUNTED).watermark
+    assert is_counted(counted(alone))
+    for number in (1, 2):  # what another program takes for a time: less than all that the column has
+        change(alone, number, str(number))
+        run = synced(alone, COUNTED)
+        assert (run.counts.updated, run.watermark) == (1, None)
+        assert [note for note in run.notes if "both times and numbers" in note]
+
+
 def test_a_column_that_cannot_be_asked_is_told_of_and_everything_is_compared(alone: Shop, caught: list[int]) -> None:
     alone.run('ALTER TABLE "Item" ADD COLUMN "Size" REAL DEFAULT 1.5')
     alone.run('CREATE INDEX "Sizes" ON "Item" ("Size")')

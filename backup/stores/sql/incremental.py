@@ -176,7 +176,17 @@ class SqlIncremental:
                 text = _text_of(cx.scalar(query.with_only_columns(sa.func.max(column)).where(column <= latest)))
             if text is not None:
                 self._trouble = None
+        if text is not None and not _NUMBER.fullmatch(text) and self._has_numbers(column):
+            self._trouble = "it has both times and numbers, and the greatest number is less than any time"
+            return None
         return text
+
+    def _has_numbers(self, column: sa.ColumnElement[Any]) -> bool:
+        """Whether a column that has times has numbers, too. On SQLite it may."""
+        if not self._type.may_hold(0):
+            return False
+        with self._asking("find the least value") as cx:
+            return isinstance(cx.scalar(sa.select(sa.func.min(column))), int | float)
 
     def _asking(self, operation: str) -> Any:
         return self._access.once(operation, seconds=_SECONDS, single=True)
