@@ -68,12 +68,20 @@ def test_an_update_from_json_finds_its_rows_as_the_key_compares() -> None:
     things = shape(("Region", "Id", "Name"))
     sent_rows = sent(things, names, ("EU", 1, "a"))
     assert spelled(update_statement(prepared(things, "update", names), sent_rows.forms, dialect())) == (
-        "UPDATE T SET [Id]=sent.c1, [Region]=sent.c0, [Name]=sent.c2 FROM T, ("
+        "UPDATE T SET [Region]=sent.c0, [Name]=sent.c2 FROM T, ("
         "SELECT CAST(j.c0 COLLATE SQL_Latin1_General_CP1_CI_AS AS varchar(8000)) AS c0, j.c1 AS c1, j.c2 AS c2"
         " FROM OPENJSON(?) WITH (c0 nvarchar(4000) '$[0]', c1 bigint '$[1]', c2 nvarchar(4000) '$[2]') AS j) AS sent"
         " WHERE T.[Region] = (sent.c0 COLLATE SQL_Latin1_General_CP1_CI_AS) AND T.[Id] = CAST(sent.c1 AS int)"
         " AND T.[Name] = (sent.c2 COLLATE Latin1_General_CI_AS)"
     )
+
+
+def test_an_update_writes_no_integer_of_the_key_unless_there_is_nothing_else() -> None:
+    things = shape(("Id",))
+    for names, written in ((("Id", "Name"), "[Name]=sent.c1"), (("Id",), "[Id]=sent.c0")):
+        sent_rows = sent(things, names, (1, "a")[: len(names)])
+        update = spelled(update_statement(prepared(things, "update", names), sent_rows.forms, dialect()))
+        assert update.startswith(f"UPDATE T SET {written} FROM T, (")
 
 
 def test_what_json_escapes_travels_as_characters_that_the_rows_do_not_have() -> None:

@@ -160,7 +160,9 @@ def update_statement(update: Prepared, forms: tuple[Form, ...], dialect: sa.Dial
     key = update.table.primary_key.columns
     sent = _sent([update.table.c[name] for name in update.names], forms)
     values = dict(zip(update.names, sent.columns, strict=True))
-    written = {update.names[place] for place in update.values[: -len(key)]}
+    given = {update.names[place] for place in update.values[: -len(key)]}
+    # An integer of the key is the same already. To write it makes the server sort and move rows, as for another key.
+    written = given - {column.name for column in key if column.type.base in _INTEGERS} or given  # type: ignore[attr-defined] # an MssqlType
     statement = (
         update.table.update()
         .values({update.table.c[name]: value for name, value in values.items() if name in written})
