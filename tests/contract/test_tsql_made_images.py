@@ -113,7 +113,11 @@ def test_a_text_that_the_server_cannot_spell_is_left_to_this_process(found: tupl
 
 def test_large_rows_and_keys_and_types_that_it_does_not_spell_are_left_to_this_process() -> None:
     wide = [*COLUMNS, column("Long", "nvarchar", -1, collation=LATIN)]
-    assert made(Session((0, 0, 0, 0, 1 << 18)), columns=wide) is None
+    session = Session((0, 0, 0, 0, 1 << 18))
+    assert made(session, columns=wide) is None
+    assert session.asked[0].count("CAST(isnull(datalength([my shop].[Things].") == 4
+    assert made(session := Session((0, 0, 0), (0,), (), (1,))) == 1
+    assert "datalength" not in session.asked[0]
     assert made(Session(), columns=[*COLUMNS, column("Real", "float", 8, 53)]) is None
     assert made(Session(), ends=None) is None
     things = shape(("Id", "Version"), COLUMNS)
