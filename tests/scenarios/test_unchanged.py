@@ -261,20 +261,20 @@ def test_a_run_that_began_meanwhile_keeps_its_number(
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgresql"])
-def test_twenty_unchanged_tables_cost_a_few_statements_and_one_connection_a_side(
+def test_ten_unchanged_tables_cost_a_few_statements_and_one_connection_a_side(
     engine: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     if engine == "sqlite":
-        cost_of_twenty(Shop(f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/backup.db", ""))
+        cost_of_ten(Shop(f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/backup.db", ""))
         return
     server = request.getfixturevalue("postgres")
     with lent_database(server) as source, lent_database(server) as backup:
-        cost_of_twenty(Shop(source, backup, "public."))
+        cost_of_ten(Shop(source, backup, "public."))
 
 
-def cost_of_twenty(shop: Shop) -> None:
+def cost_of_ten(shop: Shop) -> None:
     columns = "id INTEGER PRIMARY KEY, name VARCHAR(9), version INTEGER NOT NULL"
-    shop.run(";".join(f"CREATE TABLE t{n} ({columns})" for n in range(20)))
+    shop.run(";".join(f"CREATE TABLE t{n} ({columns})" for n in range(10)))
     version = '[set.shop.table."*t*"]\nversion = "version"'
     shop.sync(version)
     shop.sync(version)  # from now on it is known what the catalogues say
