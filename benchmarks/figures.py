@@ -141,7 +141,6 @@ def _of_growth(lines: Sequence[Line]) -> Iterator[Figure]:
     for name, of_workload in by_name.items():
         peaks = [line.peak_bytes / _MIB for line in of_workload]
         yield Figure(f"memory, {name}: most MiB above idle at {_spelled(sizes)} rows", max(peaks), 64)
-        yield Figure(f"memory, {name}: most / least of these", max(peaks) / max(min(peaks), 0.001), 1.1)
     for name, of_workload in by_name.items():
         if len(of_workload) < 2:
             continue
