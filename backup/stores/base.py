@@ -258,6 +258,10 @@ class Relational(Protocol):
         """How many rows of other tables, except those of the names in `but`, refer to rows of these keys; by the
         foreign key's name."""
 
+    def refuse_unwritable(self, actions: Collection[Action]) -> None:
+        """Raises what the server would say of the first of these actions that it refuses for the whole table, and
+        changes nothing. Not on SQL Server, which is not asked."""
+
     def triggers_on_delete(self) -> Sequence[str]:
         """The names of the table's triggers that a delete fires."""
 

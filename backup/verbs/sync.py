@@ -9,6 +9,7 @@ from math import inf
 from typing import Any
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
+from backup.core.model import Action
 from backup.core.run_values import Verb
 from backup.core.suggestions import quantity
 from backup.mirror.checkpoint import Checkpoint
@@ -38,6 +39,7 @@ def sync_with_schema(session: Session) -> None:
         session.unfinished = True
         return
     _refuse_unproven(session)
+    _refuse_promises(session)
     _tell_what_is_older(session, start)
     tell_what_was_compared(session)
     if session.tally.counts.remaining:
@@ -61,6 +63,14 @@ def _refuse_unproven(session: Session) -> None:
             f"The sync ended, but the {session.backup.place.label} differs from the source in "
             f"{quantity(proof.differing - failed, 'record')}{set_aside}."
         )
+
+
+def _refuse_promises(session: Session) -> None:
+    """Raises what the backup's server would refuse of all that a dry run has counted."""
+    counts, relational = session.tally.counts, session.backup.relational
+    if session.run.dry_run and relational is not None:
+        numbers = {Action.INSERTED: counts.inserted, Action.UPDATED: counts.updated, Action.DELETED: counts.deleted}
+        relational.refuse_unwritable([action for action, number in numbers.items() if number])
 
 
 def _tell_what_is_older(session: Session, start: Checkpoint) -> None:

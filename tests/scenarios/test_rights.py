@@ -72,6 +72,18 @@ def app(postgres: str) -> Iterator[App]:
         app.grant(app.source, "DROP ROLE app")
 
 
+def test_a_dry_run_says_which_right_the_run_would_lack(app: App) -> None:
+    app.grant(app.source, READ)
+    app.grant(app.backup, WRITTEN)
+    app.service.initialize()
+    app.grant(app.backup, 'REVOKE INSERT ON customer."Customers" FROM app')
+    for options in (Options(dry_run=True), Options()):
+        outcome = app.service.sync(Trigger.CLI, options)
+        assert (type(outcome.error), "permission denied for table" in str(outcome.error)) == (RightMissing, True)
+    app.grant(app.backup, 'GRANT INSERT ON customer."Customers" TO app')
+    assert app.service.sync(Trigger.CLI, Options(dry_run=True)).error is None
+
+
 def test_the_grants_of_the_page_are_enough_for_each_verb(app: App) -> None:
     app.grant(app.source, READ)
     app.grant(app.backup, WRITTEN)

@@ -13,6 +13,7 @@ from backup.core.errors import ConfigError, GuardTripped, RecordsSetAside, Schem
 from backup.core.run_values import Status, Trigger
 from backup.entry import http
 from backup.services.group_restore import restore_group
+from backup.services.service import Options
 from backup.services.service_plans import plan_of
 from backup.verbs.restore_spec import RestoreSpec
 from tests.scenarios.inside import command
@@ -133,6 +134,27 @@ def test_a_view_and_a_table_without_a_key_take_part_once_the_file_names_their_ke
     view, table = restore_group(shop.registry(*keys, tables='["*German", "*Keyless"]'), "shop", RestoreSpec())
     assert (view.run.sync_id, view.error, table.error, table.run.counts.inserted) == ("", None, None, 2)
     assert "It is a view of the source" in view.run.notes[0]
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("sqlite_shop", ""), ("postgres_shop", 'deletes = "keep"')])
+def test_a_dry_run_says_that_a_view_in_the_place_of_the_copy_takes_no_writes(
+    request: pytest.FixtureRequest, kind: str, kept: str
+) -> None:
+    shop: Shop = request.getfixturevalue(kind)
+    name = "100% sure"
+    own_name = f'"{name.replace("%", "%%") if shop.prefix else name}"'  # as the driver wants it
+    shop.run(f'CREATE TABLE {own_name} ("Id" INTEGER, "Note" INTEGER); INSERT INTO {own_name} VALUES (1, 1), (2, 1)')
+    lines = (f'[set.shop.table."{shop.prefix}{name}"]', 'key = ["Id"]', "max_delete_percent = 100", kept)
+    own = shop.registry(*lines, tables=f'["{shop.prefix}{name}"]').get(shop.name(name))
+    assert own.sync(Trigger.CLI).error is None
+    for change in ("INSERT INTO {} VALUES (3, 1)", 'DELETE FROM {} WHERE "Id" = 2'):
+        shop.run(change.format(own_name))
+        assert own.sync(Trigger.CLI, Options(dry_run=True)).error is None
+    shop.run(
+        f"ALTER TABLE {own_name} RENAME TO other; CREATE VIEW {own_name} AS SELECT DISTINCT * FROM other", "backup"
+    )
+    refused = own.sync(Trigger.CLI, Options(dry_run=True))
+    assert ("view" in str(refused.error), refused.run.counts.inserted) == (True, 1)
 
 
 def test_a_key_beside_a_primary_key_is_refused_for_that_table_alone(shop: Shop) -> None:

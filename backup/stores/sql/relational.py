@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import NotInitialized, StoreError, StoreUnavailable
 from backup.core.key_ranges import KeyRange
-from backup.core.model import WHOLE, Chunk, Fingerprint, Key, Record, Stamps
+from backup.core.model import WHOLE, Action, Chunk, Fingerprint, Key, Record, Stamps
 from backup.core.workers import Begin
 from backup.stores.base import Store
 from backup.stores.codecs import CopyNote
@@ -32,6 +32,7 @@ from backup.stores.sql.range_deletes import SqlRangeDeletes
 from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.relayed_back import SqlRelaysBack
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
+from backup.stores.sql.writable import refuse_unwritable
 from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, RelayedPart, SecondaryIndex, Written
 
@@ -238,6 +239,9 @@ class SqlRelational:
                     }
             counts.update(counts_of_part)
         return {name: count for name, count in counts.items() if count}
+
+    def refuse_unwritable(self, actions: Collection[Action]) -> None:
+        refuse_unwritable(self._access, self._catalog.shape, actions)
 
     def triggers_on_delete(self) -> Sequence[str]:
         shape = self._catalog.shape

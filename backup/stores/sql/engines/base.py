@@ -83,6 +83,10 @@ class Dialect(Protocol):
     Where that table may be a partition, also schema and name of the whole table.
     """
 
+    explains: str
+    """What stands before a statement that the server shall plan, with its rights, and not run; empty where it
+    cannot."""
+
     delete_triggers: sa.TextClause
     """Selects, by :table and :schema, the names of the triggers that a delete from a table fires."""
 

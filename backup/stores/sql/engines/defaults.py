@@ -25,6 +25,7 @@ class DialectDefaults(Dialect):
 
     kin: sa.TextClause | None = None
     relays_outside = False
+    explains = ""
     blocks: ServerBlocks | None = None
     opens_quickly: bool = False
 

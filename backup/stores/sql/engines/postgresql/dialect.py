@@ -68,6 +68,7 @@ class PostgresqlDialect(DialectDefaults):
     max_columns = 1_600
     folds_names = False
     in_process = False
+    explains = "EXPLAIN"
     opens_quickly = True
     blocks = PostgresqlBlocks()
     references = system_tables.REFERENCES

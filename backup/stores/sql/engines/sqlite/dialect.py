@@ -71,6 +71,7 @@ class SqliteDialect(DialectDefaults):
     max_columns = 2_000
     folds_names = True
     in_process = True
+    explains = "EXPLAIN"
     relays_outside = True
     blocks = SqliteBlocks()
     references = system_tables.REFERENCES
