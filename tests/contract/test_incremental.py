@@ -102,6 +102,7 @@ def test_values_in_the_future_are_named_and_do_not_become_the_watermark(sql_benc
     ahead = {TIME[sql_bench.kind]: "'9999-12-31 00:00:00'", "date": "'9999-12-31'"}
     if sql_bench.kind == "postgresql":
         ahead |= {"timestamptz": "'9999-12-31 00:00:00+00'", "timestamp(3)": "'infinity'"}
+        ahead["timestamptz(0)"] = "'20261-03-01'"
     for type_, value in ahead.items():
         modified_by = filled(sql_bench, type_, DAYS[0], DAYS[1], value)
         mark = modified_by.watermark()
@@ -153,6 +154,8 @@ def test_the_latest_time_that_is_not_in_the_future_has_the_form_of_the_column() 
         ("2026-03-02", None),
         ("2026-03-03", "2026-03-02"),
         ("infinity", "2026-03-02 02:00:00"),
+        ("12026-03-01 12:00:00.5+00", "2026-03-02 02:00:00"),
+        ("20261-03-01", "2026-03-02 02:00:00"),
         ("2026-02-31 00:00:00", "2026-03-02 02:00:00"),
         (date(2026, 3, 2), None),
         (date(2026, 3, 3), date(2026, 3, 2)),

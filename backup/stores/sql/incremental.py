@@ -30,6 +30,8 @@ _TIME = re.compile(
     r"(?:(?P<separator>[ T])(?P<clock>\d\d:\d\d:\d\d)(?:\.\d{1,9})?(?P<zone> ?(?:Z|[+-]\d\d(?::?\d\d)?))?)?",
     re.ASCII,
 )
+_BEYOND = re.compile(r"infinity|\d{5,}-\d\d-\d\d(?: \d\d:.*)?", re.ASCII)
+"""Times of PostgreSQL that are later than any time of Python's."""
 _UNREADABLE = (StoreError, UnicodeDecodeError)
 
 
@@ -236,7 +238,7 @@ def _latest_for(newest: Any, now: datetime) -> Any:
     if not isinstance(newest, str):
         return None
     match = _TIME.fullmatch(newest)
-    if match is None and newest != "infinity":
+    if match is None and not _BEYOND.fullmatch(newest):
         return None
     separator, zone = (match["separator"], match["zone"]) if match is not None else (" ", None)
     limit = now if zone else now + _WIDEST_ZONE
