@@ -21,7 +21,8 @@ from backup.stores.sql.batch import key_batches
 from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
-from backup.stores.sql.engines.mssql.counters import own_identities
+from backup.stores.sql.engines.mssql.altering import MSSQL
+from backup.stores.sql.engines.mssql.counters import advance, own_identities
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.snapshot import anchor
 from backup.stores.sql.engines.tables import TableName
@@ -31,7 +32,7 @@ from backup.stores.sql.indexes import creation
 from backup.stores.sql.shaping import described_shape
 from backup.stores.sql.table import TableShape
 from backup.stores.values import SecondaryIndex
-from tests.contract.tsql import COLUMNS, column, dialect, shape, text, unasked_server
+from tests.contract.tsql import COLUMNS, Session, column, dialect, shape, text, unasked_server
 
 
 def test_the_backup_table_has_the_types_collations_and_key_of_the_source() -> None:
@@ -221,3 +222,17 @@ def test_a_schema_with_a_dot_is_one_name_and_not_that_of_a_database_too() -> Non
     ]
     assert ["[my.sh[op]" in text(statement) for statement in statements] == [True] * 6
     assert not [text(statement) for statement in statements if "[my]" in text(statement)]
+
+
+@pytest.mark.parametrize(
+    ("current", "step", "farthest", "is_behind"),
+    [(5, 1, 9, True), (9, 1, 5, False), (-5, -1, -9, True), (-9, -1, -5, False), (5, 1, None, False)],
+)
+def test_a_counter_is_set_where_it_is_behind_in_its_own_direction(
+    current: int, step: int, farthest: int | None, is_behind: bool
+) -> None:
+    session = Session((current, step), (farthest,))
+    told = advance(session, shape().table, "Id", MSSQL)  # type: ignore[arg-type]
+    assert session.asked[1].startswith(f"SELECT {'max' if step > 0 else 'min'}(")
+    assert (bool(told), len(session.asked) == 3) == (is_behind, is_behind)
+    assert not is_behind or session.asked[2].endswith(f", RESEED, {farthest})")

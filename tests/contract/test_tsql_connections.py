@@ -15,6 +15,7 @@ from backup.core.errors import StoreError
 from backup.stores.connection import parse_connection
 from backup.stores.sql.engines.mssql.connection import connect, text_from
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.engines import _keep_levels
 from backup.stores.sql.engines.mssql.leavable import LeavableConnection
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.rows import first_rows
@@ -73,6 +74,30 @@ def test_a_connection_goes_back_to_the_level_of_every_new_session_though_no_serv
 def test_the_number_of_an_error_is_not_a_number_in_its_text(message: str, kind: str) -> None:
     failed = unasked_server().failure
     assert failed(Exception("42000", message)).kind == kind
+
+
+@pytest.mark.parametrize("state", ["08S01", "08001", "HYT00", "40001"])
+def test_what_the_driver_itself_says_of_a_connection_has_a_state_and_no_number(state: str) -> None:
+    failed = unasked_server().failure
+    assert failed(Exception(state, f"[{state}] [M]Communication link failure")).kind == "transient"
+
+
+def test_a_level_that_a_server_has_refused_is_set_again() -> None:
+    asked: list[str] = []
+
+    def set_level(_: Any, level: str) -> None:
+        asked.append(level)
+        if len(asked) == 1:
+            raise OSError
+
+    session = SimpleNamespace(isolation_level="READ COMMITTED")
+    dialect = SimpleNamespace(set_isolation_level=set_level)
+    _keep_levels(dialect)  # type: ignore[arg-type]
+    with pytest.raises(OSError):  # noqa: PT011 - that of `set_level`
+        dialect.set_isolation_level(session, "SNAPSHOT")
+    for level in ("READ COMMITTED", "READ COMMITTED", "SNAPSHOT"):
+        dialect.set_isolation_level(session, level)
+    assert asked == ["SNAPSHOT", "READ COMMITTED", "SNAPSHOT"]
 
 
 @pytest.mark.parametrize("number", [41332, 41368])

@@ -135,7 +135,8 @@ def test_blocks_are_grouped_between_their_ends_and_sought_by_one_parameter() -> 
         "SELECT T.[Id] FROM T, (SELECT start FROM OPENJSON(?) WITH (start bigint '$')) AS blocks"
         " WHERE T.[Id] >= blocks.start AND T.[Id] <= blocks.start + ?"
     )
-    assert in_blocks.compile(dialect=dialect()).params["starts"] == "[-5, 123]"
+    parameters = in_blocks.compile(dialect=dialect()).params
+    assert sorted(parameters.values(), key=str) == [63, "[-5, 123]"]
     for beyond in (
         EqualRanges(-(1 << 62), 1 << 62, 64),
         EqualRanges(0, (1 << 63) - 1, 64),
