@@ -33,6 +33,8 @@ def test_rows_that_are_read_one_by_one_are_those_of_the_driver_whatever_reads_th
         first = [cursor.fetchone() for _ in range(one_by_one)]
         assert [*first, *cursor.fetchmany(700), *cursor.fetchmany(3), *cursor.fetchall()] == plain
         assert (cursor.fetchone(), cursor.fetchone()) == (None, None)
+        cursor.execute(numbers)
+        assert [*(cursor.fetchone() for _ in range(one_by_one)), *cursor.fetchall()] == plain
 
 
 @pytest.mark.parametrize(("number", "hidden"), [(3903, True), (3902, False)])
