@@ -15,8 +15,8 @@ from backup.services.registry import Registry
 from tests.emulators import batches
 from tests.emulators.clients import cosmos_client
 from tests.emulators.partitioned import Partitioned
-from tests.scenarios.inside import alone, command, few_orders, revised, synced
-from tests.scenarios.places import Cosmos, Place, on_sqlite, with_orders_on_cosmos
+from tests.scenarios.inside import command, few_orders, revised, synced
+from tests.scenarios.places import Cosmos, Place, alone_on_sqlite, with_orders_on_cosmos
 from tests.scenarios.product import Ended
 
 REFUSING = """
@@ -27,7 +27,7 @@ BEGIN SELECT RAISE(ABORT, 'the trigger refuses'); END
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    return alone(on_sqlite(tmp_path).customer)
+    return alone_on_sqlite(tmp_path, "customer")
 
 
 def refuse(place: Place, statement: str, *ids: int) -> None:

@@ -12,7 +12,7 @@ from backup.stores import pools
 from tests.contract.benches import ROLES, Role, made_databases
 from tests.emulators.servers import lent_database, postgres_database
 from tests.scenarios import places
-from tests.scenarios.inside import alone, few_orders
+from tests.scenarios.inside import few_orders
 from tests.scenarios.places import Place
 from tests.scenarios.shops import SHOP, Shop, empty
 
@@ -86,13 +86,13 @@ def place(request: pytest.FixtureRequest) -> Place:
 @pytest.fixture
 def customers(tmp_path: Path) -> Place:
     """Customers alone, on SQLite, not yet mirrored."""
-    return alone(places.on_sqlite(tmp_path).customer)
+    return places.alone_on_sqlite(tmp_path, "customer")
 
 
 @pytest.fixture
 def orders(tmp_path: Path) -> Place:
     """Orders alone, on SQLite, not yet mirrored."""
-    return alone(places.on_sqlite(tmp_path).order)
+    return places.alone_on_sqlite(tmp_path, "order")
 
 
 @pytest.fixture

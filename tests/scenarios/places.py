@@ -184,6 +184,12 @@ def filled_on_sqlite(folder: Path) -> Place:
     return on_sqlite(folder)
 
 
+def alone_on_sqlite(folder: Path, name: str) -> Place:
+    """A place with only this service, in SQLite files of the folder, filled."""
+    service: Service = getattr(filled_on_sqlite(folder), name)
+    return Place(service, service)
+
+
 @cache
 def _filled_files() -> dict[str, bytes]:
     with TemporaryDirectory() as folder:

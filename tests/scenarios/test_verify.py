@@ -20,7 +20,6 @@ from tests.emulators.servers import lent_database
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places, product
 from tests.scenarios.inside import (
-    alone,
     command,
     counted,
     done,
@@ -42,7 +41,7 @@ KINDS = ("Missing", "Extra", "Stale", "Content")
 @pytest.fixture
 def customers(tmp_path: Path) -> Place:
     """Customers on SQLite, synced."""
-    place = alone(places.on_sqlite(tmp_path).customer)
+    place = places.alone_on_sqlite(tmp_path, "customer")
     synced(place, "customer")
     return place
 
