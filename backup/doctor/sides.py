@@ -21,7 +21,7 @@ from backup.services.spec import ServiceSpec
 from backup.stores import Limits, Rules, Store
 from backup.stores.grants import Needed, RightSeen, grouped
 from backup.stores.rights import default_schema_of, look_at, place_of, tables_of
-from backup.stores.sides import Side, list_places, open_store
+from backup.stores.sides import Side, list_places, open_store, write_triggers
 from backup.stores.tokens import token_of
 
 CLOCK_WARNS, CLOCK_FAILS = timedelta(seconds=5), timedelta(minutes=5)
@@ -172,6 +172,19 @@ def _rights(examiner: Examiner, side: Side, subject: str) -> Iterator[Finding]:
     role: SideName = "source" if side.role == "source" else "backup"
     needed = _needed(role, tables, tables[0][0])
     yield from _of_rights(look_at(side, examiner.limits, needed), role, subject)
+    yield from _triggers(examiner, side, tables)
+
+
+def _triggers(examiner: Examiner, side: Side, tables: Sequence[tuple[str, str]]) -> Iterator[Finding]:
+    """Whether triggers of the backup's tables may change what is written. A proof compares versions, so only a look at
+    whole records would notice."""
+    wanted = {(schema.lower(), table.lower()) for schema, table in tables} if side.role == "backup" else set()
+    triggers = write_triggers(side, examiner.limits) if wanted else []
+    names = [f"{name} of {table}" for schema, table, name in triggers if (schema.lower(), table.lower()) in wanted]
+    if names:
+        text = f"may change what is written: {quantity(len(names), 'trigger')} ({_first(names)})"
+        hint = "Drop or disable what changes values; then sync with force. `verify --full` compares whole records."
+        yield Finding(Grade.WARNING, subject_of(side), "triggers", text, hint)
 
 
 def _needed(role: SideName, tables: Sequence[tuple[str, str]], own_schema: str) -> Needed:
@@ -263,6 +276,7 @@ def _set_rights(examiner: Examiner, service_set: ServiceSet, side: Side) -> Iter
     tables = tables_of(side, examiner.limits, names)
     needed = replace(_needed(role, tables, default_schema_of(side, examiner.limits)), grows=True)
     yield from _of_rights(look_at(side, examiner.limits, needed), role, subject_of(side))
+    yield from _triggers(examiner, side, tables)
 
 
 def place_key(examiner: Examiner, side: Side) -> tuple[str, ...]:

@@ -157,6 +157,16 @@ def list_passed_over(side: Side, limits: Limits) -> list[PassedOver]:
     return left_out
 
 
+def write_triggers(side: Side, limits: Limits) -> list[tuple[str, str, str]]:
+    """The triggers in the side's SQL database that an insert or update fires: schema (empty where there are none),
+    table, name. Costs one statement. Raises what a store raises."""
+    with closing(open_database(side, limits)) as access:
+        for attempt in access.attempts("list the triggers"):
+            with attempt as cx:
+                triggers = [tuple(map(str, row)) for row in cx.execute(access.dialect.write_triggers)]
+    return [(schema, table, name) for schema, table, name in triggers]
+
+
 def add_foreign_key(side: Side, foreign_key: ForeignKey, limits: Limits) -> None:
     """Adds the foreign key to its table in the side's SQL database, unless the table has one of this name. Not for
     SQLite, which cannot.

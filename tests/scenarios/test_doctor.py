@@ -296,6 +296,22 @@ def test_a_set_is_asked_once_for_all_its_tables(tmp_path: Path, own_file: dict[s
     assert "'Invoice'" in the(wrong, "shop source", "tables").message
 
 
+def test_a_trigger_that_may_change_a_copy_is_named(roles: Roles, own_file: dict[str, str], tmp_path: Path) -> None:
+    places.filled_on_sqlite(tmp_path)
+    copies = Sql(f"sqlite:///{tmp_path}/customers_backup.db", "Customers")
+    copies.run("CREATE TRIGGER shouts AFTER UPDATE ON {table} BEGIN SELECT 1; END")
+    copies.run("CREATE TRIGGER counts AFTER DELETE ON {table} BEGIN SELECT 1; END")
+    file = f'[set.shop]\nsource = "sqlite:///{tmp_path}/customers.db"\nbackup = "{copies.url}"\ntables = ["*"]'
+    of_set = the(examined({**own_file, "BACKUP_TOML": file}), "shop backup", "triggers")
+    assert (of_set.grade, of_set.message) == (
+        Grade.WARNING,
+        "may change what is written: 1 trigger (shouts of Customers)",
+    )
+    function = "suppress_redundant_updates_trigger()"
+    roles.backup.run(f"CREATE TRIGGER same BEFORE UPDATE ON {{table}} FOR EACH ROW EXECUTE FUNCTION {function}")
+    assert "(same of shop)" in the(examined({**roles.settings, **own_file}), "shop backup", "triggers").message
+
+
 def test_a_set_tells_of_its_database_alone_and_of_tables_that_no_run_can_copy(
     tmp_path: Path, own_file: dict[str, str]
 ) -> None:

@@ -90,6 +90,9 @@ class Dialect(Protocol):
     delete_triggers: sa.TextClause
     """Selects, by :table and :schema, the names of the triggers that a delete from a table fires."""
 
+    write_triggers: sa.TextClause
+    """Selects the triggers that an insert or update fires: schema (empty where there are none), table, name."""
+
     kin: sa.TextClause | None
     """Selects a row if one of two tables of a database is a partition of the other, or inherits from it: such tables
     have rows or columns in common. By :table and :schema, :other_table and :other_schema. None where there are none."""

@@ -99,6 +99,7 @@ class SqlServerDialect(DialectDefaults):
     relays_outside = True
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
+    write_triggers = system_tables.WRITE_TRIGGERS
     utc_time = _UTC_TIME
     row_count: sa.ColumnElement[int] = sa.func.count_big(sa.literal_column("*"))
 

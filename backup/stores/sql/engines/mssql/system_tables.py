@@ -109,6 +109,17 @@ DELETE_TRIGGERS = sa.text(
 )
 
 
+WRITE_TRIGGERS = sa.text(
+    """
+    SELECT DISTINCT s.name, t.name, g.name FROM sys.triggers g
+    JOIN sys.objects t ON t.object_id = g.parent_id
+    JOIN sys.schemas s ON s.schema_id = t.schema_id
+    JOIN sys.trigger_events e ON e.object_id = g.object_id
+    WHERE g.is_disabled = 0 AND e.type_desc IN ('INSERT', 'UPDATE')
+    """
+)
+
+
 def find(cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
     """The table or view that this login's statements mean by the name; None if there is none."""
     names = {"table": table} if schema is None else {"table": table, "schema": schema}

@@ -73,6 +73,7 @@ class PostgresqlDialect(DialectDefaults):
     blocks = PostgresqlBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
+    write_triggers = system_tables.WRITE_TRIGGERS
     kin: sa.TextClause | None = system_tables.KIN
     utc_time = _UTC_TIME
     stamp_type = ServerType("text")

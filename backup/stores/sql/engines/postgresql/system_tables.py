@@ -104,6 +104,14 @@ DELETE_TRIGGERS = sa.text(
 )
 
 
+WRITE_TRIGGERS = sa.text(
+    """
+    SELECT s.nspname, t.relname, g.tgname
+    FROM pg_trigger g JOIN pg_class t ON t.oid = g.tgrelid JOIN pg_namespace s ON s.oid = t.relnamespace
+    WHERE NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 20 <> 0 ORDER BY 1, 2, 3
+    """
+)
+
 KIN = sa.text(
     """
     WITH RECURSIVE above(start, oid) AS (

@@ -76,6 +76,7 @@ class SqliteDialect(DialectDefaults):
     blocks = SqliteBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
+    write_triggers = system_tables.WRITE_TRIGGERS
     utc_time = UtcTime(TimeOrText())  # type: ignore[no-untyped-call]
     stamp_type = type_of("TEXT")
     no_stamp: sa.ColumnElement[Any] = sa.literal_column("''")

@@ -54,6 +54,12 @@ DELETE_TRIGGERS = sa.text(
 )
 
 
+WRITE_TRIGGERS = sa.text(
+    "SELECT '', tbl_name, name FROM sqlite_master WHERE type = 'trigger'"
+    " AND (sql LIKE '%INSERT%ON%' OR sql LIKE '%UPDATE%ON%') ORDER BY 2, 3"
+)
+
+
 def find(cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
     """The table or view of this name; None if there is none. Only the schema `main` has tables."""
     if schema is not None and schema.lower() != "main":
