@@ -25,6 +25,8 @@ DECLARED = [
     "BOOLEAN", "DATETIME", "", "ANY", "FLOATING POINT", "STRING", "UNSIGNED BIG INT", "POINT('x')", "[odd] 'type'",
     "INT NOT NULL PRIMARY KEY", "text unique on conflict replace",
 ]  # fmt: skip
+AFFINITIES = {"INTEGER", "TEXT", "BLOB", "REAL", "NUMERIC"}
+"""One type of each; only these have the large value, which costs as much as all others."""
 SEEN = "SELECT Id, typeof(V), quote(V), length(V) FROM {table} ORDER BY Id"
 
 
@@ -33,16 +35,17 @@ def test_values_are_copied_exactly(sqlite_bench: SqliteBench, declared: str) -> 
     bench = sqlite_bench
     quoted = f'"{declared}"' if declared.startswith(("[", "POINT", "INT NOT", "text u")) else declared
     bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER PRIMARY KEY, V {quoted}, Version INTEGER)")
-    bench.sql("source", "INSERT INTO {table} VALUES (?, ?, 1)", list(enumerate(VALUES)))
+    values = VALUES if declared in AFFINITIES else VALUES[:-1]
+    bench.sql("source", "INSERT INTO {table} VALUES (?, ?, 1)", list(enumerate(values)))
     source, backup = bench.pair()
-    assert run_sync(source, backup) == (len(VALUES), 0, 0, 0)
+    assert run_sync(source, backup) == (len(values), 0, 0, 0)
     expected = bench.rows("source", SEEN)
     assert bench.rows("backup", SEEN) == expected
     bench.sql("source", "UPDATE {table} SET Version = NULL")
     bench.sql("backup", "UPDATE {table} SET V = NULL")
-    assert run_sync(source, backup) == (0, len(VALUES), 0, 0)
+    assert run_sync(source, backup) == (0, len(values), 0, 0)
     assert bench.rows("backup", SEEN) == expected
-    assert run_sync(source, backup) == (0, 0, 0, len(VALUES))
+    assert run_sync(source, backup) == (0, 0, 0, len(values))
 
 
 def test_a_column_without_a_name_is_refused(sqlite_bench: SqliteBench) -> None:
