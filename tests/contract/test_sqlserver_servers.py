@@ -102,6 +102,14 @@ def test_columns_that_the_server_fills_are_not_written(column: Any, computed: bo
     assert columns(**column)[0].computed is computed
 
 
+@pytest.mark.parametrize(
+    ("column", "is_once"),
+    [({}, True), ({"type_name": "nvarchar", "base_name": "nvarchar", "collation_name": "Latin1_General_CI_AS"}, False)],
+)
+def test_only_integers_are_known_to_be_spelled_in_one_way(column: Any, is_once: bool) -> None:
+    assert columns(**column)[0].spelled_once is is_once
+
+
 def test_many_tables_are_described_together_but_for_those_that_need_a_look_of_their_own() -> None:
     names = [TableName("dbo", name) for name in ("Pay", "Staff", "Hidden", "CASE", "Absent")]
     policies = sqlite_catalogue("VALUES (7, 0, 3)")

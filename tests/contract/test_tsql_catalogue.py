@@ -167,6 +167,7 @@ def test_a_name_means_what_it_means_in_a_statement_and_its_parts_are_quoted(sche
     table = system_tables.describe_named(Catalogue(), schema, "my.t")  # type: ignore[arg-type]
     [(statement, values)] = asked
     assert statement.count("object_id = OBJECT_ID(:name)") == 2
+    assert "x.key_ordinal = 1 AND i.type IN (1, 2) AND i.has_filter = 0 AND i.is_disabled = 0 AND i.is_hyp" in statement
     assert values == {"name": name}
     assert table is not None
     assert (table[0].schema, table[0].name, len(table[1])) == (schema or "app", "My.T", 1)
