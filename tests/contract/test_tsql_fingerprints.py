@@ -16,7 +16,7 @@ from backup.core.model import Chunk, Fingerprint
 from backup.stores import Rules
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import Column
-from backup.stores.sql.engines.mixing import MIXES, Mix
+from backup.stores.sql.engines.mixing import MIXES, NULL_AS, Mix
 from backup.stores.sql.engines.mssql.blocks import SqlServerBlocks
 from backup.stores.sql.engines.mssql.fingerprint import (
     BYTES_STAMP,
@@ -202,6 +202,15 @@ def test_each_kind_of_key_has_its_integers(key: Column, parts: list[str]) -> Non
     inner = text(fingerprint_query(stamps_of(things), [])).partition(" FROM (SELECT ")[2]
     named = ", ".join(f"{part} AS part{n}" for n, part in enumerate(parts))
     assert inner.startswith(f"{named}, CAST(T.[Version] AS bigint) AS part{len(parts)}, ")
+
+
+def test_only_the_first_part_of_a_version_stands_for_the_content_where_it_is_null() -> None:
+    columns = [*COLUMNS[:2], column("Version", "bigint"), column("Revision", "int")]
+    rules = Rules(version=("Version", "Revision"))
+    things = TableShape(columns, ("Id",), rules, TableName("my shop", "Things"), "table")
+    inner = text(fingerprint_query(stamps_of(things), [])).partition(" FROM (SELECT ")[2]
+    assert " ELSE CAST(T.[Version] AS bigint) END AS part1, " in inner
+    assert f", isnull(CAST(T.[Revision] AS bigint), {cast(NULL_AS)}) AS part2, " in inner
 
 
 def test_a_row_without_a_version_has_the_hash_of_its_content() -> None:
