@@ -21,7 +21,7 @@ from backup.stores.sql.batch import key_batches
 from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
-from backup.stores.sql.engines.mssql.altering import MSSQL
+from backup.stores.sql.engines.mssql.altering import MSSQL, alter_column
 from backup.stores.sql.engines.mssql.counters import advance, own_identities
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.snapshot import anchor
@@ -236,3 +236,12 @@ def test_a_counter_is_set_where_it_is_behind_in_its_own_direction(
     assert session.asked[1].startswith(f"SELECT {'max' if step > 0 else 'min'}(")
     assert (bool(told), len(session.asked) == 3) == (is_behind, is_behind)
     assert not is_behind or session.asked[2].endswith(f", RESEED, {farthest})")
+
+
+def test_a_column_of_the_key_stays_one_that_is_never_null() -> None:
+    altered = alter_column(shape().table, COLUMNS[0], column("Id", "bigint"), "")
+    assert altered == [
+        "drop the primary key of [my shop].[Things]",
+        "ALTER TABLE [my shop].[Things] ALTER COLUMN [Id] bigint NOT NULL",
+        "ALTER TABLE [my shop].[Things] ADD PRIMARY KEY ([Id])",
+    ]

@@ -38,7 +38,11 @@ def test_only_texts_with_quotes_or_backslashes_are_looked_through() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "listed"), [("Größe", True), ("山", True), ("a\tb", False), ("\ue000", False), ("\ud800", False)]
+    ("name", "listed"),
+    [
+        *[("Größe", True), ("山", True), ("a" * 4_000, True)],
+        *[("a\tb", False), ("\ue000", False), ("\ud800", False), ("a" * 4_001, False)],
+    ],
 )
 def test_names_of_any_letters_are_listed_and_others_go_one_by_one(name: str, listed: bool) -> None:
     entries = [{"Id": "a", "Record": "[1]", "At": None}, {"Id": name, "Record": None, "At": None}]

@@ -112,19 +112,21 @@ def test_a_table_in_memory_that_cannot_be_read_says_which_options_would_allow_it
 class Locks:
     """A connection to a server: it holds, or gives, the lock that it is asked for."""
 
-    def __init__(self, held: str, free: int) -> None:
+    def __init__(self, held: str, free: int, database: int = 7) -> None:
         self.asked: list[str] = []
         self.info: dict[str, Any] = {}
-        self._held, self._free = held, free
+        self._held, self._free, self._database = held, free, database
 
     def execute(self, statement: Any, names: Any) -> Any:
         self.asked.append(text(statement))
-        return SimpleNamespace(one=lambda: (self._held if "MODE" in self.asked[-1] else self._free, 5))
+        return SimpleNamespace(one=lambda: (self._held if "MODE" in self.asked[-1] else self._free, self._database))
 
 
-@pytest.mark.parametrize(("free", "is_same"), [(0, True), (1, False)])
-def test_one_database_is_told_by_a_lock_of_the_session_which_needs_no_transaction(free: int, is_same: bool) -> None:
-    here, there = Locks("Exclusive", 1), Locks("NoLock", free)
+@pytest.mark.parametrize(("free", "own_number", "is_same"), [(0, 7, True), (1, 7, False), (0, 8, False)])
+def test_one_database_is_told_by_a_lock_of_the_session_which_needs_no_transaction(
+    free: int, own_number: int, is_same: bool
+) -> None:
+    here, there = Locks("Exclusive", 1), Locks("NoLock", free, own_number)
     database = unasked_server()
     assert database.is_same_database(here, there) is is_same  # type: ignore[arg-type]
     assert here.asked == [
