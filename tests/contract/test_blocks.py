@@ -50,7 +50,7 @@ def stamped(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def equal_sides(bench: SqlBench, numbers: Sequence[int]) -> Recycled:
     """Both sides with these items, in chunks of 20."""
     bench.create(Item(n) for n in numbers)
-    sides = recycled(bench, chunk_size=20, batch_size=7)
+    sides = recycled(bench, chunk_size=20, batch_size=7, max_statement_seconds=600)  # however slow the machine is
     sides.backup.catalog.match(sides.source)
     bench.put("backup", *(Item(n) for n in numbers))
     return sides
