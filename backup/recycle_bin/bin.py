@@ -24,7 +24,7 @@ from backup.recycle_bin.kept_batches import batches
 from backup.recycle_bin.purging import delete_older
 from backup.recycle_bin.recorder import KeptBefore, Recorder
 from backup.recycle_bin.spellings import first_by_spelling
-from backup.stores import ImagesToWrite, Keep, Sibling, SideName, Store
+from backup.stores import ImagesOfKeys, ImagesToWrite, Keep, Sibling, SideName, Store
 from backup.stores.key_hash import key_hash
 
 _KEYS_AT_ONCE = 50_000  # as many as are taken back at once
@@ -128,6 +128,10 @@ class RecycleBin:
         start, middle, _ = entries.bounds(sync_id)
         where = {**self._of_run(sync_id), "Side": "backup", "Action": action.value}
         return ImagesToWrite(self._entries, where, start, middle)
+
+    def images_of(self, kept: Mapping[Key, KeptImage]) -> ImagesOfKeys:
+        """Returns these images, as those of their keys."""
+        return ImagesOfKeys(self._entries, {key: image.entry_id for key, image in kept.items()})
 
     def of_run(
         self, sync_id: str, action: Action | None = None, *, above: str | None = None, records: bool = True
@@ -233,14 +237,15 @@ class RecycleBin:
         )
         return sorted(timed, key=lambda kept: (kept.number, kept.at))
 
-    def of_keys_since(self, sync_id: str, keys: Iterable[Key]) -> Iterator[KeptImage]:
-        """Yields what `of_keys` returns without records, of this run and of later ones; oldest first.
+    def of_keys_since(self, sync_id: str, keys: Iterable[Key], runs_at_most: int | None = None) -> Iterator[KeptImage]:
+        """Yields what `of_keys` returns without records, of this run and of later ones; oldest first. With
+        `runs_at_most`, of so many of these runs.
 
         Asks for the entries of some runs at a time, and only while the caller wants more: who needs the next image of
         each key does not pay for all that came after.
         """
         hashes, keys_by_block = entries.hashes_of(keys)
-        runs, size = self._timeline.since(sync_id), _RUNS_AT_FIRST
+        runs, size = self._timeline.since(sync_id)[:runs_at_most], _RUNS_AT_FIRST
         while runs:
             asked, runs, size = runs[:size], runs[size:], min(4 * size, _RUNS_AT_ONCE)
             number_of = {run: number for number, run in enumerate(asked)}

@@ -7,7 +7,7 @@ from backup.stores.base import Fence, Relational, Store, stamps_in
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Accept, Keep
 from backup.stores.listing import ForeignKey, Listed, PassedOver
-from backup.stores.sibling import EntriesToMake, Groups, ImagesToWrite, LongText, Shape, Sibling
+from backup.stores.sibling import EntriesToMake, Groups, ImagesOfKeys, ImagesToWrite, LongText, Shape, Sibling
 from backup.stores.values import (
     Drift,
     IndexPlan,
@@ -28,6 +28,7 @@ __all__ = [
     "Fence",
     "ForeignKey",
     "Groups",
+    "ImagesOfKeys",
     "ImagesToWrite",
     "IndexPlan",
     "Keep",

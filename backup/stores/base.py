@@ -13,7 +13,7 @@ from backup.core.workers import Begin
 from backup.stores.abilities import Buckets, Incremental, KeptDeletes, KeyBlocks, Transforming
 from backup.stores.codecs import Copies, CopyNote, Keys
 from backup.stores.keeping import Accept, Keep
-from backup.stores.sibling import Entry, Groups, ImagesToWrite, Shape, Sibling
+from backup.stores.sibling import Entry, Groups, ImagesOfKeys, ImagesToWrite, Shape, Sibling
 from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, RelayedPart, SecondaryIndex, Traits, Written
 
 
@@ -152,18 +152,24 @@ class Relational(Protocol):
         earlier transactions stay.
         """
 
-    def relay_new(self, backup: Store, keys: Sequence[Key]) -> Iterator[RelayedPart]:
+    def relay_new(
+        self, backup: Store, keys: Sequence[Key], images: ImagesOfKeys | None = None
+    ) -> Iterator[RelayedPart]:
         """Inserts the backup's records of these keys, in their order, without reading them into this process. This
-        store is the place of a restore, which had no record of them when it was looked at.
+        store is the place of a restore, which had no record of them when it was looked at. With `images`, which are in
+        the backup's bin, the records are those of the images.
 
         Yields what it wrote after each transaction, which has a part of the keys, and in which both servers have told
         that the records have the same content. Raises NotRelayed, with the keys that are left, where the servers cannot
         do it or refuse it, and where the content is another one, as after a trigger; earlier transactions stay.
         """
 
-    def relay_over(self, backup: Store, stamps: Stamps, keep: Keep) -> Iterator[RelayedPart]:
-        """As `relay_new`, over the records of this place with these stamps. `keep` gets the image of each before the
-        transaction commits. Raises NotRelayed also where a record has another stamp now."""
+    def relay_over(
+        self, backup: Store, stamps: Stamps, keep: Keep, images: ImagesOfKeys | None = None
+    ) -> Iterator[RelayedPart]:
+        """As `relay_new`, over the records of this place with these stamps. Those that are the same already count as
+        skipped. `keep` gets the image of each other before the transaction commits. Raises NotRelayed also where a
+        record has another stamp now."""
 
     def has_none(self, chunk: Chunk) -> bool:
         """Whether the table has no record in the chunk. Cost: one seek."""

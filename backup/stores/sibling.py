@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
+from backup.core.model import Key
+
 FieldType = Literal["name", "place", "text", "json", "integer", "decimal", "time", "flag"]
 
 
@@ -139,6 +141,14 @@ class ImagesToWrite(NamedTuple):
     above: str
     upto: str
     number: int | None = None
+
+
+class ImagesOfKeys(NamedTuple):
+    """Entries of the bin, each with the image of a record. `table` is the bin, `entry_ids` the id of each key's
+    entry."""
+
+    table: Sibling
+    entry_ids: Mapping[Key, str]
 
 
 class Sibling(Protocol):

@@ -44,7 +44,7 @@ class PastRun:
 
     def before(self, keys: Sequence[Key]) -> Mapping[Key, KeptImage]:
         """The images before the run, without their records, of those of these keys that the run changed so."""
-        images = self._images(keys)
+        images = self._images(keys, with_later=self._only is not None)
         existing_keys = self._backup.matching(keys) if self._only in (Action.UPDATED, Action.DELETED) else set[Key]()
         return {
             key: kept
@@ -135,10 +135,12 @@ class PastRun:
         ]
         return [change for change in changes if change is not None and self._only in (None, change.action)]
 
-    def _images(self, keys: Sequence[Key]) -> dict[Key, tuple[KeptImage, KeptImage | None]]:
-        """Of each of these keys that the run changed: its image before the run, and the next later image, if any."""
+    def _images(self, keys: Sequence[Key], *, with_later: bool = True) -> dict[Key, tuple[KeptImage, KeptImage | None]]:
+        """Of each of these keys that the run changed: its image before the run, and the next later image, if any and
+        wanted."""
         missing, own, later = set(keys), dict[Key, KeptImage](), dict[Key, KeptImage]()
-        for kept in self._recycled.of_keys_since(self.run.sync_id, keys):  # oldest first
+        runs_at_most = None if with_later else 1
+        for kept in self._recycled.of_keys_since(self.run.sync_id, keys, runs_at_most):  # oldest first
             if kept.key not in missing:
                 continue
             if kept.key in own:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import chain, islice
 from typing import NamedTuple
 
+from backup.core.batched import batched
 from backup.core.errors import StoreError
 from backup.core.model import WHOLE, Chunk, Key, Stamps, unread_in
 from backup.mirror.proof import without
@@ -15,13 +17,15 @@ from backup.runs.session import Session
 from backup.stores import Store, stamps_in
 from backup.verbs.past_run import PastRun
 
-_KEYS_AT_ONCE = 100  # whole records, in memory
+FEWEST_AT_ONCE = 100
+"""Keys of a piece, where each of them is asked for."""
 
 
 class Piece(NamedTuple):
     """A part of the key space. `named_keys` are those of its keys that the spec names, or its run changed.
 
     `is_as_now`: the place should have the copies as they are now. Else images may have what is wanted.
+    `are_all_changed`: some piece has each key that has changed, so also those of records that neither side has now.
     """
 
     chunk: Chunk
@@ -29,13 +33,16 @@ class Piece(NamedTuple):
     backup_stamps: Stamps
     place_stamps: Stamps
     is_as_now: bool = False
+    are_all_changed: bool = False
 
 
 class Pieces:
-    """Reads the pieces of one restore. `into` is the store of the place; `into_exists` may be False in a dry run."""
+    """Reads the pieces of one restore."""
 
-    def __init__(self, session: Session, into: Store, *, into_exists: bool) -> None:
-        self._backup, self._tally = session.backup, session.tally
+    def __init__(self, session: Session, into: Store, keys_at_once: int, *, into_exists: bool) -> None:
+        """`into` is the store of the place; `into_exists` may be False in a dry run. `keys_at_once`: how many keys have
+        the pieces of what has changed."""
+        self._backup, self._tally, self._keys_at_once = session.backup, session.tally, keys_at_once
         self._into, self._into_exists = into, into_exists
 
     def of_keys(self, keys: Sequence[Key]) -> Piece:
@@ -45,12 +52,13 @@ class Pieces:
 
     def of_many_keys(self, keys: Sequence[Key]) -> Iterator[Piece]:
         """The pieces of these keys, a hundred keys each."""
-        yield from map(self.of_keys, _parts(keys))
+        yield from map(self.of_keys, batched(keys, FEWEST_AT_ONCE))
 
     def of_run(self, past: PastRun) -> Iterator[Piece]:
         """The pieces of the records that the run changed."""
-        for keys in past.changed_keys():
-            yield from self.of_many_keys(keys)
+        keys = chain.from_iterable(past.changed_keys())
+        while part := [*islice(keys, self._keys_at_once)]:
+            yield self.of_keys(part)
 
     def of_all(
         self, changed: ChangedKeys | None, rest_of: Callable[[Chunk, Sequence[Key]], Chunk | None] | None
@@ -72,10 +80,10 @@ class Pieces:
                 others = {*but}
                 yield Piece(chunk, (), without(backup_stamps, others), without(place_stamps, others), is_as_now=True)
                 continue
-            for keys in _parts(list(backup_stamps.keys() | place_stamps.keys())):
+            for keys in batched(list(backup_stamps.keys() | place_stamps.keys()), FEWEST_AT_ONCE):
                 yield Piece(chunk, (), _stamps_at(backup_stamps, keys), _stamps_at(place_stamps, keys))
-        for keys in () if changed is None else changed.batches(_KEYS_AT_ONCE):
-            yield self.of_keys(keys)._replace(named_keys=())
+        for keys in () if changed is None else changed.batches(self._keys_at_once):
+            yield self.of_keys(keys)._replace(are_all_changed=True)
 
     def _readable(self, stamps: Stamps) -> Stamps:
         """The stamps without those whose keys cannot be read; it sets these aside. A record whose key alone can be read
@@ -94,10 +102,6 @@ def only_of(stamps: Stamps, keys: Container[Key]) -> Stamps:
 def _stamps_at(stamps: Stamps, keys: Sequence[Key]) -> Stamps:
     """The stamps of these keys, which are few among many stamps."""
     return {key: stamps[key] for key in keys if key in stamps}
-
-
-def _parts(keys: Sequence[Key]) -> Iterator[Sequence[Key]]:
-    return (keys[start : start + _KEYS_AT_ONCE] for start in range(0, len(keys), _KEYS_AT_ONCE))
 
 
 def _stamps_of(store: Store, keys: Sequence[Key]) -> Stamps:

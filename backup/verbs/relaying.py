@@ -3,16 +3,18 @@ their contents are compared. Never changes the backup but for its bin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 
 from backup.core import spans
 from backup.core.errors import ConstraintRefused
 from backup.core.model import Chunk, Key, Record, Stamps, unread_in
 from backup.mirror import relays
 from backup.mirror.proof import are_equal
+from backup.recycle_bin.entries import KeptImage
 from backup.runs.session import Session
 from backup.stores import NotRelayed, Relational, RelayedPart, Store
 from backup.verbs.overwrite import Overwriting
+from backup.verbs.pieces import FEWEST_AT_ONCE
 
 FEWEST_BACK = relays.FEWEST
 """Missing or changed records of a chunk: for fewer, to read and to send them costs as much."""
@@ -24,8 +26,8 @@ _NOT_RELAYED = "The servers refused to restore parts of the table by themselves,
 
 
 class Relaying:
-    """The records of one restore that go from server to server: those whose copies are as they should be, into a place
-    of the same product."""
+    """The records of one restore that go from server to server, into a place of the same product: those whose copies
+    are as they should be, and those of which images in the bin have what is wanted."""
 
     def __init__(self, session: Session, into: Store, overwriting: Overwriting) -> None:
         """`into` is the store of the place, which exists."""
@@ -36,6 +38,13 @@ class Relaying:
 
         self.equal = 0
         """How many records lie in the parts that were equal already."""
+
+    @property
+    def keys_at_once(self) -> int:
+        """How many keys to look at together, if images may have what is wanted."""
+        place = self._into.relational
+        may_relay = place is not None and place.may_leave_out(self._backup, ())
+        return max(FEWEST_AT_ONCE, min(self._into.traits.batch_size, LEFT_OUT_AT_MOST)) if may_relay else FEWEST_AT_ONCE
 
     def rest_of(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:
         """Restores what the servers can tell or restore at once of a chunk without the keys in `but`, which they may
@@ -80,24 +89,32 @@ class Relaying:
             [record for record in records if key_of(record) not in but] if but else records
         )
 
-    def insert(self, keys: Sequence[Key]) -> Sequence[Key]:
-        """Inserts the backup's records of these keys, which the place lacks, and counts them. Returns the keys that are
-        to be restored in another way: all of them if they are few."""
+    def insert(self, keys: Sequence[Key], images: Mapping[Key, KeptImage] | None = None) -> Sequence[Key]:
+        """Inserts the backup's records of these keys, which the place lacks, and counts them. With `images` it inserts
+        the records of those images. Returns the keys that are to be restored in another way: all of them if they are
+        few."""
         relational = self._into.relational
-        if not self._may_relay or relational is None or len(keys) < FEWEST_BACK:
+        wanted = keys if images is None else [key for key in keys if key in images]
+        if not self._may_relay or relational is None or len(wanted) < FEWEST_BACK:
             return keys
-        in_order = self._backup.keys.in_order(keys)
-        return self._passed_on(lambda: relational.relay_new(self._backup, in_order)) or ()
+        in_order = self._backup.keys.in_order(wanted)
+        others = [key for key in keys if images is not None and key not in images]
+        kept = None if images is None else self._session.recycled.images_of({key: images[key] for key in in_order})
+        return [*others, *(self._passed_on(lambda: relational.relay_new(self._backup, in_order, kept)) or ())]
 
-    def overwrite(self, keys: Sequence[Key], place_stamps: Stamps) -> Sequence[Key]:
+    def overwrite(
+        self, keys: Sequence[Key], place_stamps: Stamps, images: Mapping[Key, KeptImage] | None = None
+    ) -> Sequence[Key]:
         """As `insert`, over the place's records of these keys, unless they have other stamps by then."""
         relational = self._into.relational
-        stamps = {key: place_stamps[key] for key in self._backup.keys.in_order(keys) if key in place_stamps}
+        wanted = [key for key in keys if key in place_stamps and (images is None or key in images)]
+        stamps = {key: place_stamps[key] for key in self._backup.keys.in_order(wanted)}
         if not self._may_relay or relational is None or len(stamps) < FEWEST_BACK or unread_in(stamps):
             return keys
         others = [key for key in keys if key not in stamps]
+        kept = None if images is None else self._session.recycled.images_of({key: images[key] for key in stamps})
         keep = self._overwriting.keep
-        return [*others, *(self._passed_on(lambda: relational.relay_over(self._backup, stamps, keep)) or ())]
+        return [*others, *(self._passed_on(lambda: relational.relay_over(self._backup, stamps, keep, kept)) or ())]
 
     def _passed_on(self, relay: Callable[[], Iterator[RelayedPart]]) -> Sequence[Key] | None:
         """Counts what the servers write of some keys. Returns the keys that they have not written."""
@@ -107,7 +124,7 @@ class Relaying:
             records = 0
             try:
                 for part in relay():
-                    session.tally.add(inserted=part.inserted, updated=part.updated)
+                    session.tally.add(inserted=part.inserted, updated=part.updated, skipped=part.skipped)
                     records += part.inserted + part.updated
                     session.steps.check_lock()
             except NotRelayed as refused:

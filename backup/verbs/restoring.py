@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from backup.core.batched import batched
 from backup.core.model import Action, Chunk, Key, Record, Stamps, Version, typed_key
 from backup.core.run_values import Run
 from backup.core.suggestions import quantity
@@ -17,7 +18,7 @@ from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.overwrite import LEFT_ALONE, NOT_INSERTED, Overwriting
 from backup.verbs.past_run import PastRun
-from backup.verbs.pieces import Piece, Pieces, only_of
+from backup.verbs.pieces import FEWEST_AT_ONCE, Piece, Pieces, only_of
 from backup.verbs.relaying import LEFT_OUT_AT_MOST, Relaying
 from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.wanted import wanted_records
@@ -74,11 +75,10 @@ class Restoring:
         self._run, self._tally, self._steps = session.run, session.tally, session.steps
         self._overwriting = Overwriting(session, into, self._is_newer, overwrite_newer=spec.overwrite_newer)
         self._writing = WritingBack(session, into, self._overwriting)
-        self._pieces = Pieces(session, into, into_exists=into_exists)
         self._changed = self._changed_keys()
-        # Of a past run, and where nobody knows what has changed, images have what is wanted, not the copies.
-        is_known = into_exists and past is None and self._changed is not None
-        self._relaying = Relaying(session, into, self._overwriting) if is_known else None
+        self._relaying = Relaying(session, into, self._overwriting) if into_exists else None
+        keys_at_once = FEWEST_AT_ONCE if self._relaying is None else self._relaying.keys_at_once
+        self._pieces = Pieces(session, into, keys_at_once, into_exists=into_exists)
         self._not_inserted = 0
         self._has_etags = not elsewhere  # another place has etags of its own, which no copy remembers
 
@@ -88,7 +88,9 @@ class Restoring:
             return self._pieces.of_many_keys(self._keys)
         if self._past is not None:
             return self._pieces.of_run(self._past)
-        return self._pieces.of_all(self._changed, None if self._relaying is None else self._relaying.rest_of)
+        # Where nobody knows what has changed, images may have what is wanted of any record.
+        relaying = None if self._changed is None else self._relaying
+        return self._pieces.of_all(self._changed, None if relaying is None else relaying.rest_of)
 
     @property
     def relayed(self) -> int:
@@ -114,9 +116,9 @@ class Restoring:
         batches = () if changed is None else changed.batches(LEFT_OUT_AT_MOST)
         return changed if all(place.may_leave_out(self._backup, keys) for keys in batches) else None
 
-    def restore(self, piece: Piece) -> Restored:
-        """Restores the records of one piece."""
-        chunk, named_keys, backup_stamps, place_stamps, is_as_now = piece
+    def restore(self, piece: Piece, *, again: bool = False) -> Restored:
+        """Restores the records of one piece; `again` after a constraint has refused some."""
+        chunk, named_keys, backup_stamps, place_stamps, is_as_now, are_all_changed = piece
         first_images = {} if is_as_now else self._first_images({*backup_stamps, *place_stamps, *named_keys})
         if self._past is not None:  # it restores nothing but what the run changed
             if self._keys:
@@ -125,6 +127,8 @@ class Restoring:
             backup_stamps, place_stamps = only_of(backup_stamps, first_images), only_of(place_stamps, first_images)
         filled = {key: image for key, image in first_images.items() if self._only_filled(image, backup_stamps.get(key))}
         images = {key: image for key, image in first_images.items() if key not in filled}
+        if are_all_changed:
+            named_keys = self._gone_since(images, backup_stamps.keys() | place_stamps.keys())
         keys = backup_stamps.keys() | (images.keys() & {*place_stamps, *named_keys})
         for key in named_keys:
             if key not in keys:
@@ -151,8 +155,10 @@ class Restoring:
         else:
             inserts: Sequence[Key] = plan.inserts
             updates: Sequence[Key] = plan.updates
-            if self._relaying is not None and is_as_now:
-                inserts, updates = self._relaying.insert(inserts), self._relaying.overwrite(updates, place_stamps)
+            if self._relaying is not None and not again:
+                of_images = None if is_as_now else images
+                inserts = self._relaying.insert(inserts, of_images)
+                updates = self._relaying.overwrite(updates, place_stamps, of_images)
             wanted_keys = frozenset(inserts).union(updates)
             together: list[Record] = []
             for records in wanted_records(self._session, wanted_keys, images, filled, chunk):
@@ -167,10 +173,10 @@ class Restoring:
         return Restored(len(present), {key: place_stamps[key] for key in extra if key not in spelled_otherwise} | gone)
 
     def gone_since(self) -> int:
-        """Restores the records that the backup had at the spec's time, and that neither it nor the place has now.
-        Returns how many they are."""
+        """Restores the records that the backup had at the spec's time, and that neither it nor the place has now, where
+        no piece has them. Returns how many they are."""
         restored = 0
-        for run in self._runs_since:
+        for run in self._runs_since if self._changed is None else ():
             for entries in self._recycled.of_run(run.sync_id):
                 restored += self._restore_gone([kept for kept in entries if kept.side == "backup"])
         return restored
@@ -260,9 +266,13 @@ class Restoring:
 
     def _first_images(self, keys: Iterable[Key]) -> Mapping[Key, KeptImage]:
         """The images of the first change of each of these records after the spec's time, or by its run."""
-        if self._past is not None:
-            return self._past.before([*keys])
-        return {} if self._spec.at is None else self._recycled.first_after(keys, self._spec.at, records=False)
+        first_images: dict[Key, KeptImage] = {}
+        for part in batched([*keys], FEWEST_AT_ONCE):  # each of them may have many entries in the bin
+            if self._past is not None:
+                first_images |= self._past.before(part)
+            elif self._spec.at is not None:
+                first_images |= self._recycled.first_after(part, self._spec.at, records=False)
+        return first_images
 
     def _must_write(self, version: Version, copy: Version | None, image: KeptImage | None) -> bool:
         """Whether the place's record, of this version, is another than the wanted one."""
@@ -280,18 +290,14 @@ class Restoring:
         return version.value != copy.value or (version.is_missing and version.etag is not None)
 
     def _restore_keys(self, keys: Sequence[Key]) -> None:
-        self.restore(self._pieces.of_keys(keys))
+        self.restore(self._pieces.of_keys(keys), again=True)
 
     def _restore_gone(self, entries: Sequence[KeptImage]) -> int:
         """Restores those of these entries whose records are on neither side. Returns how many they are."""
         first_images = self._first_images(kept.key for kept in entries)
         by_entry = {kept.entry_id: kept for kept in entries}
         gone = {key: by_entry[image.entry_id] for key, image in first_images.items() if image.entry_id in by_entry}
-        gone = {key: image for key, image in gone.items() if image.had_record}
-        existing_keys = self._backup.matching(list(gone))
-        if self._into_exists:
-            existing_keys = existing_keys | self._into.matching(list(gone))
-        keys = [key for key in gone if key not in existing_keys]
+        keys = self._gone_since(gone, ())
         if self._into.copies.masked:
             keys = self._without_inserts(_Plan(keys, [], [], 0)).inserts
         if self._run.dry_run:
@@ -299,6 +305,14 @@ class Restoring:
         else:
             self._writing.write([record for key in keys if (record := gone[key].record)], {}, {})
         return len(keys)
+
+    def _gone_since(self, images: Mapping[Key, KeptImage], there: Collection[Key]) -> list[Key]:
+        """The keys of those of these images whose records neither side has now. Those of `there` are known to exist."""
+        gone = [key for key, image in images.items() if image.had_record and key not in there]
+        existing_keys = self._backup.matching(gone)
+        if self._into_exists:
+            existing_keys = existing_keys | self._into.matching(gone)
+        return [key for key in gone if key not in existing_keys]
 
     def _preview(self, inserts: Sequence[Key], updates: Sequence[Key]) -> None:
         """Names and counts what a restore would write. The place may have a record under the key of an insert that does

@@ -24,7 +24,7 @@ from backup.stores.values import Limits, NotRelayed, RelayedPart
 FEWEST_IMAGES = 200
 """Images of a run: for fewer, to read and to write them here costs as much."""
 
-_PLAIN = "{%"
+PLAIN = "{%"
 """The texts of images that are neither compressed nor in parts."""
 
 
@@ -74,7 +74,7 @@ class SqlImageWrites:
         that does not know yet how many entries a run has reads all of them each time."""
         table, size = _bin(images), self._parts.first
         record, entry_id = table.c["Record"], table.c["EntryId"]
-        is_plain = sa.and_(record.like(_PLAIN), sa.func.length(record) <= LARGEST_BYTES)
+        is_plain = sa.and_(record.like(PLAIN), sa.func.length(record) <= LARGEST_BYTES)
         query = sa.select(entry_id.label("id"), sa.case((is_plain, 1)).label("is_plain")).where(*_conditions(images))
         first = query.order_by(entry_id).limit(_CUT_AT_ONCE * size).subquery("first").c
         place = (sa.func.row_number().over(order_by=first.id) - 1) // size

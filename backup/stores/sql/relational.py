@@ -16,7 +16,7 @@ from backup.core.workers import Begin
 from backup.stores.base import Store
 from backup.stores.codecs import CopyNote
 from backup.stores.keeping import Accept, Keep
-from backup.stores.sibling import Entry, Groups, ImagesToWrite, Shape
+from backup.stores.sibling import Entry, Groups, ImagesOfKeys, ImagesToWrite, Shape
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.batch import key_batches
@@ -98,11 +98,15 @@ class SqlRelational:
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         return self._relayed_changes.write(catalog_of(source), keys, note, keep)
 
-    def relay_new(self, backup: Store, keys: Sequence[Key]) -> Iterator[RelayedPart]:
-        return self._relays_back.insert(catalog_of(backup), keys)
+    def relay_new(
+        self, backup: Store, keys: Sequence[Key], images: ImagesOfKeys | None = None
+    ) -> Iterator[RelayedPart]:
+        return self._relays_back.insert(catalog_of(backup), keys, images)
 
-    def relay_over(self, backup: Store, stamps: Stamps, keep: Keep) -> Iterator[RelayedPart]:
-        return self._relays_back.update(catalog_of(backup), stamps, keep)
+    def relay_over(
+        self, backup: Store, stamps: Stamps, keep: Keep, images: ImagesOfKeys | None = None
+    ) -> Iterator[RelayedPart]:
+        return self._relays_back.update(catalog_of(backup), stamps, keep, images)
 
     def has_none(self, chunk: Chunk) -> bool:
         shape = self._catalog.shape

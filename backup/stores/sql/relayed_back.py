@@ -1,60 +1,91 @@
 """Relays records back into a place that others write to as well, as a restore does. Each transaction compares what is
-there in the end with the backup, and is rolled back unless it is the same."""
+there in the end with what should be, and is rolled back unless it is the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import sqlalchemy as sa
 
-from backup.core.model import Action, Fingerprint, Image, Key, Stamps
+from backup.core.model import Action, Image, Key, Stamps
 from backup.stores.keeping import Keep
+from backup.stores.sibling import ImagesOfKeys
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch
 from backup.stores.sql.catalog import SqlCatalog
-from backup.stores.sql.engines.relayed import RelayedRows
-from backup.stores.sql.relay import OthersWrote, RelayedParts, may_relay, relayed_rows
+from backup.stores.sql.relay import OthersWrote, RelayedParts, may_relay
+from backup.stores.sql.rows_to_restore import Copies, RowsOfImages, RowsToRestore, content_of
 from backup.stores.sql.staged import Staged
 from backup.stores.values import Limits, NotRelayed, RelayedPart
 
 
 class SqlRelaysBack:
-    """The relays of single records of a backup into one table."""
+    """The relays of single records into one table: of a backup, or of images in its bin."""
 
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits) -> None:
         self._access, self._catalog, self._limits = access, catalog, limits
         self._inserts, self._updates = RelayedParts(limits), RelayedParts(limits)
 
-    def insert(self, backup: SqlCatalog, keys: Sequence[Key]) -> Iterator[RelayedPart]:
+    def insert(
+        self, backup: SqlCatalog, keys: Sequence[Key], images: ImagesOfKeys | None = None
+    ) -> Iterator[RelayedPart]:
         """As `Relational.relay_new`."""
-        if not self._may_relay(backup, keys):
+        if not self._may_relay_rows(backup, keys, images):
             raise NotRelayed(keys)
+        rows = _rows(backup, images)
         filters = max(shape.filter_parameters for shape in (self._catalog.shape, backup.shape))
-        at_most = self._access.dialect.max_parameters - filters
-        return self._inserts.of(
-            keys, lambda rest, rows: _cut(rest, min(rows, at_most)), lambda part: self._insert(backup, part)
-        )
+        at_most = (self._access.dialect.max_parameters - filters) // (1 if images is None else 2)
+        yield from self._parts(self._inserts, rows, keys, at_most, lambda part: self._insert(backup, rows, part))
 
-    def update(self, backup: SqlCatalog, stamps: Stamps, keep: Keep) -> Iterator[RelayedPart]:
+    def update(
+        self, backup: SqlCatalog, stamps: Stamps, keep: Keep, images: ImagesOfKeys | None = None
+    ) -> Iterator[RelayedPart]:
         """As `Relational.relay_over`."""
         shape, keys = self._catalog.shape, [*stamps]
         # Where a column makes its values, or has another form of them by a declared type, two stamps may be of the same
         # record. Then it is left as it is.
         makes_values = any(column.computed or column.identity for column in shape.columns)
-        if makes_values or self._catalog.declared or backup.declared or not self._may_relay(backup, keys):
+        may_relay = self._may_relay_rows(backup, keys, images)
+        if makes_values or self._catalog.declared or backup.declared or not may_relay:
             raise NotRelayed(keys)
-        at_most = self._inserts.first  # the images are in memory
-        return self._updates.of(
-            keys,
-            lambda rest, rows: _cut(rest, min(rows, at_most)),
-            lambda part: self._update(backup, {key: stamps[key] for key in part}, keep),
-        )
+        rows, at_most = _rows(backup, images), self._inserts.first  # the images are in memory
+
+        def relay(part: Sequence[Key]) -> RelayedPart | None:
+            return self._update(backup, rows, {key: stamps[key] for key in part}, keep)
+
+        yield from self._parts(self._updates, rows, keys, at_most, relay)
+
+    def _parts(
+        self,
+        parts: RelayedParts,
+        rows: RowsToRestore,
+        keys: Sequence[Key],
+        at_most: int,
+        relay: Callable[[Sequence[Key]], RelayedPart | None],
+    ) -> Iterator[RelayedPart]:
+        """Has `relay` pass on one part of the keys after the other, but for those that the servers cannot read."""
+        readable = rows.readable(keys)
+        others = [] if len(readable) == len(keys) else [key for key in keys if key not in {*readable}]
+        try:
+            if readable:
+                yield from parts.of(readable, lambda rest, number: _cut(rest, min(number, at_most)), relay)
+        except NotRelayed as refused:
+            raise NotRelayed([*refused.rest, *others], refused.error) from None
+        if others:
+            raise NotRelayed(others)
 
     def may_leave_out(self, backup: SqlCatalog, keys: Sequence[Key]) -> bool:
         """As `Relational.may_leave_out`."""
         shape, original = self._catalog.shape, backup.shape
         may_list = shape.lists(keys) and original.lists(keys) if keys else True
-        return may_list and not original.keeps_deleted and original.marks is None and self._may_relay(backup, keys)
+        return may_list and self.may_relay_images(backup) and self._may_relay(backup, keys)
+
+    def may_relay_images(self, backup: SqlCatalog) -> bool:
+        """Whether the images in the bin of this backup are those of records."""
+        return not backup.shape.keeps_deleted and backup.shape.marks is None
+
+    def _may_relay_rows(self, backup: SqlCatalog, keys: Sequence[Key], images: ImagesOfKeys | None) -> bool:
+        return (images is None or self.may_relay_images(backup)) and self._may_relay(backup, keys)
 
     def _may_relay(self, backup: SqlCatalog, keys: Sequence[Key]) -> bool:
         shape, original = self._catalog.shape, backup.shape
@@ -67,35 +98,33 @@ class SqlRelaysBack:
         are_few_parameters = len(shape.key) == 1 or (shape.lists(keys) and original.lists(keys))
         return are_few_parameters and all(map(original.spells, keys))
 
-    def _insert(self, backup: SqlCatalog, keys: Sequence[Key]) -> RelayedPart | None:
-        dialect = self._access.dialect
-        rows = self._rows(backup, keys)
+    def _insert(self, backup: SqlCatalog, rows: RowsToRestore, keys: Sequence[Key]) -> RelayedPart | None:
+        dialect, relayed = self._access.dialect, None
         for attempt in self._access.attempts("relay records", writes=True):
             with attempt as cx, self._inserts.size.measuring() as measured:
-                relayed = dialect.relay(cx, rows, backup.access.dialect)
+                wanted = rows.of(keys, cx, self._catalog.shape)
+                relayed = None if wanted is None else dialect.relay(cx, wanted, backup.access.dialect)
                 if relayed is not None:
                     measured.records = relayed.number
-                    self._refuse_others(cx, backup, keys)
+                    self._refuse_others(cx, rows, keys)
         return None if relayed is None else RelayedPart(len(keys))
 
-    def _update(self, backup: SqlCatalog, stamps: Stamps, keep: Keep) -> RelayedPart | None:
-        shape, dialect, keys = self._catalog.shape, self._access.dialect, [*stamps]
-        rows = self._rows(backup, keys)
+    def _update(self, backup: SqlCatalog, rows: RowsToRestore, stamps: Stamps, keep: Keep) -> RelayedPart | None:
+        shape, dialect, keys, same = self._catalog.shape, self._access.dialect, [*stamps], set[Key]()
         for attempt in self._access.attempts("relay records", writes=True):
             with attempt as cx:
-                staged = dialect.stage(cx, rows, backup.access.dialect)
-                if staged is not None:
-                    if staged.number != len(keys) or {*rows.names} <= {*shape.key_names}:
+                wanted = rows.of(keys, cx, shape)
+                staged = None if wanted is None else dialect.stage(cx, wanted, backup.access.dialect)
+                if wanted is not None and staged is not None:
+                    if staged.number != len(keys) or {*wanted.names} <= {*shape.key_names}:
                         raise OthersWrote
                     images = self._locked(cx, stamps)
-                    Staged(shape, staged, rows.names, (), compared=False).update(cx)
-                    self._refuse_others(cx, backup, keys)
-                    keep(images, cx)
-        return None if staged is None else RelayedPart(updated=len(keys))
-
-    def _rows(self, backup: SqlCatalog, keys: Sequence[Key]) -> RelayedRows:
-        original = backup.shape
-        return relayed_rows(backup, self._catalog.shape, [original.is_one_of(keys), *original.filters], None)
+                    staged_rows = Staged(shape, staged, wanted.names, (), compared=False)
+                    same = staged_rows.drop_equal(cx, dialect.content_hash)
+                    staged_rows.update(cx)
+                    self._refuse_others(cx, rows, keys)
+                    keep([image for image in images if image.key not in same], cx)
+        return None if staged is None else RelayedPart(updated=len(keys) - len(same), skipped=len(same))
 
     def _locked(self, cx: sa.Connection, stamps: Stamps) -> list[Image]:
         """The images of the rows with these stamps, which nobody else changes from now on. Raises OthersWrote where a
@@ -106,24 +135,18 @@ class SqlRelaysBack:
             raise OthersWrote
         return images
 
-    def _refuse_others(self, cx: sa.Connection, backup: SqlCatalog, keys: Sequence[Key]) -> None:
+    def _refuse_others(self, cx: sa.Connection, rows: RowsToRestore, keys: Sequence[Key]) -> None:
         """Raises OthersWrote unless both sides have the same values under each of these keys. What waits for the commit
         runs before."""
-        self._access.dialect.run_waiting(cx)
-        here = _content(cx, self._catalog, keys)
-        for attempt in backup.access.attempts("read the fingerprint of the content", single=True):
-            with attempt as backup_cx:
-                there = _content(backup_cx, backup, keys)
-        if here is None or here != there or here.records != len(keys):
+        shape, dialect = self._catalog.shape, self._access.dialect
+        dialect.run_waiting(cx)
+        here = content_of(cx, dialect, shape.contents(dialect), [shape.is_one_of(keys), *shape.filters])
+        if here is None or here.records != len(keys) or here != rows.content(keys):
             raise OthersWrote
 
 
-def _content(cx: sa.Connection, catalog: SqlCatalog, keys: Sequence[Key]) -> Fingerprint | None:
-    """The fingerprint of all values that both tables share, in the rows of these keys."""
-    shape, dialect = catalog.shape, catalog.access.dialect
-    conditions = [shape.is_one_of(keys), *shape.filters]
-    by_bucket: Mapping[None, Fingerprint] | None = dialect.fingerprints(cx, shape.contents(dialect), conditions)
-    return None if by_bucket is None else by_bucket[None]
+def _rows(backup: SqlCatalog, images: ImagesOfKeys | None) -> RowsToRestore:
+    return Copies(backup) if images is None else RowsOfImages(backup, images)
 
 
 def _cut(keys: Sequence[Key], rows: int) -> tuple[Sequence[Key], Sequence[Key] | None]:

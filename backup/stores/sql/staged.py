@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -52,6 +52,20 @@ class Staged:
         equal = [table.c[column.name].is_not_distinct_from(self._by_name[column.name]) for column in version]
         delete = self._staged.table.delete().where(sa.exists().where(self._has_same_key, *equal))
         return cx.execute(delete.execution_options(preserve_rowcount=True)).rowcount
+
+    def drop_equal(self, cx: sa.Connection, content_hash: Callable[[Sequence[Any]], sa.ColumnElement[Any]]) -> set[Key]:
+        """Drops the staged rows whose values are those of the rows with their keys, and returns their keys."""
+        rows: Any = self._shape.table.c
+        names = [column.name for column in self._shape.shared() if column.name in self._by_name]
+        hashes = [content_hash([columns[name] for name in names]) for columns in (rows, self._by_name)]
+        # Other versions are other values, which costs less to see.
+        versions = [column.name for column in self._shape.version if column.name in self._by_name]
+        same = [rows[name].is_not_distinct_from(self._by_name[name]) for name in versions]
+        is_same = sa.and_(self._has_same_key, *same, hashes[0] == hashes[1])
+        keys = {tuple(row) for row in cx.execute(sa.select(*self._key).where(is_same))}
+        if keys:
+            cx.execute(self._staged.table.delete().where(sa.exists().where(is_same)))
+        return keys
 
     def write(self, cx: sa.Connection, images: ServerImages, keep: Keep, skipped: int) -> RelayedPart | None:
         """Writes the rows but for those `skipped` ones that were dropped; those that they replace into the bin first.

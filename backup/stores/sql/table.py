@@ -213,7 +213,7 @@ class TableShape:
             return StampColumns(self.key, [], sa.func.coalesce(kept, dialect.no_stamp))
         if self.has_version and self._stamping is None:
             return StampColumns(self.key, self.version, None, self._is_numbered)
-        shared = self._shared()
+        shared = self.shared()
         if self._stamping is None:
             return StampColumns(self.key, self.version, dialect.content_hash(shared), self._is_numbered)
         hashed = self.version if self.has_version else shared
@@ -275,11 +275,14 @@ class TableShape:
         columns = [*self.columns, *self._left_out]
         return TableShape(columns, self.key_names, Rules(), self._table_name, self.label)
 
-    def contents(self, dialect: Dialect) -> StampColumns:
-        """As `stamps`, but with the hash of the row's content in the place of its version."""
-        return StampColumns(self.key, [], dialect.content_hash(self._shared()))
+    def contents(self, dialect: Dialect, rows: sa.FromClause | None = None) -> StampColumns:
+        """As `stamps`, but with the hash of the row's content in the place of its version. `rows` may stand in for the
+        table, with columns of the same names and types."""
+        columns: Any = (self.table if rows is None else rows).c
+        key = [columns[name] for name in self.key_names]
+        return StampColumns(key, [], dialect.content_hash([columns[column.name] for column in self.shared()]))
 
-    def _shared(self) -> list[sa.Column[Any]]:
+    def shared(self) -> list[sa.Column[Any]]:
         """The columns that source and backup share, in the order of both."""
         # A transform reads all columns, and the copy may have each under another name.
         content = self.content if self.transformed is None else dict.fromkeys(self.names, "")

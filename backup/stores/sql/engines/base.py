@@ -17,7 +17,7 @@ from backup.stores.sql.engines.column import Column, Relation, ServerType
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
-from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
+from backup.stores.sql.engines.images_to_stage import ImageRows, ImagesToStage, StagedImages
 from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.snapshot import Snapshot
@@ -246,6 +246,12 @@ class Dialect(Protocol):
     def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
         """How many of the table's rows with the keys of staged ones are now exactly what the images of these say: an
         image that the server would make of the row has the same names and values."""
+
+    def rows_of_images(
+        self, cx: sa.Connection, images: sa.Table, columns: tuple[sa.Column[Any], ...]
+    ) -> ImageRows | None:
+        """The rows that the server makes of all `images` in a bin, which were those of the table with these columns.
+        The connection is one that may read them, here or in another database. None where it has no exact way."""
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         """Has the server add the entries of the bin for the table's rows that fulfil the condition, as they are now,

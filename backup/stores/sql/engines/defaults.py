@@ -13,6 +13,7 @@ from backup.stores.listing import PassedOver
 from backup.stores.sql.engines.base import Dialect, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
+from backup.stores.sql.engines.images_to_stage import ImageRows
 from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_together
 from backup.stores.sql.engines.tables import TableName
@@ -51,6 +52,11 @@ class DialectDefaults(Dialect):
         return False
 
     def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect, number: int | None) -> StagedRows | None:
+        return None
+
+    def rows_of_images(
+        self, cx: sa.Connection, images: sa.Table, columns: tuple[sa.Column[Any], ...]
+    ) -> ImageRows | None:
         return None
 
     def run_waiting(self, cx: sa.Connection) -> None:

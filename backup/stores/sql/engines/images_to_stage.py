@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import quoted_name
 
 from backup.stores.sql.engines.relayed import StagedRows
 
@@ -42,6 +44,46 @@ class ImagesToStage(NamedTuple):
         entries = self.record.table
         joined = entries if beside is None else entries.join(beside, sa.true())
         return sa.select(*values, self.record).select_from(joined).where(*self.conditions)
+
+
+class ImageRows(NamedTuple):
+    """A query for the rows that a server makes of all images in a bin.
+
+    - `rows`: it has the columns of the table whose rows they were, with their types.
+    - `entry_id`: the column of it that says of which entry a row is made.
+    - `is_exact`: the condition that an image which the server would make of the row is the one of the entry.
+    """
+
+    rows: sa.Subquery
+    entry_id: sa.Column[str]
+    is_exact: sa.ColumnElement[bool]
+
+
+def image_rows(
+    images: sa.Table,
+    columns: Sequence[sa.Column[Any]],
+    values: Sequence[sa.ColumnElement[Any]],
+    are_equal: Callable[..., sa.ColumnElement[bool]],
+    beside: sa.FromClause | None = None,
+) -> ImageRows:
+    """The rows with these `values`, one for each of the table's `columns`, of a bin of `images`. `beside`, `are_equal`:
+    as in `ImagesToStage.rows` and `StagedImages.equal_rows`."""
+    names = {column.name.lower() for column in columns}
+    entry_id, image = (next(name for name in _unlike(start) if name not in names) for start in ("entry_id", "image"))
+    named = [
+        sa.type_coerce(value, column.type).label(quoted_name(column.name, quote=True))
+        for column, value in zip(columns, values, strict=True)
+    ]
+    selected = sa.select(*named, images.c["EntryId"].label(entry_id), images.c["Record"].label(image))
+    joined = images if beside is None else images.join(beside, sa.true())
+    rows = selected.select_from(joined).subquery("images")
+    of_rows: Any = rows.c
+    is_exact = are_equal([of_rows[column.name] for column in columns], of_rows[image])
+    return ImageRows(rows, of_rows[entry_id], is_exact)
+
+
+def _unlike(start: str) -> Iterator[str]:
+    return (f"{start}{'_' * length}" for length in count())
 
 
 class StagedImages(NamedTuple):

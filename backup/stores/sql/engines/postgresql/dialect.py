@@ -23,7 +23,7 @@ from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure, missing_driver
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
-from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
+from backup.stores.sql.engines.images_to_stage import ImageRows, ImagesToStage, StagedImages
 from backup.stores.sql.engines.leased import LeasedEngine
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.pairs import is_same_by
@@ -36,7 +36,7 @@ from backup.stores.sql.engines.postgresql.errors import failure
 from backup.stores.sql.engines.postgresql.images import make_images
 from backup.stores.sql.engines.postgresql.relay import pass_blocks, relay_rows
 from backup.stores.sql.engines.postgresql.snapshot import export
-from backup.stores.sql.engines.postgresql.staged_images import count_equal, stage_images
+from backup.stores.sql.engines.postgresql.staged_images import count_equal, rows_of_images, stage_images
 from backup.stores.sql.engines.postgresql.types import relation, size_expression
 from backup.stores.sql.engines.postgresql.values import ask_for_bytes
 from backup.stores.sql.engines.prepared import Prepared
@@ -188,6 +188,14 @@ class PostgresqlDialect(DialectDefaults):
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         self._copying.refuse_stage(cx)
         return stage_images(cx, images)
+
+    def rows_of_images(
+        self,
+        cx: sa.Connection,  # noqa: ARG002 - for SQLite
+        images: sa.Table,
+        columns: tuple[sa.Column[Any], ...],
+    ) -> ImageRows | None:
+        return rows_of_images(images, columns)
 
     def run_waiting(self, cx: sa.Connection) -> None:
         cx.execute(sa.text("SET CONSTRAINTS ALL IMMEDIATE"))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import quoted_name
 
 from backup.stores.sql.engines.column import ServerType
-from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
+from backup.stores.sql.engines.images_to_stage import ImageRows, ImagesToStage, StagedImages, image_rows
 from backup.stores.sql.engines.postgresql.copy import staging_table
 from backup.stores.sql.engines.postgresql.images import spelled_image
 from backup.stores.sql.engines.postgresql.json_texts import TAGS, kind_of_column
@@ -28,6 +28,18 @@ def stage_images(cx: sa.Connection, images: ImagesToStage) -> StagedImages:
     insert = staged.insert().from_select(staged.columns.keys(), images.rows(values, image), include_defaults=False)
     number = cx.execute(insert.execution_options(preserve_rowcount=True)).rowcount
     return StagedImages(StagedRows(staged, number), images)
+
+
+@lru_cache(maxsize=64)
+def rows_of_images(images: sa.Table, columns: tuple[sa.Column[Any], ...]) -> ImageRows:
+    """As `Dialect.rows_of_images`."""
+    image, values = _decoded(images.c["Record"], columns)
+    # A text is one of its column's type: `character` has spaces at its end.
+    typed = [
+        sa.cast(value, ServerType(_declared(column))) if _is_text(column) else value
+        for column, value in zip(columns, values, strict=True)
+    ]
+    return image_rows(images, columns, typed, _are_equal, image)
 
 
 def count_equal(cx: sa.Connection, staged: StagedImages) -> int:
@@ -67,6 +79,10 @@ def _value(column: sa.Column[Any], part: _Value) -> _Value:
         text = part.op("->>")(sa.literal(TAGS[kind], sa.Text))
         return sa.func.decode(text, "base64") if kind is bytes else sa.cast(text, ServerType(_declared(column)))
     return sa.cast(part, ServerType(column.type.own)) if isinstance(column.type, TextType) else part
+
+
+def _is_text(column: sa.Column[Any]) -> bool:
+    return kind_of_column(column) is str and not isinstance(column.type, TextType)
 
 
 def _declared(column: sa.Column[Any]) -> str:

@@ -24,7 +24,7 @@ from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
-from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
+from backup.stores.sql.engines.images_to_stage import ImageRows, ImagesToStage, StagedImages
 from backup.stores.sql.engines.mixing import bucket_of
 from backup.stores.sql.engines.opening import CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.prepared import Prepared, driver_rows, send
@@ -46,7 +46,7 @@ from backup.stores.sql.engines.sqlite.images import make_images
 from backup.stores.sql.engines.sqlite.overlay import overlay_rows
 from backup.stores.sql.engines.sqlite.relay import relay_rows, stage_rows
 from backup.stores.sql.engines.sqlite.snapshot import begin_read_transaction
-from backup.stores.sql.engines.sqlite.staged_images import count_equal, stage_images
+from backup.stores.sql.engines.sqlite.staged_images import count_equal, rows_of_images, stage_images
 from backup.stores.sql.engines.sqlite.types import TimeOrText, affinity_of, relation, type_of
 from backup.stores.sql.engines.tables import TableName, quoted_parts, send_ddl
 from backup.stores.sql.engines.utc_time import UtcTime
@@ -200,6 +200,11 @@ class SqliteDialect(DialectDefaults):
 
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         return None if self._file.hashed_encoding else stage_images(cx, images)
+
+    def rows_of_images(
+        self, cx: sa.Connection, images: sa.Table, columns: tuple[sa.Column[Any], ...]
+    ) -> ImageRows | None:
+        return None if self._file.hashed_encoding else rows_of_images(cx, images, columns)
 
     def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
         return count_equal(cx, staged)

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.stores.exact_json import key_from_text, record_from_text
-from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
+from backup.stores.sql.engines.images_to_stage import ImageRows, ImagesToStage, StagedImages, image_rows
 from backup.stores.sql.engines.relayed import StagedRows
 from backup.stores.sql.engines.sqlite.images import OF_VALUES, learn_functions, spelled_image
 from backup.stores.sql.engines.sqlite.literals import text_literal
@@ -43,6 +43,19 @@ def stage_images(cx: sa.Connection, images: ImagesToStage) -> StagedImages | Non
             raise
         return None  # only the statement was undone, not the transaction
     return StagedImages(StagedRows(staged, number), images)
+
+
+def rows_of_images(cx: sa.Connection, images: sa.Table, columns: tuple[sa.Column[Any], ...]) -> ImageRows | None:
+    """As `Dialect.rows_of_images`. None also where SQLite would not find a value by the column's name."""
+    if any('"' in column.name for column in columns):
+        return None
+    _learn(cx)
+    return _rows_of_images(images, columns)
+
+
+@lru_cache(maxsize=64)
+def _rows_of_images(images: sa.Table, columns: tuple[sa.Column[Any], ...]) -> ImageRows:
+    return image_rows(images, columns, _decoded(images.c["Record"], columns), _are_equal)
 
 
 def count_equal(cx: sa.Connection, staged: StagedImages) -> int:
