@@ -143,6 +143,9 @@ class Relational(Protocol):
         """Whether both servers can leave out exactly the records of these keys, with few parameters. This store is the
         place of a restore of `backup`."""
 
+    def may_relay_images(self, backup: Store) -> bool:
+        """Whether `relay_new` and `relay_over` may take images of this backup's bin."""
+
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         """Writes the source's records of these keys, in their order, without reading them into this process. The server
         makes the images of what it replaces.

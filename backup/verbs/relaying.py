@@ -43,7 +43,7 @@ class Relaying:
     def keys_at_once(self) -> int:
         """How many keys to look at together, if images may have what is wanted."""
         place = self._into.relational
-        may_relay = place is not None and place.may_leave_out(self._backup, ())
+        may_relay = place is not None and place.may_relay_images(self._backup)
         return max(FEWEST_AT_ONCE, min(self._into.traits.batch_size, LEFT_OUT_AT_MOST)) if may_relay else FEWEST_AT_ONCE
 
     def rest_of(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:

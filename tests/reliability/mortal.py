@@ -138,7 +138,9 @@ def carried_out(order: dict[str, Any]) -> dict[str, Any]:
         case "restore":
             at = datetime.fromisoformat(order["at"]) if order["at"] else None
             with mock.patch.object(relaying, "FEWEST_BACK", order.get("fewest", relaying.FEWEST_BACK)):
-                outcome = service.restore(RestoreSpec(at=at, overwrite_newer=True, delete_extra=True))
+                outcome = service.restore(
+                    RestoreSpec(at=at, run=order.get("run"), overwrite_newer=True, delete_extra=True)
+                )
     run = outcome.run
     return {
         "sync_id": run.sync_id,

@@ -310,7 +310,9 @@ def test_an_undo_by_images_that_was_killed_is_done_by_the_next_one(
     assert trace.count("INSERT backup_changes sent") == 2, "not by the server"
 
 
-@pytest.mark.parametrize("as_of", ["now", "now, by the servers", "now, into an empty source", "before the change"])
+@pytest.mark.parametrize(
+    "as_of", ["now", "now, by the servers", "now, into an empty source", "before the change", "before the run"]
+)
 def test_a_restore_that_was_killed_is_done_by_the_next_one(
     sqlite: Scene, mortal: Mortal, subtests: pytest.Subtests, as_of: str
 ) -> None:
@@ -322,6 +324,9 @@ def test_a_restore_that_was_killed_is_done_by_the_next_one(
         if "empty" in as_of:
             assert isinstance(sqlite.service.source, Sql)
             sqlite.service.source.run("DELETE FROM {table}")
+    elif as_of == "before the run":
+        changing = mortal.run(sqlite.order("sync"))
+        order = sqlite.order("restore", at=None, run=changing["sync_id"], fewest=1)
     else:
         mortal.run(sqlite.order("sync"))
         assert isinstance(sqlite.service.source, Sql)
@@ -333,7 +338,8 @@ def test_a_restore_that_was_killed_is_done_by_the_next_one(
         assert sqlite.service.source.contents() == before
         assert sqlite.service.backup.contents() == copies
 
-    check_killed_and_repeated(sqlite, mortal, order, check, subtests)
+    trace = check_killed_and_repeated(sqlite, mortal, order, check, subtests)
+    assert "fewest" not in order or "INSERT backup_changes sent" in trace, "not by the servers"
 
 
 def check_killed_and_repeated(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from backup.core.model import Stamps
+from backup.core.run_values import Run
 from backup.recycle_bin.bin import RecycleBin
+from backup.recycle_bin.entries import KeptImage
 from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.relay import SqlRelay
+from backup.stores.sql.relayed_back import SqlRelaysBack
 from backup.verbs.pieces import Pieces
 from tests.reliability.effort import SEED, rounds
-from tests.scenarios.inside import command, counted, done, named, synced
+from tests.scenarios.inside import command, counted, done, named, refused, synced
 from tests.scenarios.places import Sql
 from tests.scenarios.taking_back import after, rows
-from tests.scenarios.test_overwrite import VERSIONED, Things, once, things, trigger
+from tests.scenarios.test_overwrite import VERSIONED, Things, lose_lock_at, once, things, trigger
 
 __all__ = ["things"]
 
@@ -58,6 +63,7 @@ def test_the_servers_pass_on_what_has_not_changed_and_nothing_else(
 
     monkeypatch.setattr(SqlRelay, "_transaction", noted)
     monkeypatch.setattr(SqlReads, "_batch", None)  # no copy becomes a value of this process
+    _reads_no_image(monkeypatch)
     restored = done(place.restore("--at", moment, **SMALL))
     assert (counted(restored), place.rows()) == ((15, 0, 0, 0), AS_IT_WAS)
     assert sum(part.inserted for part in relayed) == 11
@@ -74,12 +80,54 @@ def test_chunks_that_are_equal_but_for_what_has_changed_are_not_read(
         return stamps
 
     monkeypatch.setattr(Pieces, "_readable", noted)
+    _reads_no_image(monkeypatch)
     restored = done(
         place.restore("--at", moment, "--overwrite-newer", "--delete-extra", "--allow-mass-delete", **SMALL)
     )
     assert not any(read)
     assert (counted(restored), place.rows()) == ((2, 2, 1, 11), AS_IT_WAS)
     assert place.kept(restored["SyncId"]) == [((3,), (3, 6, 0)), ((9,), (9, 6, 0)), ((21,), (21, 1, 1))]
+
+
+def test_what_a_run_changed_comes_from_images_by_the_servers(
+    changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, _ = changed
+    _reads_no_image(monkeypatch)
+    monkeypatch.setattr(SqlReads, "images", None)
+    place.run("UPDATE {table} SET version = 5, a = 3 WHERE id = 3")  # it is right already
+    run = _newest(place)
+    for counts in ((2, 1, 0, 1), (0, 0, 0, 4)):
+        restored = done(place.restore("--run", run, **SMALL))
+        assert (counted(restored), place.rows()) == (counts, AS_IT_WAS | {21: (1, 1)})
+        assert place.kept(restored["SyncId"]) == ([((9,), (9, 6, 0))] if counts[1] else [])
+
+
+@pytest.mark.parametrize("step", ["_insert", "_update"])
+def test_a_restore_of_a_run_that_lost_its_lock_lets_the_servers_write_no_further_part(
+    changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    place, _ = changed
+    before, run = place.rows(), _newest(place)
+    lose_lock_at(monkeypatch, SqlRelaysBack, step)
+    assert refused(place.restore("--run", run, BackupSync__BatchSize="1"))[0] == "LockLost"
+    written = {n for n, row in place.rows().items() if before.get(n) != row}
+    assert written == ({5} if step == "_insert" else {3, 5, 12})
+
+
+def _reads_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every read of an image's record fail."""
+
+    def read(_: RecycleBin, images: Iterable[KeptImage]) -> Iterator[list[KeptImage]]:
+        assert not [*images]
+        return iter(())
+
+    monkeypatch.setattr(RecycleBin, "with_records", read)
+
+
+def _newest(place: Things) -> str:
+    """The id of the newest run."""
+    return str(max(place.backup.history(), key=lambda row: row["RunNumber"])["SyncId"])
 
 
 def test_what_the_application_inserts_meanwhile_stays(
@@ -145,6 +193,8 @@ KEYS: Mapping[str, tuple[str, Callable[[int], str]]] = {
     "two": ("id INTEGER NOT NULL, part VARCHAR(9) NOT NULL, PRIMARY KEY (id, part)", lambda n: f"{n % 5}, 'p{n}'"),
 }
 
+KEY_NAMES = {"integer": "id", "text": "id", "two": "id, part"}
+
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("number", range(rounds(1, 40)))
@@ -152,30 +202,35 @@ def test_a_restore_of_a_time_does_the_same_as_one_that_asks_for_each_record(
     things: Things, monkeypatch: pytest.MonkeyPatch, key: str, number: int
 ) -> None:
     draw = random.Random(f"{SEED} {key} {number}")
-    moments = _lived(things, key, draw)
+    runs = _lived(things, key, draw)
     things.run("CREATE TABLE before AS SELECT * FROM {table}")
-    for moment in draw.sample(moments, 2):
+    for run, goal in (*((run, "--at") for run in draw.sample(runs, 2)), (draw.choice(runs[1:]), "--run")):
         options = [option for option in ("--overwrite-newer", "--delete-extra") if draw.random() < 0.6]
-        options += ["--allow-mass-delete", "--at", moment, *(["--dry-run"] if draw.random() < 0.2 else [])]
+        options += ["--allow-mass-delete", goal, after(run) if goal == "--at" else run.sync_id]
+        options += ["--dry-run"] if draw.random() < 0.2 else []
+        if goal == "--run" and draw.random() < 0.6:
+            options += ["--only", draw.choice(["inserted", "updated", "deleted"])]
         ways = []
         for old in (False, True):
             with monkeypatch.context() as patch:
                 if old:
-                    patch.setattr(RecycleBin, "changed_by", lambda *_: None)
+                    patch.setattr(SqlRelaysBack, "_has_no_marks", lambda *_: False)
                 ways.append(_restored(things, options))
             things.run("DELETE FROM {table}", "INSERT INTO {table} SELECT * FROM before")
         assert ways[0] == ways[1], f"{SEED} {key} {number}: {options}"
 
 
-def _lived(things: Things, key: str, draw: random.Random) -> list[str]:
-    """Has a source and its backup live through some syncs, then changes the source. Returns moments between these."""
+def _lived(things: Things, key: str, draw: random.Random) -> list[Run]:
+    """Has a source and its backup live through some syncs, then changes the source. Returns the syncs. Some images are
+    compressed or lack a column then, and some tables have no version."""
     columns, spelled = KEYS[key]
+    version = draw.choice(["version", "version", "weight"])
 
     def insert(numbers: Iterable[int]) -> None:
         there = {n for (n,) in rows(things.source, "SELECT n FROM {table}")}
         values = [f"{n}, {draw.randint(1, 9)}, 'ä{n}', {spelled(n)}" for n in numbers if n not in there]
         if values:
-            things.put(*values)
+            things.run(f"INSERT INTO {{table}} (n, {version}, a, {KEY_NAMES[key]}) VALUES ({'), ('.join(values)})")
 
     def change(few: int) -> None:
         touched = draw.sample(range(1, 41), few)
@@ -186,26 +241,39 @@ def _lived(things: Things, key: str, draw: random.Random) -> list[str]:
                 case 1:
                     insert([n])
                 case 2:
-                    things.run(f"UPDATE {{table}} SET version = version + 1, a = 'x{draw.random()}' WHERE n = {n}")
+                    things.run(f"UPDATE {{table}} SET {version} = {version} + 1, a = 'x{draw.random()}' WHERE n = {n}")
                 case 3:
-                    lower = f"version = {draw.choice(['version', 'version - 1', '0'])}"
+                    lower = f"{version} = {draw.choice([version, f'{version} - 1', '0'])}"
                     things.run(f"UPDATE {{table}} SET {lower}, a = 'y{draw.random()}' WHERE n = {n}")
 
-    things.source.run(f"CREATE TABLE {{table}} (n INTEGER, version INTEGER, a VARCHAR(40), {columns})")
+    things.source.run(f"CREATE TABLE {{table}} (n INTEGER, {version} INTEGER, a VARCHAR(40), {columns})")
     insert(range(1, 31))
     things.place.initialize()
-    moments = [synced(things.place, things.name)]
-    for _ in range(draw.randint(1, 4)):
+    runs = [synced(things.place, things.name)]
+    for number in range(draw.randint(1, 4)):
+        if draw.random() < 0.15:
+            things.run(f"ALTER TABLE {{table}} ADD COLUMN later{number} VARCHAR(9) DEFAULT 'new'")
         if draw.random() < 0.3:
             insert(range(41, 41 + draw.randrange(2, 14)))
         change(draw.choice([1, 4, 12]))
-        moments.append(synced(things.place, things.name))
+        runs.append(synced(things.place, things.name))
         if draw.random() < 0.2:
-            done(command(things.folder, things.place.settings, "undo", moments[-1].sync_id, "--yes", "--json"))
+            done(command(things.folder, things.place.settings, "undo", runs[-1].sync_id, "--yes", "--json"))
+        if draw.random() < 0.3:
+            _compress(things, draw)
     change(draw.choice([0, 3, 15]))
     if draw.random() < 0.4:
         things.run("DELETE FROM {table}" + draw.choice(["", " WHERE n < 25"]))
-    return [after(run) for run in moments]
+    return runs
+
+
+def _compress(things: Things, draw: random.Random) -> None:
+    """Compresses some images of the bin, as this process does with large ones."""
+    kept = Sql(things.backup.url, f"{things.backup.table.rpartition('.')[0]}.RecycleBin".lstrip("."))
+    for entry_id, record in rows(kept, 'SELECT "EntryId", "Record" FROM {table} WHERE "Record" IS NOT NULL'):
+        if draw.random() < 0.2 and record.startswith("{"):
+            zipped = f"zlib:{b64encode(zlib.compress(record.encode())).decode()}"
+            kept.run('UPDATE {table} SET "Record" = :zipped WHERE "EntryId" = :id', zipped=zipped, id=entry_id)
 
 
 def _restored(things: Things, options: Sequence[str]) -> Any:

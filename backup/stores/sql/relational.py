@@ -95,6 +95,9 @@ class SqlRelational:
     def may_leave_out(self, backup: Store, keys: Sequence[Key]) -> bool:
         return self._relays_back.may_leave_out(catalog_of(backup), keys)
 
+    def may_relay_images(self, backup: Store) -> bool:
+        return self._relays_back.may_relay_images(catalog_of(backup))
+
     def relay_changes(self, source: Store, keys: Sequence[Key], note: CopyNote, keep: Keep) -> Iterator[RelayedPart]:
         return self._relayed_changes.write(catalog_of(source), keys, note, keep)
 

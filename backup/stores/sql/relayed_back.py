@@ -78,14 +78,18 @@ class SqlRelaysBack:
         """As `Relational.may_leave_out`."""
         shape, original = self._catalog.shape, backup.shape
         may_list = shape.lists(keys) and original.lists(keys) if keys else True
-        return may_list and self.may_relay_images(backup) and self._may_relay(backup, keys)
+        return may_list and self._has_no_marks(backup) and self._may_relay(backup, keys)
 
-    def may_relay_images(self, backup: SqlCatalog) -> bool:
-        """Whether the images in the bin of this backup are those of records."""
+    def may_relay_images(self, backup: SqlCatalog, keys: Sequence[Key] = ()) -> bool:
+        """As `Relational.may_relay_images`, of these keys."""
+        return self._access.dialect.reads_images and self._has_no_marks(backup) and self._may_relay(backup, keys)
+
+    def _has_no_marks(self, backup: SqlCatalog) -> bool:
+        """Whether no copy of a deleted record stays in this backup."""
         return not backup.shape.keeps_deleted and backup.shape.marks is None
 
     def _may_relay_rows(self, backup: SqlCatalog, keys: Sequence[Key], images: ImagesOfKeys | None) -> bool:
-        return (images is None or self.may_relay_images(backup)) and self._may_relay(backup, keys)
+        return self._may_relay(backup, keys) if images is None else self.may_relay_images(backup, keys)
 
     def _may_relay(self, backup: SqlCatalog, keys: Sequence[Key]) -> bool:
         shape, original = self._catalog.shape, backup.shape

@@ -70,6 +70,9 @@ class Dialect(Protocol):
     opens_quickly: bool
     """Whether to open a further connection takes milliseconds, and what it asks runs beside the others."""
 
+    reads_images: bool
+    """Whether `rows_of_images` knows an exact way."""
+
     relays_outside: bool
     """Whether `relay` and `stage` read the source by a connection of the copy's own, so outside a snapshot of it."""
 

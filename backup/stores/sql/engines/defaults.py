@@ -25,6 +25,7 @@ class DialectDefaults(Dialect):
     """Members of `Dialect` for a server that does nothing special there. `Dialect` says what each returns."""
 
     kin: sa.TextClause | None = None
+    reads_images = False
     relays_outside = False
     explains = ""
     blocks: ServerBlocks | None = None

@@ -70,6 +70,7 @@ class PostgresqlDialect(DialectDefaults):
     in_process = False
     explains = "EXPLAIN"
     opens_quickly = True
+    reads_images = True
     blocks = PostgresqlBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS

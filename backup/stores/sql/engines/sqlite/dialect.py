@@ -72,6 +72,7 @@ class SqliteDialect(DialectDefaults):
     folds_names = True
     in_process = True
     explains = "EXPLAIN"
+    reads_images = True
     relays_outside = True
     blocks = SqliteBlocks()
     references = system_tables.REFERENCES
