@@ -14,7 +14,7 @@ from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.relay import OthersWrote, RelayedParts, may_relay
-from backup.stores.sql.rows_to_restore import Copies, RowsOfImages, RowsToRestore, content_of
+from backup.stores.sql.rows_to_restore import RowsOfCopies, RowsOfImages, RowsToRestore, content_of
 from backup.stores.sql.staged import Staged
 from backup.stores.values import Limits, NotRelayed, RelayedPart
 
@@ -150,7 +150,7 @@ class SqlRelaysBack:
 
 
 def _rows(backup: SqlCatalog, images: ImagesOfKeys | None) -> RowsToRestore:
-    return Copies(backup) if images is None else RowsOfImages(backup, images)
+    return RowsOfCopies(backup) if images is None else RowsOfImages(backup, images)
 
 
 def _cut(keys: Sequence[Key], rows: int) -> tuple[Sequence[Key], Sequence[Key] | None]:

@@ -36,7 +36,7 @@ class RowsToRestore(Protocol):
         """The fingerprint of all values that backup and place share, in the rows of these keys."""
 
 
-class Copies:
+class RowsOfCopies:
     """The rows of a backup's table."""
 
     def __init__(self, backup: SqlCatalog) -> None:
