@@ -45,8 +45,9 @@ class SqlRelaysBack:
         # Where a column makes its values, or has another form of them by a declared type, two stamps may be of the same
         # record. Then it is left as it is.
         makes_values = any(column.computed or column.identity for column in shape.columns)
-        may_relay = self._may_relay_rows(backup, keys, images)
-        if makes_values or self._catalog.declared or backup.declared or not may_relay:
+        if makes_values or self._catalog.declared or backup.declared:
+            raise NotRelayed(keys)
+        if not self._may_relay_rows(backup, keys, images):
             raise NotRelayed(keys)
         rows, at_most = _rows(backup, images), self._inserts.first  # the images are in memory
 
