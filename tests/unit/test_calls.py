@@ -25,6 +25,12 @@ from backup.stores.sql.engines.sqlite.engines import SqliteEngines
 DEADLINE_SECONDS = 30
 
 
+@pytest.fixture(autouse=True)
+def own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread is left behind by an earlier test."""
+    monkeypatch.setattr(left_calls, "_threads", left_calls._Threads())
+
+
 def test_a_call_is_cut_when_its_time_is_up() -> None:
     answer = threading.Event()
 
@@ -87,6 +93,8 @@ class DeafEngines(SqliteEngines):
         connect, answer, closed, path = super()._opener(mode), self.answer, self.closed, self.file.path
 
         class Connection(sqlite3.Connection):
+            identity = None
+
             def close(self) -> None:
                 self.rollback()  # as other drivers do; else a statement that is not gone yet keeps its lock
                 super().close()

@@ -62,6 +62,7 @@ class SqlRelational:
         self._blocks = SqlBlocks(access, catalog, chunks)
 
     def forget(self) -> None:
+        self._access.dialect.forget_file()
         self._catalog.forget()
 
     def read_ahead(self, begin: Begin) -> None:

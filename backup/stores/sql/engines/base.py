@@ -125,6 +125,10 @@ class Dialect(Protocol):
     def close(self) -> None:
         """Gives the pool back. The next use leases it again."""
 
+    def forget_file(self) -> None:
+        """Lets a file of SQLite be another one from now on. Until then, one that replaces the first that was used ends
+        all that uses it."""
+
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         """Whether two connections, each in a transaction, lead to the same database, by what their servers say.
         Leaves no trace."""

@@ -40,6 +40,9 @@ class DialectDefaults(Dialect):
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
 
+    def forget_file(self) -> None:
+        return
+
     def leads_there(self, cx: sa.Connection) -> bool:
         return True
 

@@ -100,6 +100,9 @@ class SqliteDialect(DialectDefaults):
     def close(self) -> None:
         self._engines.close()
 
+    def forget_file(self) -> None:
+        self._engines.forget_file()
+
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
         own, other = (cx.connection.driver_connection for cx in (here, there))
         return is_same_connected(cast("OpenFile", own), cast("OpenFile", other))
@@ -111,12 +114,12 @@ class SqliteDialect(DialectDefaults):
         if isinstance(like, SqliteDialect):
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, like.path.stat().st_mode & 0o777))
-        self._engines.forget_file()
+        self.forget_file()
         self._file.make(like._file.encoding if isinstance(like, SqliteDialect) else self._file.encoding)
 
     def drop_database(self) -> None:
         self.engine.dispose()
-        self._engines.forget_file()
+        self.forget_file()
         self.path.unlink(missing_ok=True)
 
     def beside(self, name: str) -> SqliteDialect:
