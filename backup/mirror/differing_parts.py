@@ -89,12 +89,13 @@ def differing_blocks(
     while left:
         if so_far.statements >= _STATEMENTS_AT_MOST:
             yield so_far.before(left[0])
-            so_far = _SoFar(blocks.width)
+            so_far = so_far.behind(left[0])
         so_far.statements += 1
         if expects_few:
             looked_at = _neighbours(left[:ahead])
             equal_ones, differing_ones = _looked_at(pair, looked_at)
-            so_far.equal, left = so_far.equal + equal_ones, [*differing_ones, *left[len(looked_at) :]]
+            so_far.equal.update(equal_ones)
+            left = [*differing_ones, *left[len(looked_at) :]]
             expects_few, ahead = not differing_ones, 1 if differing_ones else _PARTS_AHEAD
             continue
         of_source, of_backup = _of_blocks(pair, left[0])
@@ -106,8 +107,10 @@ def differing_blocks(
             break
         if so_far.would_have(to_read) > at_most:
             yield so_far.before(left[0])
-            so_far = _SoFar(blocks.width, statements=1)
-        so_far.add(_proof_of_others(of_source, differing), differing, to_read)
+            so_far = so_far.behind(left[0])
+            so_far.statements = 1
+        so_far.equal[left[0].first] = _proof_of_others(of_source, differing)
+        so_far.add(differing, to_read)
         left, expects_few = left[1:], not differing
     if not left or left[0].first > first:
         yield so_far.before(left[0]) if left else so_far.all()
@@ -118,7 +121,8 @@ class _SoFar:
     """What blocks have shown since the last that was told."""
 
     block_width: int
-    equal: Proof = field(default_factory=Proof)
+    equal: dict[int, Proof] = field(default_factory=dict)
+    """By the first key of each part: those behind a part that differed may be known before it."""
     numbers: set[int] = field(default_factory=set)
     to_read: Sequence[int] = (0, 0)
     """How many records each side has in the blocks that differ."""
@@ -127,16 +131,21 @@ class _SoFar:
     def would_have(self, to_read: Sequence[int]) -> int:
         return max(map(sum, zip(self.to_read, to_read, strict=True)))
 
-    def add(self, equal: Proof, numbers: Iterable[int], to_read: Sequence[int]) -> None:
-        self.equal += equal
+    def add(self, numbers: Iterable[int], to_read: Sequence[int]) -> None:
         self.numbers.update(numbers)
         self.to_read = [*map(sum, zip(self.to_read, to_read, strict=True))]
 
     def all(self) -> DifferingParts:
-        return DifferingParts(self.equal, frozenset(self.numbers), self.block_width)
+        return DifferingParts(sum(self.equal.values(), Proof()), frozenset(self.numbers), self.block_width)
 
     def before(self, blocks: EqualRanges) -> DifferingParts:
-        return replace(self.all(), upto=(blocks.first - 1,))
+        told = replace(self, equal={first: one for first, one in self.equal.items() if first < blocks.first})
+        return replace(told.all(), upto=(blocks.first - 1,))
+
+    def behind(self, blocks: EqualRanges) -> _SoFar:
+        """What is known from these blocks on, and is not told yet."""
+        equal = {first: one for first, one in self.equal.items() if first >= blocks.first}
+        return _SoFar(self.block_width, equal)
 
 
 def _neighbours(parts: Sequence[EqualRanges]) -> Sequence[EqualRanges]:
@@ -145,14 +154,15 @@ def _neighbours(parts: Sequence[EqualRanges]) -> Sequence[EqualRanges]:
     return parts[: next(upto, len(parts))]
 
 
-def _looked_at(pair: StorePair, parts: Sequence[EqualRanges]) -> tuple[Proof, Sequence[EqualRanges]]:
-    """The proof of those neighbouring parts that are equal, each asked for as one block in the same call, and the
-    other parts."""
+def _looked_at(pair: StorePair, parts: Sequence[EqualRanges]) -> tuple[Mapping[int, Proof], Sequence[EqualRanges]]:
+    """The proofs of those neighbouring parts that are equal, by their first keys, each asked for as one block in the
+    same call; and the other parts."""
     of_source, of_backup = _of_blocks(pair, EqualRanges.joined(parts))
     if of_source is None or of_backup is None:
-        return Proof(), parts
+        return {}, parts
     differing = _differing(of_source, of_backup)
-    return _proof_of_others(of_source, differing), [part for part in parts if part.first in differing]
+    equal = {first: proof.of_fingerprint(one) for first, one in of_source.items() if first not in differing}
+    return equal, [part for part in parts if part.first in differing]
 
 
 def _of_blocks(pair: StorePair, blocks: EqualRanges) -> tuple[Mapping[int, Fingerprint] | None, ...]:

@@ -98,6 +98,18 @@ def test_after_some_statements_the_blocks_so_far_are_told_also_where_none_differ
     assert [part.equal.source.records for part in told] == [3 * 64, 4 * 64, 2 * 64, 0]
 
 
+def test_what_is_told_has_no_records_behind_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 1)
+    versions = dict.fromkeys(range(1, 640, 64), 7)
+    others = {**versions, 129: 8, 257: 8}  # the second look shows also which are equal behind them
+    [early] = differing(Side(versions), Side(others), at_most=63, expects_few=True)
+    assert (set(early.numbers), early.upto, early.equal.source.records) == (set(), (128,), 2 * 64)
+    monkeypatch.setattr(differing_parts, "_STATEMENTS_AT_MOST", 2)
+    told = differing(Side(versions), Side(others), expects_few=True)
+    ends = [(set(), (128,), 2 * 64), ({129, 257}, (576,), 5 * 64), (set(), None, 64)]
+    assert [(set(part.numbers), part.upto, part.equal.source.records) for part in told] == ends
+
+
 def test_many_blocks_are_asked_for_as_one_where_few_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(differing_parts, "_BLOCKS_AT_ONCE", 2)
     versions = dict.fromkeys(range(1, 640, 64), 7)
