@@ -105,10 +105,12 @@ def test_postgresql_relays_every_type_in_either_form(
     types = [name for name in VALUES if form == "text" or (is_plain(bench, name) and " to " not in name)]
     assert len(types) > 20
     columns = ", ".join(f"c{n} {name}" for n, name in enumerate(types))
-    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {columns})")
+    bench.sql("source", f'CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, {columns}, "%%" integer)')
     for place in range(max(map(len, VALUES.values())) + 1):
         values = [VALUES[name][place] if place < len(VALUES[name]) else "NULL" for name in types]
-        bench.sql("source", f"INSERT INTO {{table}} VALUES ({place}, 1, {', '.join(values)})".replace("%", "%%"))
+        bench.sql(
+            "source", f"INSERT INTO {{table}} VALUES ({place}, 1, {', '.join(values)}, {place})".replace("%", "%%")
+        )
     source, backup = bench.pair()
     forms, blocks = set[str](), postgresql._blocks
 
@@ -139,7 +141,7 @@ def comes_back(bench: SqlBench, source: Store, backup: Store, query: str) -> Non
     assert sum(part.inserted for part in ends[0].relay(backup, WHOLE, None, None)) == len(before)
     assert bench.rows("source", query) == before
     assert len({end and end.content_fingerprint(WHOLE) for end in ends}) == 1
-    others = ", ".join(f"{name} = NULL" for name in catalog_of(source).shape.names if name not in ("id", "version"))
+    others = emptied(bench, source)
     bench.sql("source", f"UPDATE {{table}} SET version = 0, {others} WHERE (id & 1) = 1")
     bench.sql("source", "DELETE FROM {table} WHERE (id & 1) = 0")
     stamps, kept = stamps_in(source, WHOLE), list[Image]()
@@ -154,6 +156,12 @@ def comes_back(bench: SqlBench, source: Store, backup: Store, query: str) -> Non
     bench.sql("source", "UPDATE {table} SET version = version - 1 WHERE id = 1")
 
 
+def emptied(bench: SqlBench, source: Store) -> str:
+    """What an UPDATE sets to empty all columns but the first two."""
+    names = (name for name in catalog_of(source).shape.names if name not in ("id", "version"))
+    return ", ".join(f"{bench.quote(name)} = NULL" for name in names)
+
+
 def comes_back_from_images(bench: SqlBench, source: Store, backup: Store, query: str) -> list[Key]:
     """Deletes all copies. Asserts that relays of their images give each record that the source lacks, or that has
     changed there, what the query gave before; or do nothing. Returns the keys whose images the servers cannot read."""
@@ -163,7 +171,7 @@ def comes_back_from_images(bench: SqlBench, source: Store, backup: Store, query:
     backup.delete([*stamps_in(backup, WHOLE)], recycled.recorder(run, lambda: NOW))
     kept = {image.key: image for page in recycled.of_run(run.sync_id, records=False) for image in page}
     assert len(kept) == len(before)
-    others = ", ".join(f"{name} = NULL" for name in catalog_of(source).shape.names if name not in ("id", "version"))
+    others = emptied(bench, source)
     unread, replaced = list[Key](), list[Image]()
 
     def keep(images: Sequence[Image], transaction: Any, inserted: Sequence[Key] = ()) -> None:
