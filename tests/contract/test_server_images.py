@@ -670,6 +670,33 @@ def test_a_login_that_may_make_no_temporary_tables_does_without_and_the_notes_sa
         bench.sql("backup", f"DROP ROLE {login}")
 
 
+def test_updates_for_which_postgresql_has_no_room_beside_the_table_are_written_one_by_one(
+    postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, write = list[int](), SqlBatch.write
+
+    def noted(batch: SqlBatch, *values: Any, **how: Any) -> Any:
+        written.append(1)
+        return write(batch, *values, **how)
+
+    monkeypatch.setattr(SqlBatch, "write", noted)
+    bench, name = postgresql_bench, f"full_{uuid.uuid4().hex[:8]}"
+    bench.create(Item(n, 2, "new") for n in range(1, 41))
+    sides = recycled(bench, batch_size=40)
+    bench.put("backup", *(Item(n, 1, "old") for n in range(1, 41)))
+    refusing = "BEGIN RAISE 'the disk is full' USING ERRCODE = '53100'; END"
+    bench.sql("backup", f"CREATE FUNCTION {name}() RETURNS event_trigger LANGUAGE plpgsql AS $${refusing}$$")
+    when = "ON ddl_command_end WHEN TAG IN ('CREATE TABLE AS')"
+    bench.sql("backup", f"CREATE EVENT TRIGGER {name} {when} EXECUTE FUNCTION {name}()")
+    try:
+        tally = synced(sides.source, sides.backup, RUN)
+    finally:
+        bench.sql("backup", f"DROP EVENT TRIGGER {name}")
+        bench.sql("backup", f"DROP FUNCTION {name}")
+    assert (tally.counts.updated, len(written)) == (40, 1)
+    assert bench.items("backup") == bench.items("source")
+
+
 def test_nothing_is_relayed_of_a_part_with_a_record_that_is_gone(sides: Recycled, making_bench: SqlBench) -> None:
     making_bench.remove("source", 20)
     before = making_bench.rows("backup")

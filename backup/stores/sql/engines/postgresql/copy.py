@@ -18,6 +18,7 @@ from backup.stores.exact_json import slices_of
 from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.postgresql.errors import FULL
 from backup.stores.sql.engines.prepared import LARGE, LARGE_BYTES, Prepared, Row, driver_rows, lengths, send
+from backup.stores.sql.engines.tables import send_ddl
 
 SPELLING = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call] # other styles double each % in a name
 _ANY_OF = sa.text("ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))))")
@@ -66,14 +67,16 @@ class Copying:
         if self._has_no_room:
             return None
         try:
-            with cx.begin_nested():
-                staged = staging_table(cx, update.table, update.names)
-                _copy(cx, staged, staged.columns.keys(), rows)
+            # In one statement, and not by SQLAlchemy, whose savepoint takes a fifth of the time of all this.
+            staged = staging_table(cx, update.table, update.names, behind=f"SAVEPOINT {_STAGED}; ")
+            _copy(cx, staged, staged.columns.keys(), rows)
         except sa.exc.DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) not in FULL:
                 raise
+            send_ddl(cx, f"ROLLBACK TO {_STAGED}")
             self._has_no_room = True
             return None
+        send_ddl(cx, f"RELEASE {_STAGED}")
         return staged
 
     def add(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
@@ -116,16 +119,18 @@ class Copying:
             )
 
 
-def staging_table(cx: sa.Connection, table: sa.Table, names: Sequence[str], *, with_text: bool = False) -> sa.Table:
+def staging_table(
+    cx: sa.Connection, table: sa.Table, names: Sequence[str], *, with_text: bool = False, behind: str = ""
+) -> sa.Table:
     """Makes a temporary table with these columns of the table: the same types and collations, no constraints. It ends
-    with the transaction. `with_text`: and with a last column for texts."""
+    with the transaction. `with_text`: and with a last column for texts. It is made `behind` another statement."""
     spelled = [f"{spelled_column(SPELLING, table, name)} AS c{i}" for i, name in enumerate(names)]
     spelled += [f"CAST(NULL AS text) AS c{len(names)}"] if with_text else []
     create = (
-        f"CREATE TEMPORARY TABLE {_STAGED} ON COMMIT DROP AS SELECT {', '.join(spelled)}"  # noqa: S608 - names
+        f"{behind}CREATE TEMPORARY TABLE {_STAGED} ON COMMIT DROP AS SELECT {', '.join(spelled)}"  # noqa: S608 - names
         f" FROM {spelled_table(SPELLING, table)} WITH NO DATA"
     )
-    cx.exec_driver_sql(create, execution_options={"no_parameters": True})
+    send_ddl(cx, create)
     return _staging_table((*(table.c[name].type for name in names), *([sa.Text()] if with_text else [])))
 
 
