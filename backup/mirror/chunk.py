@@ -232,12 +232,14 @@ class Settling:
 
         Returns None if constraints refuse records again. These wait for `write_together`, and then for the last try.
         """
-        equal = self._pair.proven(chunk)
+        equal = None if self.has_blocks else self._pair.proven(chunk)
         if equal is not None:
             return equal
         settled = Settled(chunk, NONE, 0, 0, proof=Proof())
-        for piece in self._backup.chunks(chunk):
-            settled = settled.joined(self._settle_by_stamps(piece, None, which=which))
+        for piece in self._backup.chunks(chunk):  # blocks settle parts of which no statement should be about all
+            equal = self._pair.proven(piece) if self.has_blocks else None
+            again = self._settle_by_stamps(piece, None, which=which) if equal is None else None
+            settled = settled.joined(again or Settled(piece, NONE, 0, 0, proof=equal))
         return settled.proof
 
     def write_together(self) -> None:

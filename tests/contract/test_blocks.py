@@ -5,15 +5,17 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from backup.core.key_ranges import EqualRanges
-from backup.core.model import WHOLE
+from backup.core.model import WHOLE, Chunk
 from backup.mirror import chunk, differing_parts
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.guard import Guard
 from backup.mirror.one_sync import sync_stores
+from backup.mirror.pair import StorePair
 from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.stores import Rules
@@ -176,3 +178,17 @@ def test_a_block_that_would_end_beyond_64_bits_is_not_asked_for(summing_bench: S
     assert source.relational is not None
     assert source.relational.blocks is not None
     assert source.relational.blocks.fingerprints(EqualRanges(0, (1 << 63) - 1, 64)) is None
+
+
+def test_a_part_with_deletes_is_proven_again_by_chunks(blocks_bench: SqlBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks settle a part of any size. One statement about all of it would take time, and on SQLite memory."""
+    sides, proven, prove = equal_sides(blocks_bench, DENSE), list[Chunk](), StorePair.proven
+
+    def noted(pair: StorePair, piece: Chunk, *asked: Any) -> Any:
+        proven.append(piece)
+        return prove(pair, piece, *asked)
+
+    blocks_bench.remove("source", DENSE[90])
+    monkeypatch.setattr(StorePair, "proven", noted)
+    assert sync(sides, len(DENSE)).counts.deleted == 1
+    assert len(proven) >= 8
