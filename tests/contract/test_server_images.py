@@ -91,8 +91,8 @@ def test_images_of_every_type_are_those_of_this_process(
 def test_images_of_whatever_sqlite_keeps_are_those_of_this_process(
     sqlite_bench: SqliteBench, made: list[int | None], *, null: bool
 ) -> None:
-    bench, quoted = sqlite_bench, {"[odd] 'type'": "\"[odd] 'type'\"", "POINT('x')": "\"POINT('x')\""}
-    declared = [quoted.get(name, name) for name in sqlite_types.DECLARED]
+    bench = sqlite_bench
+    declared = [*sqlite_types.DECLARED, *(f'"{name}"' for name in sqlite_types.QUOTED)]
     columns = ", ".join(f'"c{n} ä""\\{{:%?\n" {name}' for n, name in enumerate(declared))
     bench.sql("source", f"CREATE TABLE {{table}} (id INTEGER PRIMARY KEY, {columns}, version INTEGER)")
     source, backup = bench.pair()
