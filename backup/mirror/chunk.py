@@ -232,14 +232,16 @@ class Settling:
 
         Returns None if constraints refuse records again. These wait for `write_together`, and then for the last try.
         """
-        equal = None if self.has_blocks else self._pair.proven(chunk)
-        if equal is not None:
-            return equal
+        # Blocks settle parts of which no statement should be about all.
+        pieces = self._backup.chunks(chunk) if self.has_blocks else [chunk]
         settled = Settled(chunk, NONE, 0, 0, proof=Proof())
-        for piece in self._backup.chunks(chunk):  # blocks settle parts of which no statement should be about all
-            equal = self._pair.proven(piece) if self.has_blocks else None
-            again = self._settle_by_stamps(piece, None, which=which) if equal is None else None
-            settled = settled.joined(again or Settled(piece, NONE, 0, 0, proof=equal))
+        for piece in pieces:
+            equal = self._pair.proven(piece)
+            if equal is not None:
+                settled = settled.joined(Settled(piece, NONE, 0, 0, proof=equal))
+                continue
+            for part in self._backup.chunks(piece):
+                settled = settled.joined(self._settle_by_stamps(part, None, which=which))
         return settled.proof
 
     def write_together(self) -> None:
