@@ -101,7 +101,7 @@ def run_own_schedules(
 def _has_missed(registry: Registry, name: str, due: datetime, now: datetime) -> bool:
     try:
         service_set = registry.directory.sets.get(name.lower())
-        begun = service_set.last_begun() if service_set else registry.get(name).past.last_begun()
+        begun = service_set.last_begun(lambda: now) if service_set else registry.get(name).past.last_begun()
     except NotInitialized:
         begun = None
     except BackupError as error:

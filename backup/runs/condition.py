@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 
 from backup.core import errors
 from backup.core.run_values import Run, Status, Verb
+from backup.core.timeline import AHEAD
+from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.upgrade import read
 from backup.stores import SideName, Store
@@ -48,14 +50,21 @@ def concerns_of(
 ) -> list[Concern]:
     """The concerns about the service: its last sync has failed; no sync began when the schedule wanted one.
 
-    `next_due` is the schedule, or None without one. A service that has never synced raises no concern. Writes nothing.
+    `next_due` is the schedule, or None without one. A service that has never synced raises no concern. A sync that lies
+    ahead, by a clock that was wrong, does not stand for that of a night. Writes nothing.
     Costs three lookups, and two more when the newest runs are not syncs. Raises NotInitialized without a SyncHistory,
     and the stores' errors.
     """
     opening, history = read(backup, service), History(backup)
     if opening is None:
         return []  # an earlier release's tables; the next run brings them up to date
-    begun = opening.first(_is_whole, lambda: next(filter(_is_whole, history.newest_syncs(service, _LOOKED_AT)), None))
+    latest = clock_of(backup, lambda: now, opening.server_time)() + AHEAD
+
+    def is_whole(run: Run) -> bool:
+        """Whether the run is a sync that leaves no changes. A sync with a limit does not stand for the night's."""
+        return _is_sync(run) and not run.is_partial and _last_sign(run) <= latest
+
+    begun = opening.first(is_whole, lambda: next(filter(is_whole, history.newest_syncs(service, _LOOKED_AT)), None))
     ended = opening.first(
         _has_ended, lambda: next(filter(_has_ended, history.newest_syncs(service, _LOOKED_AT, ended=True)), None)
     )
@@ -70,7 +79,7 @@ def concerns_of(
             )
         )
     if begun is not None and next_due is not None:
-        due = next_due(max(filter(None, (begun.started_at, begun.heartbeat_at, begun.completed_at))))
+        due = next_due(_last_sign(begun))
         if due + _LATE < now:
             reason = "A sync is overdue: the schedule wanted one, and none has begun."
             hint = "Does the function app run? Where nothing keeps the schedule, BackupSchedule__Enabled is false."
@@ -82,9 +91,8 @@ def _is_sync(run: Run) -> bool:
     return run.verb is Verb.SYNC and not run.dry_run
 
 
-def _is_whole(run: Run) -> bool:
-    """Whether the run is a sync that leaves no changes. A sync with a limit does not stand for the night's."""
-    return _is_sync(run) and not run.is_partial
+def _last_sign(run: Run) -> datetime:
+    return max(filter(None, (run.started_at, run.heartbeat_at, run.completed_at)))
 
 
 def _has_ended(run: Run) -> bool:

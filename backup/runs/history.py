@@ -167,10 +167,12 @@ class History:
         runs = map(run_of, self.entries.find(self.about(service) | SYNCED, order_by="RunNumber", limit=_PAGE))
         return next(filter(None, runs), None)
 
-    def has_synced(self, service: str, since: datetime) -> bool:
-        """Whether a sync has ended since then, as Completed or Failed."""
+    def has_synced(self, service: str, since: datetime, until: datetime) -> bool:
+        """Whether a sync has ended between these times, as Completed or Failed."""
         where = self.about(service) | {"DryRun": False, "Trigger": asked_for(Verb.SYNC)}
-        return bool(self.entries.find(where, order_by="CompletedAt", above=since, limit=1, fields=("SyncId",)))
+        return bool(
+            self.entries.find(where, order_by="CompletedAt", above=since, below=until, limit=1, fields=("SyncId",))
+        )
 
     def last_verified(self, service: str) -> Run | None:
         """The newest verify or drill that completed, with or without differences."""

@@ -39,12 +39,14 @@ def services_with_run(entries: Sibling, text: str, services: Collection[str]) ->
     return having
 
 
-def newest_starts(entries: Sibling) -> list[tuple[str, datetime]]:
-    """Returns the services and starts of the newest thousand syncs, newest first. Dry runs are not among them."""
+def newest_starts(entries: Sibling, before: datetime) -> list[tuple[str, datetime]]:
+    """Returns the services and starts of the newest thousand syncs that began before this time, newest first. Dry runs
+    are not among them."""
     syncs = entries.find(
         {"DryRun": False, "Trigger": asked_for(Verb.SYNC)},
         order_by="StartedAt",
         descending=True,
+        below=before,
         limit=_LOOKED_BACK,
         fields=("ServiceName", "StartedAt"),
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from backup.core.errors import BadRequest, UnknownRecord, UnknownRun
 from backup.core.model import Action, Now, typed_key
 from backup.core.run_values import Run, Status
+from backup.core.timeline import AHEAD
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs import listing, upgrade
 from backup.runs.changes import RunChanges, changes_since
@@ -87,10 +88,11 @@ class Past:
             return sync, ""
 
     def last_begun(self) -> datetime | None:
-        """Returns when the newest sync began; None without one. Dry runs do not count, and syncs that leave changes."""
+        """Returns when the newest sync began; None without one. Dry runs do not count, nor do syncs that leave changes,
+        and those that lie ahead: their clock was wrong."""
         with self._opened() as opened:
-            runs = opened.history.newest_syncs(self._service, _LOOKED_AT)
-            return next((run.started_at for run in runs if not run.is_partial), None)
+            runs, latest = opened.history.newest_syncs(self._service, _LOOKED_AT), opened.now() + AHEAD
+            return next((run.started_at for run in runs if not run.is_partial and run.started_at <= latest), None)
 
     def show(self, key: str, at: datetime | None = None) -> Shown:
         """Returns one record's past. Raises BadRequest for a text that is not a key, and for a time that the bin does
@@ -229,7 +231,8 @@ class Past:
 
         `synced`: the caller knows that the sync of that time has ended. Takes no lock.
         """
-        with self._opened() as (_, history, recycle_bin, opening, _):
+        with self._opened() as (_, history, recycle_bin, opening, now):
             return due(
-                history, opening, recycle_bin, self._service, self._policy, verify_every_days, night, synced=synced
+                *(history, opening, recycle_bin, self._service, self._policy, verify_every_days, night, now()),
+                synced=synced,
             )

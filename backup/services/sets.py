@@ -12,8 +12,11 @@ from backup.config.set_settings import SetSection
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, NotInitialized, StoreError, UnknownService
 from backup.core.log import event
+from backup.core.model import Now
 from backup.core.patterns import is_pattern
 from backup.core.suggestions import did_you_mean, quoted
+from backup.core.timeline import AHEAD
+from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.of_all_services import newest_starts, services_at_work, services_with_run
 from backup.services.set_foreign_keys import SetForeignKeys
@@ -155,10 +158,13 @@ class ServiceSet:
         except BackupError:  # each service says what is wrong
             return None
 
-    def last_begun(self) -> datetime | None:
-        """When the newest sync of its services began; None without one. Costs one query. Raises what a store raises."""
+    def last_begun(self, now: Now) -> datetime | None:
+        """When the newest sync of its services began; None without one. One that lies ahead does not count: its clock
+        was wrong. `now` is the clock where the backup has no server. Costs a query or two. Raises what a store
+        raises."""
         with self._history() as history:
-            return next((at for service, at in newest_starts(history.entries) if self._is_own(service)), None)
+            starts = newest_starts(history.entries, clock_of(history.backup, now)() + AHEAD)
+            return next((at for service, at in starts if self._is_own(service)), None)
 
     def _is_own(self, service: str) -> bool:
         """Whether the service is one of this set. A table that the file excludes now is none any more."""

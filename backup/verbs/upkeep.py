@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from backup.core.run_values import Run, Status, Verb
+from backup.core.timeline import AHEAD
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.verification import Depth, verify
 from backup.recycle_bin.bin import RecycleBin
@@ -39,6 +40,7 @@ def due(
     policy: Policy,
     verify_every_days: float,
     night: datetime,
+    now: datetime,
     *,
     synced: bool = False,
 ) -> Due:
@@ -47,38 +49,42 @@ def due(
     Nothing is due while a sync is open, or before a sync has ended since then. A purge would stand in its way, and a
     verify would report what the sync is about to put right. A purge is due while the bin holds images that were too old
     at that time. A verify is due when the last one began `verify_every_days` before, and while an open one waits for
-    its next part. A verify that has failed since then is not due again.
+    its next part. A verify that has failed since then is not due again. A run that lies ahead of `now`, the time of the
+    clock that writes them, does not count: its clock was wrong.
     """
-    since = night - _CLOCKS_APART
+    since, latest = night - _CLOCKS_APART, now + AHEAD
     is_open = any(not run.only_compares for run in opening.open_runs)
-    if is_open or not (synced or _has_synced(history, opening, service, since)):
+    if is_open or not (synced or _has_synced(history, opening, service, since, latest)):
         return Due(later=True)
     oldest = recycled.oldest()
     return Due(
         purge=oldest is not None and oldest < policy.kept_since(opening.confirmed(night, policy.recycle_days)),
-        verify=verify_every_days > 0 and _verify_is_due(history, opening, service, verify_every_days, night),
+        verify=verify_every_days > 0 and _verify_is_due(history, opening, service, verify_every_days, night, latest),
     )
 
 
-def _has_synced(history: History, opening: Opening, service: str, since: datetime) -> bool:
-    """Whether a sync has ended since then, as Completed or Failed."""
+def _has_synced(history: History, opening: Opening, service: str, since: datetime, latest: datetime) -> bool:
+    """Whether a sync has ended between these times, as Completed or Failed."""
 
     def has_ended(run: Run) -> bool:
-        return run.verb is Verb.SYNC and not run.dry_run and run.completed_at is not None and run.completed_at > since
+        is_sync = run.verb is Verb.SYNC and not run.dry_run
+        return is_sync and run.completed_at is not None and since < run.completed_at < latest
 
-    return any(map(has_ended, opening.newest)) or (not opening.is_whole and history.has_synced(service, since))
+    return any(map(has_ended, opening.newest)) or (not opening.is_whole and history.has_synced(service, since, latest))
 
 
-def _verify_is_due(history: History, opening: Opening, service: str, every_days: float, night: datetime) -> bool:
+def _verify_is_due(
+    history: History, opening: Opening, service: str, every_days: float, night: datetime, latest: datetime
+) -> bool:
     if any(map(is_left_verify, opening.open_runs)):
         return True
     newest = opening.first(lambda run: run.only_compares, lambda: history.newest_verify(service))
     last = opening.first(
         lambda run: run.only_compares and run.status is Status.COMPLETED, lambda: history.last_verified(service)
     )
-    if newest is not None and newest.status is Status.FAILED and newest.started_at >= night - _CLOCKS_APART:
+    if newest is not None and newest.status is Status.FAILED and night - _CLOCKS_APART <= newest.started_at <= latest:
         return False
-    return last is None or last.started_at <= night - timedelta(days=every_days) + _EARLY
+    return last is None or not night - timedelta(days=every_days) + _EARLY < last.started_at <= latest
 
 
 def verify_on(session: Session, depth: Depth) -> None:

@@ -46,12 +46,14 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     # Records of another filter may be as many, written in the same seconds.
     full = run.forced or run.limit is not None or undone or filtered != own_filter or not since
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
+    # A time that lies ahead is of a clock that was wrong.
+    is_fresh = bool(since) and oldest <= datetime.fromisoformat(compared) <= now
     if not (full or compares_all):
         # What began as a full comparison stays one. Without its watermark, a sync has begun again with other rules.
         is_another = session.resumed and _parts(run.watermark)[1] != compared
-        full = is_another or datetime.fromisoformat(compared) < oldest
+        full = is_another or not is_fresh
     catches_up = not (full or session.resumed or run.dry_run)
-    counts = compares_all and catches_up and last is not None and not later and _may_count(session, last, mark, oldest)
+    counts = compares_all and catches_up and is_fresh and not later and _may_count(session, last, mark)
     if not (session.resumed and run.watermark):
         at = compared if counts or not (full or compares_all) else now.isoformat()
         session.run = replace(run, watermark=f"{mark}{_COMPARED}{at}{own_filter and _FILTERED}{own_filter}")
@@ -86,15 +88,16 @@ def tell_what_was_compared(session: Session) -> None:
         session.run = replace(run, watermark=f"{mark}{_COMPARED}{at}{filtered and _FILTERED}{filtered}")
 
 
-def _may_count(session: Session, last: Run, mark: str, oldest: datetime) -> bool:
-    """Whether equal numbers may settle what the source does not name: the last sync had the same rules, everything was
-    compared not long ago, and the source's newest value has not fallen, as it does where an older state was restored.
+def _may_count(session: Session, last: Run | None, mark: str) -> bool:
+    """Whether equal numbers may settle what the source does not name, if everything was compared not long ago: the last
+    sync had the same rules, and the source's newest value has not fallen, as it does where an older state was restored.
     """
-    since, compared, _ = _parts(last.watermark)
+    if last is None:
+        return False
+    since, _, _ = _parts(last.watermark)
     transforming, incremental, policy = session.source.transforming, session.source.incremental, session.policy
     return (
         policy.may_count
-        and datetime.fromisoformat(compared) >= oldest
         and (last.selection, last.masks) == (policy.selection, session.source.traits.masks)
         and not (transforming is not None and transforming.may_leave_out)
         and incremental is not None

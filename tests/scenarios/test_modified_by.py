@@ -362,9 +362,9 @@ def is_counted(run: Run) -> bool:
     return is_so
 
 
-def a_week_later(shop: Shop) -> None:
-    """As if the last full comparison had been long ago."""
-    is_new, is_old = f" compared {utc_now():%Y}", " compared 2020"
+def a_week_later(shop: Shop, compared_in: int = 2020) -> None:
+    """As if the last full comparison had been long ago, or in a year that is still to come."""
+    is_new, is_old = f" compared {utc_now():%Y}", f" compared {compared_in}"
     shop.run(f"""UPDATE "SyncHistory" SET "Watermark" = replace("Watermark", '{is_new}', '{is_old}')""", "backup")
 
 
@@ -439,6 +439,8 @@ def test_a_run_that_may_not_count_compares_everything(alone: Shop) -> None:
         assert is_counted(counted(alone))
     newest = counted(alone)
     assert service(alone, COUNTED).undo(newest.sync_id).error is None
+    counts_again()
+    a_week_later(alone, compared_in=2099)  # by a clock that jumped ahead for a run
     counts_again()
 
 

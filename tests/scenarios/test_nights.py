@@ -99,6 +99,16 @@ def test_every_night_is_purged_and_every_week_verified(
     assert syncs == ["Completed"] * 2 + (["Failed"] if failing else ["Completed"]) * 7
 
 
+def test_a_clock_that_jumps_ahead_for_a_night_stops_no_later_verify(customers: Service) -> None:
+    nights = Nights(customers)
+    for jump in (0, 365, 0, 0):
+        nights.now += jump * DAY
+        nights.pass_one()
+        nights.now -= jump * DAY
+    verified = [entry for entry in customers.backup.history() if entry["Trigger"] == "verify"]
+    assert [str(entry["StartedAt"])[:10] for entry in verified] == ["2026-01-01", "2026-01-03", "2027-01-02"]
+
+
 def test_a_verify_in_parts_is_one_entry_that_no_sync_closes_or_goes_on_with(customers: Service) -> None:
     nights = Nights(customers, BackupSync__ChunkSize="30", BackupVerify__EveryDays="0")
     service = nights.registry.get("customer")

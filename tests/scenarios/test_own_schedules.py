@@ -188,3 +188,7 @@ def test_inline_services_with_own_schedules_are_synced_once_by_their_history(
     assert synced(busy=["customer"]) == []
     assert synced(made.model_copy(update={"schedule_enabled": False})) == []
     assert (synced(), synced()) == (["customer"], [])
+    time += timedelta(days=365)  # a wrong clock
+    assert synced() == ["customer"]
+    time -= timedelta(days=364)
+    assert (synced(), synced()) == (["customer"], [])

@@ -150,6 +150,7 @@ AFTER = {"verify": run(4, verb=Verb.VERIFY), "undo": run(5, verb=Verb.UNDO, kind
         ([run(1, 25, ended=False)], 26, []),  # at work for more than a day
         ([run(1, 2, ended=False)], 26, ["overdue"]),
         ([run(2000)], 26, []),  # from the future
+        ([COMPLETED, run(2000)], 25.1, ["overdue"]),
     ],
 )
 def test_history_says_whether_the_last_sync_failed_and_whether_one_is_overdue(

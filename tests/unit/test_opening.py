@@ -156,10 +156,13 @@ def test_syncs_and_verifies_are_found_by_what_they_did(backup: Store) -> None:
     assert history.newest_verify("order") is None
     assert [run.number for run in history.newest_syncs("customer", 9)] == [5, 4, 1]
     assert [run.number for run in history.newest_syncs("customer", 9, ended=True)] == [4, 1]
-    assert newest_starts(history.entries) == [("customer", ended(n).started_at) for n in (5, 4, 1)]
+    starts = [("customer", ended(n).started_at) for n in (5, 4, 1)]
+    later = starts[0][1] + timedelta(days=1)
+    assert (newest_starts(history.entries, later), newest_starts(history.entries, starts[0][1])) == (starts, starts[1:])
     assert failed.completed_at is not None
-    assert history.has_synced("customer", failed.completed_at - timedelta(seconds=1))
-    assert not history.has_synced("customer", failed.completed_at)
+    assert history.has_synced("customer", failed.completed_at - timedelta(seconds=1), later)
+    assert not history.has_synced("customer", failed.completed_at, later)
+    assert not history.has_synced("customer", failed.completed_at - timedelta(seconds=1), failed.completed_at)
 
 
 def test_an_entry_whose_number_or_time_is_out_of_reach_leaves_numbers_and_times_to_the_others(backup: Store) -> None:
