@@ -171,8 +171,11 @@ class RecycleBin:
             changed = ChangedKeys(keys())
         except TooManyKeys:
             return None
-        later = self._entries.count({**self._of_place(), "Side": "backup"}, "RecycledAt", after, _NEVER)
-        return changed if later == seen else None
+        return changed if self.count_later(after) == seen else None
+
+    def count_later(self, after: datetime) -> int:
+        """Returns how many entries of the backup's records have a later time."""
+        return self._entries.count({**self._of_place(), "Side": "backup"}, "RecycledAt", after, _NEVER)
 
     def inserted(self, sync_id: str) -> Iterator[tuple[list[KeyRange], list[KeptImage]]]:
         """Yields what the run inserted, some at a time: integer keys of the backup that had no record before, as

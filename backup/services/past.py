@@ -22,6 +22,7 @@ from backup.runs.lock import Lock
 from backup.runs.open_runs import drop_all_scratches
 from backup.runs.opening import Opening
 from backup.runs.outcome import Turn
+from backup.runs.ownership import refuse_alive
 from backup.runs.policy import Policy
 from backup.runs.retention import oldest_run, purge_history
 from backup.services.past_values import ChangedPage, ChangedRecord, Purged, Ran, Shown
@@ -209,6 +210,9 @@ class Past:
             self._opened() as (backup, history, recycle_bin, opening, now),
             self._lock(self._service, backup.place.location),
         ):
+            for run in opening.open_runs:  # of an instance with another kind of lock
+                if not run.only_compares:
+                    refuse_alive(run, now())
             drop_all_scratches(backup, history, self._service, now())
             until = min(before or now(), now())  # the clock of `before` may be ahead
             images = recycle_bin.purge(policy.kept_since(opening.confirmed(until, policy.recycle_days)), seconds_left)

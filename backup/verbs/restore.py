@@ -19,7 +19,7 @@ from backup.verbs.lately import ELSEWHERE, deleted_from_source_lately
 from backup.verbs.past_run import PastRun
 from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.restoring import Restoring
-from backup.verbs.undo import find_run, refuse_other_keys, refuse_purged
+from backup.verbs.undo import find_run, refuse_lost, refuse_other_keys, refuse_purged
 
 _OLDER = "The platform's own backups may reach further back."
 
@@ -57,6 +57,7 @@ def restore(session: Session, into: Store, spec: RestoreSpec, *, elsewhere: bool
     _refuse_masked(into, spec)
     _refuse_marked(session)
     into_exists = _prepare(session, into)
+    images = _count_images(session, spec.at, past)
     if elsewhere and spec == RestoreSpec():
         _note_deleted(session)
     restoring = Restoring(session, into, into_exists, spec, keys, runs_since, past=past, elsewhere=elsewhere)
@@ -91,6 +92,7 @@ def restore(session: Session, into: Store, spec: RestoreSpec, *, elsewhere: bool
     if not session.run.dry_run:
         session.note(*(() if into.relational is None else into.relational.advance_counters()))
     restoring.finish()
+    refuse_lost(_count_images(session, spec.at, past), images)
     is_whole = not keys and past is None and not spec.deletes_later
     if elsewhere and is_whole and session.run.verb is Verb.RESTORE and not session.run.dry_run:
         make_indexes(session, into, session.backup)
@@ -142,6 +144,13 @@ def _past_run(session: Session, sync_id: str, only: Action | None) -> PastRun:
     action = "changed" if only is None else only.lower()
     session.note(f"Restores what the run {run.sync_id} {action}, as it was before.")
     return PastRun(run, only, session.backup, session.recycled)
+
+
+def _count_images(session: Session, moment: datetime | None, past: PastRun | None) -> int:
+    """How many images the bin has of which the restore needs some: those later than the moment, or those of its run."""
+    if moment is not None:
+        return session.recycled.count_later(moment)
+    return 0 if past is None else session.recycled.counted(past.run.sync_id).processed
 
 
 def _refuse_unknown(session: Session, moment: datetime) -> None:

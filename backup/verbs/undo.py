@@ -33,9 +33,10 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
     had another effect or none, after all else was taken back. If it fails half-way, undo the same runs again.
     """
     runs = _runs(session, sync_id, through)
+    in_bin = 0
     for run in runs:
         refuse_other_keys(session, run)
-        refuse_purged(session, run)
+        in_bin += refuse_purged(session, run)
     _refuse_conflicts(session, runs)
     ids = tuple(run.sync_id for run in runs)
     # The records lose the values of the columns that these runs filled, but keep their versions. So the next sync must
@@ -63,6 +64,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
         )
     )
     taking_back.finish()
+    refuse_lost(sum(session.recycled.counted(run.sync_id).processed for run in runs), in_bin)
 
 
 def _changes(
@@ -120,8 +122,8 @@ def refuse_other_keys(session: Session, undone: Run) -> None:
         )
 
 
-def refuse_purged(session: Session, undone: Run) -> None:
-    """Raises Conflict when the bin lacks images of what the run changed."""
+def refuse_purged(session: Session, undone: Run) -> int:
+    """Returns how many images the bin has of what the run changed. Raises Conflict when it lacks some."""
     kept = session.recycled.counted(undone.sync_id).processed
     changed = undone.counts.processed
     old = undone.started_at < session.policy.kept_since(session.run.started_at)
@@ -131,6 +133,18 @@ def refuse_purged(session: Session, undone: Run) -> None:
             f"The recycle bin has images of {kept} of the {quantity(changed, 'record')} that the run {undone.sync_id} "
             "changed; images older than RecycleDays are purged. Nothing was changed.",
             hint="The platform's own backups may reach further back.",
+        )
+    return kept
+
+
+def refuse_lost(images: int, before: int) -> None:
+    """Raises Conflict when the bin has fewer images than before the first of them was read. A purge by an instance with
+    another kind of lock may have deleted some before they were read."""
+    if images < before:
+        raise Conflict(
+            f"{quantity(before - images, 'image was', 'images were')} deleted from the recycle bin meanwhile, so "
+            "records may be missing or as they were. What was written stays.",
+            hint="Run it again: it says what the bin still knows. The platform's own backups may reach further back.",
         )
 
 

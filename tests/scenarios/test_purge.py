@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backup.config.settings import load_settings
-from backup.core.errors import SourceMissing
+from backup.core.errors import Locked, SourceMissing
 from backup.core.run_values import Counts, Proof, Run, Status, Total, Trigger, Verb
 from backup.entry import http
 from backup.entry.dashboard_api import post_verify_job
@@ -103,6 +103,21 @@ def test_fewer_days_than_the_bin_keeps_leave_what_restores_and_the_guard_ask_abo
     assert [result["Runs"] for result in ended["Results"]] == [3]
     assert {first.sync_id, dry.sync_id} & left(sqlite_place, "customer") == set()
     assert left(sqlite_place, "customer") == {reaches.sync_id, changed.sync_id, last.sync_id}
+
+
+def test_a_purge_waits_for_a_run_of_an_instance_with_another_kind_of_lock(sqlite_place: Place) -> None:
+    fields = {
+        "status": Status.IN_PROGRESS,
+        "completed_at": None,
+        "owner": "elsewhere",
+        "heartbeat_at": datetime.now(UTC),
+    }
+    other = ran(sqlite_place, "customer", 0, 1, verb=Verb.RESTORE, **fields)
+    with pytest.raises(Locked):
+        sqlite_place.registry.get("customer").past.purge()
+    with history_of(sqlite_place, "customer") as history:
+        history.save(replace(other, heartbeat_at=NOW - DAY))
+    sqlite_place.registry.get("customer").past.purge()
 
 
 def test_of_a_set_that_nobody_can_list_a_purge_and_a_queued_verify_say_why(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -113,6 +114,27 @@ def test_a_restore_of_a_run_that_lost_its_lock_lets_the_servers_write_no_further
     assert refused(place.restore("--run", run, BackupSync__BatchSize="1"))[0] == "LockLost"
     written = {n for n, row in place.rows().items() if before.get(n) != row}
     assert written == ({5} if step == "_insert" else {3, 5, 12})
+
+
+@pytest.mark.parametrize("verb", ["undo", "run", "at"])
+def test_an_image_that_is_deleted_before_it_is_read_fails_what_needs_it(
+    changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    place, moment = changed
+    run = _newest(place)
+
+    def purge() -> None:
+        replace(place.backup, table=place.backup.table.replace("things", "RecycleBin")).run(
+            "DELETE FROM {table} WHERE \"RecordKey\" = '[9]'"
+        )
+
+    owner: Any = RecycleBin if verb == "undo" else Pieces
+    once(monkeypatch, owner, "inserted" if verb == "undo" else "of_keys", purge)
+    options = (
+        ("undo", run) if verb == "undo" else ("restore", place.name, f"--{verb}", run if verb == "run" else moment)
+    )
+    error, message = refused(command(place.folder, {**place.place.settings, **SMALL}, *options, "--yes", "--json"))
+    assert (error, "1 image was deleted" in message) == ("Conflict", True), message
 
 
 def _reads_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
