@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy as sa
 
-from backup.core.errors import StoreUnavailable, TransientStoreError
+from backup.core.errors import ConfigError, StoreUnavailable, TransientStoreError
 from backup.core.retry import Retry
 from backup.stores import Limits, Rules, Store, identity
 from backup.stores.sides import Side, open_store
@@ -109,6 +109,16 @@ def test_a_server_of_postgresql_without_tls_is_used_on_loopback_and_elsewhere_wh
         store = opened(url.render_as_string(hide_password=False))
         store.ping()
         store.close()
+
+
+def test_a_server_of_postgresql_that_is_too_old_is_named_before_anything_is_asked(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_postgresql, "_OLDEST", 99)
+    store = opened(sa.make_url(postgres).render_as_string(hide_password=False))
+    with pytest.raises(ConfigError, match=r"127\.0\.0\.1:\d+ has PostgreSQL \d+\. Versions before 99 are not supported"):
+        store.count()
+    store.close()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from backup.core.key_ranges import EqualRanges
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType
-from backup.stores.sql.engines.postgresql.fingerprint import FIRST_WITH_HASHES, fingerprint_query
+from backup.stores.sql.engines.postgresql.fingerprint import fingerprint_of_sums, fingerprint_query
 
 _LARGEST = (1 << 63) - 1
 
@@ -24,9 +24,8 @@ class PostgresqlBlocks:
     ) -> Mapping[int, Fingerprint] | None:
         """Reads a range of the index for each block: to group the rows by an expression, a server may sort all of
         them."""
-        server: Any = cx.dialect.server_version_info
         [key] = stamps.key
-        if server[0] < FIRST_WITH_HASHES or blocks.last > _LARGEST - blocks.width:
+        if blocks.last > _LARGEST - blocks.width:
             return None
         numbers = (sa.cast(sa.literal(number), sa.BigInteger) for number in blocks)
         starts = sa.func.generate_series(*numbers).table_valued("start", name="starts").render_derived()
@@ -35,10 +34,7 @@ class PostgresqlBlocks:
         sums = fingerprint_query(stamps, [*within, *conditions], None, None).lateral("sums")
         _, records, *values = sums.c
         rows = cx.execute(sa.select(start, records, *values).select_from(starts, sums).where(records > 0))
-        return {
-            number: Fingerprint(f"PostgreSQL {server[0]}", count, tuple(int(value or 0) for value in values))
-            for number, count, *values in rows
-        }
+        return {number: fingerprint_of_sums(cx, *row) for number, *row in rows}
 
     def contain(self, key: sa.Column[Any], starts: Sequence[int], width: int) -> sa.ColumnElement[bool]:
         array = sa.cast(sa.literal(f"{{{','.join(map(str, starts))}}}", sa.Text), ServerType("bigint[]"))

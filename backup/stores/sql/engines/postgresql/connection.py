@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import URL
 
 from backup.core.addresses import is_loopback
+from backup.core.errors import ConfigError
 from backup.stores.identity import POSTGRESQL_SCOPE, IdentityLogin
 from backup.stores.left_calls import made_in_time
 from backup.stores.secure import logs_in_with_token
@@ -31,6 +32,7 @@ _ROOTS = (  # of Debian, Red Hat, Alpine and macOS
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/cert.pem",
 )
+_OLDEST = 12  # the first version with generated columns, of which the catalogue is asked
 _CHECKS_CLIENTS = 140_000  # the first version that can notice a lost client
 # Whatever a role's defaults are: both sides spell values alike, and rows that a policy hides are an error.
 _SETTINGS = {
@@ -66,7 +68,8 @@ def connect_options(url: URL, call_seconds: float) -> dict[str, Any]:
 
 
 def listen(engine: sa.Engine, url: URL, call_seconds: float) -> None:
-    """Makes each connection of the engine verify the server and log in as the URL says, and sets its session up."""
+    """Makes each connection of the engine verify the server and log in as the URL says, and sets its session up.
+    Connecting raises ConfigError where the server is too old."""
     sa.event.listen(engine, "connect", partial(_set_up_session, call_seconds))
     sa.event.listen(engine, "connect", set_up_values)
     sa.event.listen(engine, "connect", _set_up_cursors)
@@ -116,6 +119,12 @@ def _close_if_large(_connection: Any, record: Any) -> None:
 
 
 def _set_up_session(call_seconds: float, connection: Any, _record: Any) -> None:
+    if (version := connection.info.server_version // 10_000) < _OLDEST:
+        raise ConfigError(
+            f"The server {connection.info.host}:{connection.info.port} has PostgreSQL {version}. Versions before "
+            f"{_OLDEST} are not supported. Nothing was read or written.",
+            hint="Upgrade the server.",
+        )
     settings = {
         **_SETTINGS,
         "lock_timeout": f"{opening.LOCK_SECONDS}s",

@@ -15,7 +15,6 @@ from backup.stores.sql.engines.mixing import bucket_of, few_only
 from backup.stores.sql.engines.postgresql.types import IntegerType
 from backup.stores.sql.engines.prepared import TABLES_KEPT, numbered_union, spelled_once
 
-FIRST_WITH_HASHES = 11
 _SEEDS = (0x1B873593CC9E2D51, 0x2545F4914F6CDD1D)
 _BIGINT = ServerType("bigint")
 _FIRST_COLUMN: Any = sa.literal_column("1")
@@ -54,18 +53,17 @@ def fingerprints(
     bucket: sa.ColumnElement[Any] | None = None,
     at_most: int | None = None,
 ) -> Mapping[Any, Fingerprint] | None:
-    """What `Dialect.fingerprints` returns; None from servers without hashes that take a seed."""
-    server: Any = cx.dialect.server_version_info
-    if server[0] < FIRST_WITH_HASHES:
-        return None
+    """What `Dialect.fingerprints` returns."""
     if conditions or bucket is not None:
         rows: Any = cx.execute(fingerprint_query(stamps, conditions, bucket, at_most))
     else:
         rows = cx.exec_driver_sql(*_whole(cx.dialect, *_parts(stamps), at_most))
-    return few_only({number: _made(server, *row) for number, *row in rows}, at_most)
+    return few_only({number: fingerprint_of_sums(cx, *row) for number, *row in rows}, at_most)
 
 
-def _made(server: Sequence[int], records: int, *values: Any) -> Fingerprint:
+def fingerprint_of_sums(cx: sa.Connection, records: int, *values: Any) -> Fingerprint:
+    """The fingerprint of these sums, which carries the server's version: the next one may hash otherwise."""
+    server: Any = cx.dialect.server_version_info
     return Fingerprint(f"PostgreSQL {server[0]}", records, tuple(int(value or 0) for value in values))
 
 
@@ -73,10 +71,7 @@ def small_fingerprints(
     cx: sa.Connection, tables: Sequence[StampColumns], at_most: Sequence[int | None]
 ) -> Sequence[Fingerprint | None]:
     """What `Dialect.small_fingerprints` returns: of those tables that are known to be small, in a statement or two."""
-    made: list[Fingerprint | None] = [None] * len(tables)
-    server: Any = cx.dialect.server_version_info
-    if server[0] < FIRST_WITH_HASHES:
-        return made
+    of_tables: list[Fingerprint | None] = [None] * len(tables)
     together: dict[bool, list[int]] = {}
     for i, (stamps, bound) in enumerate(zip(tables, at_most, strict=True)):
         if bound is None:
@@ -85,8 +80,8 @@ def small_fingerprints(
         asked = {i: _whole(cx.dialect, *_parts(tables[i]), None) for i in places}
         text = numbered_union({i: text for i, (text, _) in asked.items()})
         for i, _, *row in cx.exec_driver_sql(text, tuple(value for _, values in asked.values() for value in values)):
-            made[i] = _made(server, *row)
-    return made
+            of_tables[i] = fingerprint_of_sums(cx, *row)
+    return of_tables
 
 
 def _parts(stamps: StampColumns) -> tuple[Any, Any, Any]:
