@@ -77,7 +77,7 @@ class SqlImageWrites:
         is_plain = sa.and_(record.like(PLAIN), sa.func.length(record) <= LARGEST_BYTES)
         query = sa.select(entry_id.label("id"), sa.case((is_plain, 1)).label("is_plain")).where(*_conditions(images))
         first = query.order_by(entry_id).limit(_CUT_AT_ONCE * size).subquery("first").c
-        place = (sa.func.row_number().over(order_by=first.id) - 1) // size
+        place = (sa.func.row_number(type_=sa.Integer).over(order_by=first.id) - 1) // size
         placed = sa.select(first.id, first.is_plain, place.label("place")).subquery("placed").c
         pieces = sa.select(sa.func.max(placed.id), sa.func.count(placed.id), sa.func.count(placed.is_plain))
         for attempt in self._access.attempts("cut the images into parts", single=True):
