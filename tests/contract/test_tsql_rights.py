@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
 
 from backup.stores.grants import Grantee, Needed
+from backup.stores.sql.engines.base import PlannedWrite
 from backup.stores.sql.engines.mssql import rights
+from backup.stores.sql.engines.tables import whole_schema
 
 
 def test_rights_are_spelled_for_any_name_and_a_named_identity() -> None:
@@ -120,3 +122,32 @@ def test_masked_columns_an_owner_and_hidden_definitions_are_seen() -> None:
     findings = rights.look_at_rights(cx, Needed("source", ("dbo",)), None)
     expected = ["missing VIEW DEFINITION", "excess db_owner", "missing UNMASK"]
     assert [f"{right.kind} {right.right}" for right in findings] == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "column", "expected"),
+    [
+        (0, None, "The INSERT permission was denied on the object 'O']Brien', database 'shop', schema 'my shop'."),
+        (0, "Na]me", "The UPDATE permission was denied on the object 'O']Brien', database 'shop', schema 'my shop'."),
+        (1, None, None),
+        (None, None, None),  # it does not say
+    ],
+)
+def test_a_write_that_a_login_may_not_make_is_known_without_one(
+    answer: int | None, column: str | None, expected: str | None
+) -> None:
+    sent: list[tuple[str, Mapping[str, str]]] = []
+
+    def execute(query: sa.TextClause, values: Mapping[str, str]) -> Any:
+        sent.append((str(query), values))
+        return SimpleNamespace(one=lambda: (answer, "shop"))
+
+    write = PlannedWrite("INSERT" if column is None else "UPDATE", "", column)
+    table = sa.Table("O']Brien", sa.MetaData(), schema=whole_schema("my shop"))
+    cx: Any = SimpleNamespace(execute=execute)
+    refused = rights.refusal(cx, table, write, "app")
+    assert (refused and (refused.kind, refused.text)) == (expected and ("denied", expected))
+    assert refused is None or f"GRANT {write.right} ON [my shop].[O']]Brien] TO [app]" in str(refused.hint)
+    [(query, values)] = sent
+    assert (values["table"], values["right"]) == ("[my shop].[O']]Brien]", write.right)
+    assert (values.get("column"), "'COLUMN'" in query) == (column, column is not None), "a name without brackets"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import sqlalchemy as sa
 
@@ -37,6 +37,15 @@ class StampColumns(NamedTuple):
     version: Sequence[sa.Column[Any]]
     content: sa.ColumnElement[Any] | None
     is_numbered: bool = False
+
+
+class PlannedWrite(NamedTuple):
+    """A statement that changes no row, and needs the same rights as the writes of a run."""
+
+    right: Literal["INSERT", "UPDATE", "DELETE"]
+    text: str
+    column: str | None = None
+    """The column that an update writes."""
 
 
 class ServerBlocks(Protocol):
@@ -85,10 +94,6 @@ class Dialect(Protocol):
     A row has the key's name, schema, table and ON DELETE, the column, and what it refers to (NULL: the primary key's).
     Where that table may be a partition, also schema and name of the whole table.
     """
-
-    explains: str
-    """What stands before a statement that the server shall plan, with its rights, and not run; empty where it
-    cannot."""
 
     delete_triggers: sa.TextClause
     """Selects, by :table and :schema, the names of the triggers that a delete from a table fires."""
@@ -175,6 +180,10 @@ class Dialect(Protocol):
 
     def failure(self, error: Exception) -> Failure:
         """What a driver's error means."""
+
+    def refusal(self, cx: sa.Connection, table: sa.Table, write: PlannedWrite) -> Failure | None:
+        """Why the server would refuse the write for the table as a whole, as far as it says so without one: no trigger
+        fires, and no row is locked. None where it would take it. Raises what the driver raises where it would not."""
 
     def reading(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that only reads. Where the server can, it sees one moment and no

@@ -10,9 +10,10 @@ import sqlalchemy as sa
 
 from backup.core.model import Fingerprint
 from backup.stores.listing import PassedOver
-from backup.stores.sql.engines.base import Dialect, ServerBlocks, StampColumns
+from backup.stores.sql.engines.base import Dialect, PlannedWrite, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
+from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_stage import ImageRows
 from backup.stores.sql.engines.relayed import RelayedRows, StagedRows
 from backup.stores.sql.engines.secondary_indexes import inspected_together
@@ -27,7 +28,6 @@ class DialectDefaults(Dialect):
     kin: sa.TextClause | None = None
     reads_images = False
     relays_outside = False
-    explains = ""
     blocks: ServerBlocks | None = None
     opens_quickly: bool = False
 
@@ -61,6 +61,10 @@ class DialectDefaults(Dialect):
     def rows_of_images(
         self, cx: sa.Connection, images: sa.Table, columns: tuple[sa.Column[Any], ...]
     ) -> ImageRows | None:
+        return None
+
+    def refusal(self, cx: sa.Connection, table: sa.Table, write: PlannedWrite) -> Failure | None:
+        cx.exec_driver_sql(f"EXPLAIN {write.text}")  # it plans the statement, with its rights
         return None
 
     def run_waiting(self, cx: sa.Connection) -> None:

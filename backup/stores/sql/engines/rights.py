@@ -13,17 +13,19 @@ _ALL = "`python -m backup grant --print` prints all that it needs, with the sche
 
 def mssql_hint(text: str, login: str | None) -> str | None:
     """What to do about "The SELECT permission was denied …" and similar texts of SQL Server; None for other texts."""
-    user = f"[{login}]" if login else "the app's user"
+    user = _bracketed(login) if login else "the app's user"
     if re.search(r"CREATE DATABASE permission (?:was )?denied in database 'master'|denied to create database", text):
         return f"Make the database beforehand, or in master: GRANT CREATE ANY DATABASE TO {user}. {_NOTHING_MADE}"
     text = re.sub(r"\s*\(\d+\) \(SQL\w+\)\.?$", "", text)
     if match := re.search(
-        r"The (\w[\w ]*) permission was denied on the (?:column '[^']*' of the )?object '([^']*)', database '[^']*', "
-        r"schema '([^']*)'",
+        r"The (\w[\w ]*) permission was denied on the (?:column '.*' of the )?object '(.*)', database '.*', "
+        r"schema '(.*)'",
         text,
     ):
         right, name, schema = match.groups()
-        return f"In the database: GRANT {right} ON [{schema}].[{name}] TO {user}." + _and_writes(right)
+        return f"In the database: GRANT {right} ON {_bracketed(schema)}.{_bracketed(name)} TO {user}." + _and_writes(
+            right
+        )
     if match := re.search(r"([A-Z][A-Z ]+) permission (?:was )?denied in database '([^']*)'", text):
         return f"In the database {match[2]}: GRANT {match[1]} TO {user}."
     if "is not able to access the database" in text:
@@ -31,7 +33,7 @@ def mssql_hint(text: str, login: str | None) -> str | None:
     if "because it does not exist or you do not have permission" in text or "does not have permission" in text:
         return f"In the database: GRANT the right on the object, or ALTER and VIEW DEFINITION on its schema, TO {user}."
     if match := re.search(r"permission denied for (?:table|view|relation) (\S+)$", text):  # Babelfish's words
-        return f"In the database: GRANT SELECT ON [{match[1]}] TO {user}.{_WRITES}"
+        return f"In the database: GRANT SELECT ON {_bracketed(match[1])} TO {user}.{_WRITES}"
     if "permission denied for" in text or "must be owner of" in text:
         return f"In the database: GRANT the right that the message names, or ALTER on the schema, TO {user}."
     return None
@@ -39,10 +41,10 @@ def mssql_hint(text: str, login: str | None) -> str | None:
 
 def mssql_unseen_hint(schema: str, table: str, login: str | None) -> str:
     """What to do if SQL Server's catalogue has no such table: it shows a login only tables on which it has a right."""
-    user = f"[{login}]" if login else "the app's user"
+    user = _bracketed(login) if login else "the app's user"
     return (
-        f"Or the table is there and this login, without a right on it, does not see it: GRANT SELECT ON [{schema}]."
-        f"[{table}] TO {user}.{_WRITES}"
+        f"Or the table is there and this login, without a right on it, does not see it: GRANT SELECT ON "
+        f"{_bracketed(schema)}.{_bracketed(table)} TO {user}.{_WRITES}"
     )
 
 
@@ -73,6 +75,10 @@ def postgresql_hint(text: str, login: str | None) -> str | None:
 
 def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name.replace(']', ']]')}]"
 
 
 def _and_writes(right: str) -> str:

@@ -22,7 +22,7 @@ from backup.core.suggestions import subject
 from backup.core.transforms import Stamping
 from backup.stores.connection import SqlServer
 from backup.stores.listing import Listed
-from backup.stores.sql.engines.base import Dialect, ServerBlocks, StampColumns
+from backup.stores.sql.engines.base import Dialect, PlannedWrite, ServerBlocks, StampColumns
 from backup.stores.sql.engines.column import Column, Relation, spelled_table
 from backup.stores.sql.engines.databases import create_database_if_missing, drop_database
 from backup.stores.sql.engines.defaults import DialectDefaults
@@ -31,7 +31,7 @@ from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
 from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
 from backup.stores.sql.engines.mixing import few_only
-from backup.stores.sql.engines.mssql import altering, listing, system_tables
+from backup.stores.sql.engines.mssql import altering, listing, rights, system_tables
 from backup.stores.sql.engines.mssql.altering import MSSQL
 from backup.stores.sql.engines.mssql.app_rows import added_rows, is_one_of
 from backup.stores.sql.engines.mssql.blocks import SqlServerBlocks
@@ -261,7 +261,7 @@ class SqlServerDialect(DialectDefaults):
             cx.execute(table.insert().values([dict(entry) for entry in entries[start : start + step]]))
 
     def unseen_hint(self, schema: str | None, table: str) -> str:
-        return mssql_unseen_hint(schema or self.default_schema or "", table, self._where.keywords.get("UID"))
+        return mssql_unseen_hint(schema or self.default_schema or "", table, self._login)
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)
@@ -362,7 +362,14 @@ class SqlServerDialect(DialectDefaults):
         return altering.alter_column(table, old, new, self._collation or "")
 
     def failure(self, error: Exception) -> Failure:
-        return failure(error, self._where.keywords.get("UID"))
+        return failure(error, self._login)
+
+    def refusal(self, cx: sa.Connection, table: sa.Table, write: PlannedWrite) -> Failure | None:
+        return rights.refusal(cx, table, write, self._login)
+
+    @property
+    def _login(self) -> str | None:
+        return self._where.keywords.get("UID")
 
 
 def opened(where: SqlServer, options: DialectOptions) -> SqlServerDialect:

@@ -8,6 +8,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.mssql.base import MSDialect
 
 from backup.stores.grants import WRITES, Grantee, Needed, RightSeen, Statement
+from backup.stores.sql.engines.base import PlannedWrite
+from backup.stores.sql.engines.column import spelled_table
+from backup.stores.sql.engines.failures import Failure
+from backup.stores.sql.engines.rights import mssql_hint
 
 _SPELLING = MSDialect()  # type: ignore[no-untyped-call] # SQLAlchemy leaves it so
 _DEFINITION = "or keys, alias types and security policies may not be seen"
@@ -53,6 +57,9 @@ _MASKED = sa.text(
     JOIN sys.schemas s ON s.schema_id = t.schema_id WHERE c.is_masked = 1 AND s.name = :schema
     """
 )
+_MAY_WRITE = sa.text("SELECT HAS_PERMS_BY_NAME(:table, 'OBJECT', :right), DB_NAME()")
+# The name of a column has no brackets here.
+_MAY_WRITE_COLUMN = sa.text("SELECT HAS_PERMS_BY_NAME(:table, 'OBJECT', :right, :column, 'COLUMN'), DB_NAME()")
 _BECOME = "EXECUTE AS USER = {}"
 _REVERT = "REVERT"
 
@@ -106,6 +113,20 @@ def look_at_rights(cx: sa.Connection, needed: Needed, role: str | None) -> list[
         return _seen(cx, needed)
     finally:
         cx.exec_driver_sql(_REVERT)
+
+
+def refusal(cx: sa.Connection, table: sa.Table, write: PlannedWrite, login: str | None) -> Failure | None:
+    """As `Dialect.refusal`, of rights alone: the server plans no statement for a login without a right to see plans."""
+    names = {"table": spelled_table(_SPELLING, table), "right": write.right}
+    if write.column is None:
+        may, database = cx.execute(_MAY_WRITE, names).one()
+    else:
+        may, database = cx.execute(_MAY_WRITE_COLUMN, {**names, "column": write.column}).one()
+    if may != 0:  # NULL: it does not say
+        return None
+    on = f"object '{table.name}', database '{database}', schema '{table.schema}'"
+    text = f"The {write.right} permission was denied on the {on}."
+    return Failure("denied", text, mssql_hint(text, login))
 
 
 def _seen(cx: sa.Connection, needed: Needed) -> list[RightSeen]:

@@ -98,25 +98,20 @@ REFERENCES = sa.text(
     """
 )
 
-DELETE_TRIGGERS = sa.text(
-    """
-    SELECT g.name FROM sys.triggers g
-    JOIN sys.objects t ON t.object_id = g.parent_id
-    JOIN sys.schemas s ON s.schema_id = t.schema_id
-    JOIN sys.trigger_events e ON e.object_id = g.object_id
-    WHERE t.name = :table AND s.name = :schema AND g.is_disabled = 0 AND e.type_desc = 'DELETE'
-    """
-)
-
-
-WRITE_TRIGGERS = sa.text(
-    """
-    SELECT DISTINCT s.name, t.name, g.name FROM sys.triggers g
-    JOIN sys.objects t ON t.object_id = g.parent_id
-    JOIN sys.schemas s ON s.schema_id = t.schema_id
-    JOIN sys.trigger_events e ON e.object_id = g.object_id
-    WHERE g.is_disabled = 0 AND e.type_desc IN ('INSERT', 'UPDATE')
-    """
+DELETE_TRIGGERS, WRITE_TRIGGERS = (
+    sa.text(
+        f"""
+        SELECT DISTINCT {columns} FROM sys.triggers g
+        JOIN sys.objects t ON t.object_id = g.parent_id
+        JOIN sys.schemas s ON s.schema_id = t.schema_id
+        JOIN sys.trigger_events e ON e.object_id = g.object_id
+        WHERE g.is_disabled = 0 AND e.type_desc IN ({fired_by}) {of_table}
+        """  # noqa: S608 - only the two lists below
+    )
+    for columns, fired_by, of_table in (
+        ("g.name", "'DELETE'", "AND t.name = :table AND s.name = :schema"),
+        ("s.name, t.name, g.name", "'INSERT', 'UPDATE'", ""),
+    )
 )
 
 

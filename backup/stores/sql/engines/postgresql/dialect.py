@@ -68,7 +68,6 @@ class PostgresqlDialect(DialectDefaults):
     max_columns = 1_600
     folds_names = False
     in_process = False
-    explains = "EXPLAIN"
     opens_quickly = True
     reads_images = True
     blocks = PostgresqlBlocks()

@@ -71,7 +71,6 @@ class SqliteDialect(DialectDefaults):
     max_columns = 2_000
     folds_names = True
     in_process = True
-    explains = "EXPLAIN"
     reads_images = True
     relays_outside = True
     blocks = SqliteBlocks()
