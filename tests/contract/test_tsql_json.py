@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from backup.stores.sql.engines.mssql.json import (
     JsonRows,
+    Spelled,
     insert_statement,
     is_long,
     to_json,
@@ -35,8 +36,8 @@ def sent(things: TableShape, names: tuple[str, ...], *rows: tuple[Any, ...]) -> 
     return as_json
 
 
-def spelled(statement: str) -> str:
-    return " ".join(statement.split()).replace("[my shop].[Things]", "T")
+def spelled(statement: Spelled) -> str:
+    return " ".join(statement.text.split()).replace("[my shop].[Things]", "T")
 
 
 EVERY_KIND = ("Id", "Region", "Notes", "Amount", "At", "Doc", "Stamp", "Node", "Version")
@@ -61,6 +62,23 @@ def test_rows_in_json_are_converted_as_parameters_are() -> None:
         " c3 nvarchar(4000) '$[3]', c4 nvarchar(4000) '$[4]', c5 nvarchar(4000) '$[5]', c6 nvarchar(4000) '$[6]',"
         " c7 nvarchar(4000) '$[7]', c8 bigint '$[8]') AS j) AS sent"
     )
+
+
+def test_a_time_that_all_rows_share_goes_once_beside_them() -> None:
+    names, now = ("At", "Id", "Amount"), "2026-01-02 03:04:05.678"
+    rows = [(now, number, Decimal(1)) for number in (1, 2)]
+    sent_rows = sent(shape(), names, *rows)
+    assert (sent_rows.text, sent_rows.shared) == ('[[1,"1"],[2,"1"]]', {"c0": now})
+    rest = (
+        " convert(datetime2(7), ?, 121) AS c0, j.c1 AS c1, CAST(j.c2 AS decimal(18, 4)) AS c2 FROM"
+        " OPENJSON(?) WITH (c1 bigint '$[0]', c2 nvarchar(4000) '$[1]') AS j) AS sent"
+    )
+    for change, spell in (("insert", insert_statement), ("update", update_statement)):
+        statement = spell(prepared(shape(), change, names), sent_rows.forms, dialect())
+        assert f"(SELECT{rest}" in spelled(statement)
+        assert statement.parameters == ("c0", "rows")
+    equal = [("2026-01-02 03:04:05.67" + str(number), number, Decimal(1)) for number in (8, 8)]
+    assert [sent(shape(), names, *some).shared for some in (rows[:1], equal)] == [{}, {}], "one row, and two objects"
 
 
 def test_an_update_from_json_finds_its_rows_as_the_key_compares() -> None:

@@ -242,7 +242,10 @@ class SqlServerDialect(DialectDefaults):
         if json_rows is None:
             prepared.run(cx, rows)
             return
-        send(cx, spell(prepared, json_rows.forms, cx.dialect), [(json_rows.text,)], types=(JSON,))
+        text, names = spell(prepared, json_rows.forms, cx.dialect)
+        values = {"rows": json_rows.text, **json_rows.shared}
+        typed = {"rows": JSON, **{f"c{place}": type_ for place, type_ in enumerate(types)}}
+        send(cx, text, [tuple(values[name] for name in names)], types=tuple(typed[name] for name in names))
         if long:
             prepared.run(cx, long)
 

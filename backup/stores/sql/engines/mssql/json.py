@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from backup.stores.sql.engines.mssql.expressions import as_type
-from backup.stores.sql.engines.mssql.types import MssqlType, has_half_a_pair, room
+from backup.stores.sql.engines.mssql.types import ConvertedType, MssqlType, has_half_a_pair, room
 from backup.stores.sql.engines.prepared import Prepared, lengths
 
 JSON = MssqlType("nvarchar(max)", "nvarchar")
@@ -37,21 +37,32 @@ _NONE = type(None)
 
 
 class Form(NamedTuple):
-    """How the JSON holds a column: the type that OPENJSON reads, and (replacement, original) of replaced characters."""
+    """How the JSON holds a column: the type that OPENJSON reads, and (replacement, original) of replaced characters.
+    `is_shared`: it does not, for all rows share one value, which is a parameter of its own."""
 
     declared: str
     replaced: tuple[tuple[str, str], ...]
+    is_shared: bool = False
 
 
-Spell = Callable[[Prepared, tuple[Form, ...], sa.Dialect], str]
-"""Makes the text of an insert or update of rows in JSON from a prepared one."""
+class Spelled(NamedTuple):
+    """An insert or update of rows in JSON as the driver takes it, and the names of its parameters, in order: `rows`,
+    and `c0`, `c1` … of the columns at these places that have one of their own."""
+
+    text: str
+    parameters: tuple[str, ...]
+
+
+Spell = Callable[[Prepared, tuple[Form, ...], sa.Dialect], Spelled]
+"""Spells an insert or update of rows in JSON from a prepared one."""
 
 
 class JsonRows(NamedTuple):
-    """Rows as JSON, each a list of values."""
+    """Rows as JSON, each a list of values, and the values that all of them share, by the names of their parameters."""
 
     text: str
     forms: tuple[Form, ...]
+    shared: dict[str, str]
 
 
 def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]], *, reads_hex: bool = True) -> JsonRows | None:
@@ -68,27 +79,31 @@ def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]], *, reads_hex: b
     typed = list(zip(types, zip(*rows, strict=True), strict=True))
     if not all(_is_plain(type_, values) for type_, values in typed):
         return None
-    columns = [_column(type_, values) for type_, values in typed]
+    held = [place for place, (type_, values) in enumerate(typed) if not _is_shared(type_, values)]
+    columns = [_column(*typed[place]) for place in held]
     text = _dumped(columns)
     if has_half_a_pair(text):
         return None
-    if "\\" not in text:
-        return JsonRows(text, tuple(_form(type_, ()) for type_ in types))
-    specials = [set(_ESCAPED.findall("".join(v for v in column if isinstance(v, str)))) for column in columns]
-    every_special = sorted(set().union(*specials))
-    free = list(islice((chr(code) for code in _PRIVATE_USE if chr(code) not in text), len(every_special)))
-    if "\0" in every_special or len(every_special) > _MAX_REPLACED or len(free) < len(every_special):
-        return None
-    replacements = dict(zip(every_special, free, strict=True))
-    for special, free_character in replacements.items():  # str.translate takes a hundred times as long
-        columns = [
-            [v if v is None else v.replace(special, free_character) for v in column] if special in own else column
-            for column, own in zip(columns, specials, strict=True)
-        ]
-    forms = (
-        _form(type_, [(replacements[c], c) for c in sorted(own)]) for type_, own in zip(types, specials, strict=True)
-    )
-    return JsonRows(_dumped(columns), tuple(forms))
+    replaced: Sequence[Sequence[tuple[str, str]]] = [()] * len(held)
+    if "\\" in text:
+        specials = [set(_ESCAPED.findall("".join(v for v in column if isinstance(v, str)))) for column in columns]
+        every_special = sorted(set().union(*specials))
+        free = list(islice((chr(code) for code in _PRIVATE_USE if chr(code) not in text), len(every_special)))
+        if "\0" in every_special or len(every_special) > _MAX_REPLACED or len(free) < len(every_special):
+            return None
+        replacements = dict(zip(every_special, free, strict=True))
+        for special, free_character in replacements.items():  # str.translate takes a hundred times as long
+            columns = [
+                [v if v is None else v.replace(special, free_character) for v in column] if special in own else column
+                for column, own in zip(columns, specials, strict=True)
+            ]
+        replaced = [[(replacements[c], c) for c in sorted(own)] for own in specials]
+        text = _dumped(columns)
+    forms = [Form("", (), is_shared=True)] * len(types)
+    for place, of_column in zip(held, replaced, strict=True):
+        forms[place] = _form(types[place], of_column)
+    shared = {f"c{place}": rows[0][place] for place, form in enumerate(forms) if form.is_shared}
+    return JsonRows(text, tuple(forms), shared)
 
 
 def split_long(rows: Sequence[tuple[Any, ...]]) -> tuple[Sequence[tuple[Any, ...]], Sequence[tuple[Any, ...]]]:
@@ -106,6 +121,14 @@ def is_long(row: Iterable[Any]) -> bool:
         or (isinstance(value, bytes) and len(value) > _HALF)
         for value in row
     )
+
+
+def _is_shared(type_: MssqlType, values: Sequence[Any]) -> bool:
+    """Whether all rows share one text that this process has made, as the time of a write. Then the server need not find
+    and convert it in each."""
+    first = values[0]
+    is_text = isinstance(type_, ConvertedType) and type(first) is str and len(values) > 1
+    return is_text and all(value is first for value in values)
 
 
 def _dumped(columns: Sequence[Sequence[Any]]) -> str:
@@ -147,15 +170,15 @@ def _form(type_: MssqlType, replaced: Iterable[tuple[str, str]]) -> Form:
 
 
 @lru_cache(maxsize=64)
-def insert_statement(insert: Prepared, forms: tuple[Form, ...], dialect: sa.Dialect) -> str:
+def insert_statement(insert: Prepared, forms: tuple[Form, ...], dialect: sa.Dialect) -> Spelled:
     """The insert of the rows in one JSON parameter."""
     columns = [insert.table.c[name] for name in insert.names]
     sent = _sent(columns, forms)
-    return str(insert.table.insert().from_select(columns, sa.select(*sent.columns)).compile(dialect=dialect))
+    return _spelled(insert.table.insert().from_select(columns, sa.select(*sent.columns)), dialect)
 
 
 @lru_cache(maxsize=64)
-def update_statement(update: Prepared, forms: tuple[Form, ...], dialect: sa.Dialect) -> str:
+def update_statement(update: Prepared, forms: tuple[Form, ...], dialect: sa.Dialect) -> Spelled:
     """The update of the rows that have the same keys as rows in one JSON parameter."""
     key = update.table.primary_key.columns
     sent = _sent([update.table.c[name] for name in update.names], forms)
@@ -168,14 +191,21 @@ def update_statement(update: Prepared, forms: tuple[Form, ...], dialect: sa.Dial
         .values({update.table.c[name]: value for name, value in values.items() if name in written})
         .where(*(column == _comparable(column.type, values[column.name]) for column in key))
     )
-    return str(statement.compile(dialect=dialect))
+    return _spelled(statement, dialect)
+
+
+def _spelled(statement: sa.Insert | sa.Update, dialect: sa.Dialect) -> Spelled:
+    compiled: Any = statement.compile(dialect=dialect)
+    return Spelled(str(compiled), tuple(compiled.positiontup))
 
 
 def _sent(columns: Sequence[sa.Column[Any]], forms: Sequence[Form]) -> sa.Subquery:
     """The rows in the parameter as a query, with columns `c0`, `c1` …, one for each of `columns`."""
-    read = ", ".join(f"c{i} {form.declared} '$[{i}]'" for i, form in enumerate(forms))
+    held = ((i, form) for i, form in enumerate(forms) if not form.is_shared)
+    read = ", ".join(f"c{i} {form.declared} '$[{place}]'" for place, (i, form) in enumerate(held))
     values = [
-        written_value(c.type, form, i).label(f"c{i}") for i, (c, form) in enumerate(zip(columns, forms, strict=True))
+        (sa.bindparam(f"c{i}", type_=c.type) if form.is_shared else written_value(c.type, form, i)).label(f"c{i}")
+        for i, (c, form) in enumerate(zip(columns, forms, strict=True))
     ]
     rows = sa.text(f"OPENJSON(:rows) WITH ({read}) AS j").bindparams(sa.bindparam("rows", type_=JSON))
     return sa.select(*values).select_from(rows).subquery("sent")
