@@ -30,6 +30,16 @@ RULES = Rules(
 )
 
 
+@pytest.fixture(scope="module")
+def accounts(plain_cosmos_server: str, plain_cosmos_server_backup: str) -> Iterator[tuple[Partitioned, Partitioned]]:
+    """Of two partitions a container: with each a question costs a request more."""
+    with (
+        Partitioned(plain_cosmos_server, partitions=2).running() as source,
+        Partitioned(plain_cosmos_server_backup, partitions=2).running() as backup,
+    ):
+        yield source, backup
+
+
 @pytest.fixture
 def bench(accounts: tuple[Partitioned, Partitioned]) -> Iterator[CosmosBench]:
     made = CosmosBench({"source": accounts[0].account, "backup": accounts[1].account}, "/customer")

@@ -96,7 +96,14 @@ def filled(bench: SqlBench, source: Sequence[Item], backup: Sequence[Item], **li
     return sides
 
 
-@pytest.mark.parametrize(("seed", "force"), [(0, True), (0, False), (8, True), (2, False)])
+@pytest.mark.parametrize(
+    ("making_bench", "seed", "force"),
+    [
+        *(("sqlite", *chosen) for chosen in ((0, True), (0, False), (8, True), (2, False))),
+        *(("postgresql", *chosen) for chosen in ((0, True), (2, False))),
+    ],
+    indirect=["making_bench"],
+)
 def test_it_writes_counts_and_keeps_what_this_process_would(
     making_bench: SqlBench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, seed: int, force: bool
 ) -> None:

@@ -132,7 +132,7 @@ def test_keys_of_a_type_are_chunked_read_and_written(
     bench.sql("source", f"CREATE TABLE {{table}} (Id {types[bench.kind]} NOT NULL PRIMARY KEY, Version INTEGER)")
     insert = f"INSERT INTO {{table}} (Id, Version) VALUES ({bench.mark}, 1)"
     bench.sql("source", insert, [(key,) for key in keys[5:35]])
-    source, backup = bench.pair(chunk_size=4, batch_size=3)
+    source, backup = bench.pair(chunk_size=8, batch_size=5)
     bench.sql("backup", insert, [(key,) for key in (keys[0], keys[20], keys[39])])
     chunks = list(source.chunks())
     parts = [stamps_in(source, chunk) for chunk in chunks]

@@ -57,14 +57,15 @@ def test_every_change_is_told_in_one_part_and_in_several(
     source, backup = sides(bench, rows=rows)
     assert made(source).records == len(rows)
     assert not is_told(source, backup)
+    far = 20 * keys_at_once  # so many parts
     changes = [
         "UPDATE {table} SET A = A + 1 WHERE K = 9",
         "UPDATE {table} SET A = CASE K WHEN 1 THEN 0 ELSE 1 END WHERE K IN (0, 1)",  # they exchange their versions
-        "UPDATE {table} SET K = 10000 WHERE K = 0",
+        f"UPDATE {{table}} SET K = {far} WHERE K = 0",
         "DELETE FROM {table} WHERE K = 16",
         "DELETE FROM {table} WHERE K = (SELECT min(K) FROM {table})",
         "INSERT INTO {table} (K, A) VALUES (-100, 1)",
-        "UPDATE {table} SET K = K + 100000",
+        f"UPDATE {{table}} SET K = K + {10 * far}",
         "DELETE FROM {table}",
     ]
     for change in changes:

@@ -419,7 +419,7 @@ def test_a_place_beside_is_made_filled_and_dropped_without_touching_the_backup(b
 # --- a whole sync ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chunk_size", [2, 1000])
+@pytest.mark.parametrize("chunk_size", [4, 1000])
 def test_a_sync_makes_the_backup_equal_and_counts_it(bench: Bench, chunk_size: int) -> None:
     bench.create(Item(n) for n in range(1, 13))
     source, backup = bench.pair(chunk_size=chunk_size, batch_size=3)

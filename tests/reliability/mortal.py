@@ -82,14 +82,14 @@ def points_of(trace: Sequence[str]) -> list[Point]:
     return points
 
 
-def one_of_each(points: Sequence[Point], most: int) -> list[Point]:
-    """One point of each step, drawn by the seed; at most `most` of them, at even distances."""
+def one_of_each(points: Sequence[Point], most: int, turn: int = 0) -> list[Point]:
+    """One point of each step, drawn by the seed; at most `most` of them, at even distances, from the `turn`-th on."""
     by_step: dict[str, list[Point]] = {}
     for point in points:
         by_step.setdefault(point.step, []).append(point)
     drawn = [random.Random(f"{SEED} {step}").choice(occurrences) for step, occurrences in by_step.items()]
     number = min(most, len(drawn))
-    return [drawn[i * len(drawn) // number] for i in range(number)]
+    return [drawn[(i * len(drawn) // number + turn) % len(drawn)] for i in range(number)]
 
 
 class Mortal:

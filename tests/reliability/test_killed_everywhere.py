@@ -102,12 +102,6 @@ def test_a_killed_run_is_resumed_and_does_exactly_what_was_left(
     scene.change()
     trace = mortal.run(scene.order("sync"))["trace"]
     scene.settle()
-    scene.rewind()
-    scene.change()
-    again = mortal.run(scene.order("sync"))["trace"]
-    # Sorted, for the threads of a Cosmos DB's requests change the order.
-    assert sorted(again) == sorted(trace), "another run of the same change takes other steps"
-    scene.settle()
     for point in chosen(trace, kind, then):
         with subtests.test(killed=str(point)):
             check_killed_sync(scene, mortal, point, phase_of(trace, point), then, transactional=kind != "cosmos")
@@ -210,7 +204,7 @@ def test_an_undo_that_was_killed_is_done_by_the_next_one(
     def check() -> None:
         assert sqlite.service.backup.contents() == before
 
-    check_killed_and_repeated(sqlite, mortal, order, check, subtests)
+    check_killed_and_repeated(sqlite, mortal, order, check, subtests, most=5)
 
 
 STEPS_OF_RANGES = (
@@ -310,9 +304,10 @@ def test_an_undo_by_images_that_was_killed_is_done_by_the_next_one(
     assert trace.count("INSERT backup_changes sent") == 2, "not by the server"
 
 
-@pytest.mark.parametrize(
-    "as_of", ["now", "now, by the servers", "now, into an empty source", "before the change", "before the run"]
-)
+AS_OF = ["now", "now, by the servers", "now, into an empty source", "before the change", "before the run"]
+
+
+@pytest.mark.parametrize("as_of", AS_OF)
 def test_a_restore_that_was_killed_is_done_by_the_next_one(
     sqlite: Scene, mortal: Mortal, subtests: pytest.Subtests, as_of: str
 ) -> None:
@@ -338,7 +333,8 @@ def test_a_restore_that_was_killed_is_done_by_the_next_one(
         assert sqlite.service.source.contents() == before
         assert sqlite.service.backup.contents() == copies
 
-    trace = check_killed_and_repeated(sqlite, mortal, order, check, subtests)
+    turn = AS_OF.index(as_of)  # so that each kind of restore dies at other steps
+    trace = check_killed_and_repeated(sqlite, mortal, order, check, subtests, most=3, turn=turn)
     assert "fewest" not in order or "INSERT backup_changes sent" in trace, "not by the servers"
 
 
@@ -349,18 +345,21 @@ def check_killed_and_repeated(
     check: Callable[[], None],
     subtests: pytest.Subtests,
     steps: Collection[str] = (),
+    *,
+    most: int = 7,
+    turn: int = 0,
 ) -> Sequence[str]:
     """Kills a run of that order at points from here on, each time repeats it, and asks for the right result.
 
-    The quick run kills at some points, the long run at all. `steps`: the only steps of the quick run. Returns the steps
-    of a run that is not killed.
+    The quick run kills at `most` points, the long run at all. `steps`: the only steps of the quick run; each `turn` has
+    others of them. Returns the steps of a run that is not killed.
     """
     scene.save()
     before = look(scene.service.backup)
     trace: Sequence[str] = mortal.run(order)["trace"]
     points = points_of(trace)
     few = [point for point in points if not steps or point.step in steps]
-    for point in rounds(one_of_each(few, 7 if steps else 5), points):
+    for point in rounds(one_of_each(few, most, turn), points):
         with subtests.test(killed=str(point)):
             scene.rewind()
             mortal.kill(order, point)

@@ -1,4 +1,4 @@
-"""A real browser on the page, for tests: one browser a session, a tab with its own storage for each test."""
+"""A real browser on the page, for tests: one browser a session, a tab for each test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from tests.emulators.servers import NODE_PROGRAMS, ServerMissing
 
@@ -46,11 +46,14 @@ def chromium() -> Iterator[Browser]:
 class Tab:
     """A tab with the page, and all that went wrong in it."""
 
-    def __init__(self, browser: Browser, address: str, *, width: int = 1600, scheme: Any = "light") -> None:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, timezone_id=ZONE, reduced_motion="reduce"
-        )
-        self.page: Page = context.new_page()
+    def __init__(
+        self, browser: Browser, address: str, *, width: int = 1600, scheme: Any = "light", has_own_clock: bool = False
+    ) -> None:
+        """Those without a clock of their own are drawn by one process, which has loaded the page before."""
+        self._own = has_own_clock
+        self.page: Page = (_new_context(browser) if has_own_clock else _context(browser)).new_page()
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         self.address, self.troubles = address, list[str]()
         self.asked: list[Request] = []
         self.page.set_default_timeout(PATIENCE_MS)
@@ -64,7 +67,10 @@ class Tab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.page.context.close()
+        if self._own:
+            self.page.context.close()
+        else:
+            self.page.close()
 
     def type_key(self, key: str) -> None:
         self.page.get_by_label("Function key").fill(key)
@@ -116,6 +122,17 @@ class Tab:
         self.asked.append(request)
         if not request.url.startswith((self.address.rsplit("/api/", 1)[0], "data:")):
             self.troubles.append(f"request: {request.url}")
+
+
+def _context(browser: Browser) -> BrowserContext:
+    """The one that tabs share. An empty tab of it stays open: the process that draws ends with the last one."""
+    if not browser.contexts:
+        _new_context(browser).new_page()
+    return browser.contexts[0]
+
+
+def _new_context(browser: Browser) -> BrowserContext:
+    return browser.new_context(timezone_id=ZONE)
 
 
 def _axe() -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from backup.config.settings import load_settings
@@ -81,6 +82,8 @@ class Shop:
         return places.engine(self.source if side == "source" else self.backup).begin()
 
 
+IN_FILES = pytest.mark.parametrize("shop", ["sqlite_shop"], indirect=True)
+"""For what is no matter of the engine: `shop` is the one in files alone."""
 SHOPS = ["sqlite_shop", "postgres_shop", *(["mssql_shop"] if SQL_SERVER else [])]
 """SQL Server is left out without a server: test_sqlserver_types.py says so once."""
 

@@ -287,7 +287,7 @@ def test_hostile_names_and_values_are_text_on_a_phone_in_the_dark(browser: Brows
 def test_the_keyboard_alone_does_it_and_the_page_survives_a_silent_server_and_rests_while_nobody_sees_it(
     browser: Browser, stage: Stage
 ) -> None:
-    with Tab(browser, "about:blank") as tab:
+    with Tab(browser, "about:blank", has_own_clock=True) as tab:
         page, keys = tab.page, tab.page.keyboard
         page.clock.install()
         with stage.served() as address:

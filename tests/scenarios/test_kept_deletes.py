@@ -21,7 +21,7 @@ from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
 from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.clients import cosmos_client
-from tests.scenarios.shops import SHOPS, Shop
+from tests.scenarios.shops import IN_FILES, SHOPS, Shop
 
 ROWS = """
 CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
@@ -207,6 +207,7 @@ def test_masks_that_begin_later_mask_what_was_kept_too(shop: Shop) -> None:
     assert (shop.column(names), shop.column(DELETED)) == (values, [2, 3])
 
 
+@IN_FILES
 def test_a_set_that_mirrors_again_deletes_what_it_kept_through_guard_and_bin(shop: Shop) -> None:
     marking = sync(shop)
     shop.run('DELETE FROM "Thing" WHERE "Id" = 3')

@@ -90,12 +90,20 @@ def any_customers(request: pytest.FixtureRequest) -> Service:
     return place.customer
 
 
+IN_FILES = pytest.mark.parametrize("any_customers", ["sqlite_place"], indirect=True)
+"""For what is no matter of the engine."""
+
+
 @pytest.fixture
 def orders_on_cosmos(cosmos_place: Place) -> Service:
     return cosmos_place.order
 
 
-@pytest.mark.parametrize("parallelism", ["1", "4"])
+@pytest.mark.parametrize(
+    ("any_customers", "parallelism"),
+    [("sqlite_place", "1"), ("sqlite_place", "4"), ("postgres_place", "4")],
+    indirect=["any_customers"],
+)
 def test_a_sync_in_many_calls_is_one_run_that_grows_and_is_proven(any_customers: Service, parallelism: str) -> None:
     registry = registry_of(any_customers, Parallelism=parallelism, ChunkSize="10")
     outcomes = [begun(registry), *resumed(registry)]
@@ -163,6 +171,7 @@ def test_deletes_that_no_call_alone_finds_too_many_are_stopped_by_the_guard(cust
     assert customers.statuses == ["Completed", "Failed"]
 
 
+@IN_FILES
 def test_deletes_may_take_many_calls_and_each_is_counted_and_kept_once(any_customers: Service) -> None:
     mirrored(any_customers)
     kept = bin_of(any_customers)
@@ -203,7 +212,11 @@ while True:
 """
 
 
-@pytest.mark.parametrize("then", ["resume", "sync"])
+@pytest.mark.parametrize(
+    ("any_customers", "then"),
+    [("sqlite_place", "resume"), ("sqlite_place", "sync"), ("postgres_place", "resume")],
+    indirect=["any_customers"],
+)
 def test_a_sync_whose_process_is_killed_in_a_later_call_is_resumed(
     any_customers: Service, tmp_path: Path, then: str
 ) -> None:

@@ -21,7 +21,7 @@ from backup.stores import Store
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.relational import SqlRelational
 from tests.scenarios import places
-from tests.scenarios.shops import Shop
+from tests.scenarios.shops import IN_FILES, Shop
 from tests.scenarios.test_cost import counting
 
 ROWS = 40
@@ -117,6 +117,7 @@ def test_what_the_source_names_is_copied_first_and_what_it_does_not_name_is_not_
     assert synced(shop).counts == Counts(skipped=ROWS)
 
 
+@IN_FILES
 def test_a_column_that_nobody_writes_misses_nothing(shop: Shop, caught: list[int]) -> None:
     synced(shop)
     for night in range(3):
@@ -219,6 +220,7 @@ def test_a_column_that_cannot_be_asked_is_told_of_and_everything_is_compared(alo
     assert plan.changes is not None
 
 
+@IN_FILES
 def test_masked_and_transformed_copies_of_what_the_source_names_are_copied_first(shop: Shop, caught: list[int]) -> None:
     rules = f"""{NAMED}
 where = {{ Id = {{ to = 100 }} }}
@@ -409,6 +411,7 @@ def test_numbers_that_differ_lead_to_a_full_comparison_in_the_same_run(shop: Sho
     assert not is_counted(counted(shop))
 
 
+@IN_FILES
 def test_what_evens_out_and_what_the_column_does_not_name_is_found_by_the_next_full_comparison(shop: Shop) -> None:
     counted(shop)
     change(shop, 4, None)

@@ -87,6 +87,8 @@ def things(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Things]:
         yield Things(Sql(url, "things"), Sql(url, "kept.things"), tmp_path)
 
 
+IN_FILES = pytest.mark.parametrize("things", ["sqlite"], indirect=True)
+"""For what is no matter of the engine."""
 VERSIONED = "id INTEGER PRIMARY KEY, version INTEGER, a INTEGER"
 
 
@@ -198,7 +200,9 @@ def lose_lock_at(monkeypatch: pytest.MonkeyPatch, owner: type, method: str) -> N
 LAST_STEPS = {"write": (SqlWrites, "write"), "delete": (SqlWrites, "delete"), "relay": (SqlRelay, "_transaction")}
 
 
-@pytest.mark.parametrize("step", LAST_STEPS)
+@pytest.mark.parametrize(
+    ("things", "step"), [*(("sqlite", step) for step in LAST_STEPS), ("postgresql", "relay")], indirect=["things"]
+)
 def test_a_restore_that_lost_its_lock_stops_before_its_next_batch(
     things: Things, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -282,6 +286,7 @@ def orders(things: Things) -> Things:
     return without_rows.make(ORDERS.replace("INTEGER,", "INTEGER,"), "1, 1, 1, 'Order'", "2, 1, 1, 'Order'")
 
 
+@IN_FILES
 def test_a_record_that_has_left_the_service_is_newer(orders: Things) -> None:
     orders.run("UPDATE {table} SET Type = 'Quote', Status = 7 WHERE Id = 1")
     for options in ((), ("--key", "1"), ("--dry-run",)):
@@ -290,6 +295,7 @@ def test_a_record_that_has_left_the_service_is_newer(orders: Things) -> None:
         assert orders.rows()[1] == (1, 7, "Quote")
 
 
+@IN_FILES
 def test_a_record_that_has_left_the_service_is_overwritten_when_asked(orders: Things) -> None:
     orders.run("UPDATE {table} SET Type = 'Quote' WHERE Id = 1")
     assert counted(done(orders.restore("--overwrite-newer", "--dry-run"))) == (0, 1, 0, 1)
@@ -335,7 +341,14 @@ def test_writes_without_effect_are_not_counted_and_fail_the_restore(things: Thin
     assert things.rows() == before
 
 
-@pytest.mark.parametrize("effect", [None, "-1", "NULL", "refusal"])
+@pytest.mark.parametrize(
+    ("things", "effect"),
+    [
+        *(("sqlite", effect) for effect in (None, "-1", "NULL", "refusal")),
+        *(("postgresql", effect) for effect in ("-1", "NULL", "refusal")),
+    ],
+    indirect=["things"],
+)
 def test_into_an_empty_place_the_servers_restore_and_the_result_is_looked_at(
     things: Things, monkeypatch: pytest.MonkeyPatch, effect: str | None
 ) -> None:
@@ -540,6 +553,7 @@ def test_new_rows_of_a_restored_place_are_numbered_past_the_old_ones(things: Thi
 # --- without the source -----------------------------------------------------------------------------------------------
 
 
+@IN_FILES
 def test_another_place_is_restored_to_without_a_word_to_the_source(things: Things) -> None:
     things.make(VERSIONED, "1, 5, 10", "2, 5, 20")
     before = things.rows()

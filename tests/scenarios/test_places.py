@@ -142,6 +142,7 @@ def test_runs_about_one_table_are_no_runs_of_another(two: tuple[Service, Service
     assert two[1].backup.contents() == copies
 
 
+@pytest.mark.parametrize("two", ["sqlite"], indirect=True)
 def test_an_open_run_about_one_table_is_not_resumed_by_another(two: tuple[Service, Service]) -> None:
     track, invoice = (service(mirrored.settings) for mirrored in two)
     left = synced(track)
@@ -152,6 +153,7 @@ def test_an_open_run_about_one_table_is_not_resumed_by_another(two: tuple[Servic
     assert [entry["Status"] for entry in two[0].backup.history()] == ["InProgress", "Completed"]
 
 
+@pytest.mark.parametrize("two", ["sqlite"], indirect=True)
 def test_a_purge_leaves_what_is_about_another_table(two: tuple[Service, Service]) -> None:
     track, invoice = (service(mirrored.settings) for mirrored in two)
     synced(track)

@@ -14,7 +14,7 @@ from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.relayed_back import SqlRelaysBack
 from backup.stores.sql.store import SqlStore
 from tests.scenarios.inside import counted, done, named, refused
-from tests.scenarios.test_overwrite import VERSIONED, Things, lose_lock_at, once, things, trigger
+from tests.scenarios.test_overwrite import IN_FILES, VERSIONED, Things, lose_lock_at, once, things, trigger
 
 __all__ = ["things"]
 
@@ -68,6 +68,7 @@ def test_rows_with_values_of_their_own_are_written_over_by_this_process(things: 
     assert things.kept(restored["SyncId"]) == [((2,), (2, 4, 0, 0))]
 
 
+@IN_FILES
 def test_chunks_that_are_equal_are_not_read_and_count_for_the_guard(
     partly: Things, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +126,9 @@ def test_what_the_application_commits_meanwhile_stays_or_is_kept(
         assert kept.keys() == {(n,) for n in (5, 10, 11, 12)}
 
 
-@pytest.mark.parametrize("step", ["_insert", "_update"])
+@pytest.mark.parametrize(
+    ("things", "step"), [("sqlite", "_insert"), ("sqlite", "_update"), ("postgresql", "_update")], indirect=["things"]
+)
 def test_a_restore_that_lost_its_lock_lets_the_servers_write_no_further_part(
     partly: Things, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -136,7 +139,7 @@ def test_a_restore_that_lost_its_lock_lets_the_servers_write_no_further_part(
     assert len(changed) == (2 if step == "_insert" else 7)
 
 
-@pytest.mark.parametrize("things", ["sqlite"], indirect=True)
+@IN_FILES
 @pytest.mark.parametrize("lost", ["all", "a part"])
 def test_a_heartbeat_need_not_wait_for_a_part_that_the_servers_write(
     partly: Things, monkeypatch: pytest.MonkeyPatch, lost: str

@@ -23,7 +23,7 @@ from tests.reliability.effort import SEED, rounds
 from tests.scenarios.inside import command, counted, done, named, refused, synced
 from tests.scenarios.places import Sql
 from tests.scenarios.taking_back import after, rows
-from tests.scenarios.test_overwrite import VERSIONED, Things, lose_lock_at, once, things, trigger
+from tests.scenarios.test_overwrite import IN_FILES, VERSIONED, Things, lose_lock_at, once, things, trigger
 
 __all__ = ["things"]
 
@@ -70,6 +70,7 @@ def test_the_servers_pass_on_what_has_not_changed_and_nothing_else(
     assert sum(part.inserted for part in relayed) == 11
 
 
+@IN_FILES
 def test_chunks_that_are_equal_but_for_what_has_changed_are_not_read(
     changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_what_a_trigger_changes_is_told(changed: tuple[Things, str]) -> None:
     assert any("as they were written" in note and ": 4, 3." in note for note in ended.json["Notes"])
 
 
+@IN_FILES
 def test_a_change_of_which_history_has_no_run_counts(
     changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,7 +187,11 @@ def test_a_change_of_which_history_has_no_run_counts(
     assert {n: place.rows()[n] for n in (3, 9)} == {3: (5, 3), 9: (5, 9)}
 
 
-@pytest.mark.parametrize("limit", ["_NUMBERS_AT_MOST", "_OTHERS_AT_MOST"])
+@pytest.mark.parametrize(
+    ("things", "limit"),
+    [("sqlite", "_NUMBERS_AT_MOST"), ("sqlite", "_OTHERS_AT_MOST"), ("postgresql", "_OTHERS_AT_MOST")],
+    indirect=["things"],
+)
 def test_more_keys_than_memory_may_hold_are_asked_for_a_few_at_a_time(
     things: Things, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
@@ -199,6 +205,7 @@ def test_more_keys_than_memory_may_hold_are_asked_for_a_few_at_a_time(
     assert counted(done(things.restore("--at", moment, "--overwrite-newer"))) == (0, 2, 0, 0)
 
 
+@IN_FILES
 def test_of_named_keys_nobody_asks_what_else_has_changed(
     changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +225,11 @@ KEYS: Mapping[str, tuple[str, Callable[[int], str]]] = {
 KEY_NAMES = {"integer": "id", "text": "id", "two": "id, part"}
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize(
+    ("things", "key"),
+    [*(("sqlite", key) for key in KEYS), *(("postgresql", key) for key in rounds(["integer", "text"], [*KEYS]))],
+    indirect=["things"],
+)
 @pytest.mark.parametrize("number", range(rounds(1, 40)))
 def test_a_restore_of_a_time_does_the_same_as_one_that_asks_for_each_record(
     things: Things, monkeypatch: pytest.MonkeyPatch, key: str, number: int

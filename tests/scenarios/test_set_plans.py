@@ -11,9 +11,10 @@ from backup.services.first_file import first_file
 from backup.services.registry import Registry
 from backup.services.service_plans import plan_of
 from backup.stores import Limits
-from tests.scenarios.shops import EXCLUDE, SHOP, Shop
+from tests.scenarios.shops import EXCLUDE, IN_FILES, SHOP, Shop
 
 
+@IN_FILES
 def test_a_plan_names_the_views_that_fit_a_pattern_and_are_left_out(shop: Shop) -> None:
     left_out = f"shop: the view {shop.prefix}German is left out. A view takes part once a section names its key."
     named = f'[set.shop.table."{shop.prefix}German"]', 'key = ["Id"]'
@@ -95,6 +96,7 @@ def test_a_plan_says_what_a_sync_would_do_and_writes_nothing(shop: Shop) -> None
     assert shape_plan(before).status == 400
 
 
+@IN_FILES
 def test_a_plan_knows_what_was_deleted_in_the_week_and_fails_as_the_sync_would(shop: Shop) -> None:
     shop.run('CREATE TABLE "Big" ("Id" INTEGER PRIMARY KEY)')
     shop.run(";".join(f'INSERT INTO "Big" VALUES ({number})' for number in range(10)))

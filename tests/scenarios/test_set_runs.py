@@ -25,7 +25,7 @@ from backup.services.service_plans import plan_of
 from backup.services.several_as_one import RunSoFar
 from backup.services.turns import new_run_of_several
 from backup.verbs import schema
-from tests.scenarios.shops import EXCLUDE, SHOP, SLICES, Shop, work_on_set
+from tests.scenarios.shops import EXCLUDE, IN_FILES, SHOP, SLICES, Shop, work_on_set
 
 
 def test_a_filter_that_changes_between_two_slices_of_a_sync_begins_it_anew(
@@ -66,6 +66,7 @@ def sure(outcome: Outcome | None) -> Outcome:
     return outcome
 
 
+@IN_FILES
 def test_a_set_as_one_run_fails_with_the_number_of_those_that_were_done(shop: Shop) -> None:
     run = Run("shop", Trigger.JOB, False, utc_now())
     outcome = shop.registry('exclude = ["*tmp_*"]').sync_as_one(RunSoFar(run), NO_OPTIONS, NOBODY)

@@ -17,7 +17,7 @@ from backup.services.service import Options
 from backup.services.service_plans import plan_of
 from backup.verbs.restore_spec import RestoreSpec
 from tests.scenarios.inside import command
-from tests.scenarios.shops import EXCLUDE, SHOP, Shop
+from tests.scenarios.shops import EXCLUDE, IN_FILES, SHOP, Shop
 
 
 def test_a_set_copies_every_table_that_has_a_key_and_the_rest_fails_alone(shop: Shop) -> None:
@@ -34,6 +34,7 @@ def test_a_set_copies_every_table_that_has_a_key_and_the_rest_fails_alone(shop: 
     assert all(outcome.run.counts.processed == 0 and outcome.error is None for outcome in again.values())
 
 
+@IN_FILES
 def test_every_way_in_takes_a_set_a_pattern_or_one_service(shop: Shop) -> None:
     shop.sync(EXCLUDE)
     registry = shop.registry(EXCLUDE)
@@ -63,6 +64,7 @@ def test_a_table_that_is_named_like_the_data_of_a_virtual_table_takes_part(sqlit
     assert sqlite_shop.sync().keys() == {"Order_Lines", "order_data_old", "place_names"}
 
 
+@IN_FILES
 def test_a_pattern_that_stands_for_nothing_fails_and_the_rest_is_done(shop: Shop) -> None:
     outcomes = shop.sync(EXCLUDE, tables='["*Customer", "*Custmer"]')
     assert outcomes["Customer"].error is None
@@ -90,6 +92,7 @@ def test_a_filter_and_a_list_of_columns_choose_what_is_copied(shop: Shop) -> Non
     assert shop.sync(*section, by_sql, tables='"*Customer"')["Customer"].run.counts.skipped == 2
 
 
+@IN_FILES
 def test_a_mask_hides_values_of_one_table(shop: Shop) -> None:
     section = ['[set.shop.table."Customer"]', 'mask = { name = { text = "hidden" }, Fax = "null" }']
     without_key = shop.sync(*section)
@@ -104,6 +107,7 @@ def test_a_mask_hides_values_of_one_table(shop: Shop) -> None:
     assert "part of the key, the version or the filter" in str(of_the_filter)
 
 
+@IN_FILES
 def test_a_record_that_leaves_the_filter_is_a_delete_for_guard_and_bin(shop: Shop) -> None:
     section = ['[set.shop.table."Customer"]', "delete_guard_floor = 0"]
     shop.sync(*section, tables='"*Customer"')
@@ -157,6 +161,7 @@ def test_a_dry_run_says_that_a_view_in_the_place_of_the_copy_takes_no_writes(
     assert ("view" in str(refused.error), refused.run.counts.inserted) == (True, 1)
 
 
+@IN_FILES
 def test_a_key_beside_a_primary_key_is_refused_for_that_table_alone(shop: Shop) -> None:
     outcomes = shop.sync(EXCLUDE, '[set.shop.table."Customer"]', 'key = ["Name"]')
     assert "has the primary key Id" in str(outcomes["Customer"].error)
@@ -164,7 +169,14 @@ def test_a_key_beside_a_primary_key_is_refused_for_that_table_alone(shop: Shop) 
 
 
 @pytest.mark.parametrize(
-    ("rule", "taken", "refused"), [("add", True, False), ("ignore", False, False), ("fail", True, True)]
+    ("shop", "rule", "taken", "refused"),
+    [
+        ("sqlite_shop", "add", True, False),
+        ("sqlite_shop", "ignore", False, False),
+        ("sqlite_shop", "fail", True, True),
+        ("postgres_shop", "add", True, False),
+    ],
+    indirect=["shop"],
 )
 def test_a_new_table_is_added_ignored_or_refused(shop: Shop, rule: str, taken: bool, refused: bool) -> None:
     lines = (EXCLUDE, f'on_new_table = "{rule}"')
@@ -182,6 +194,7 @@ def test_a_new_table_is_added_ignored_or_refused(shop: Shop, rule: str, taken: b
     assert named["Later"].error is None
 
 
+@IN_FILES
 def test_a_table_that_is_gone_is_kept_and_its_past_can_be_seen(shop: Shop) -> None:
     shop.sync(EXCLUDE)
     shop.run('DROP TABLE "Invoice"')
@@ -228,6 +241,7 @@ def test_an_open_run_of_a_table_that_is_excluded_now_is_left_alone(sqlite_shop: 
     assert sqlite_shop.registry(fewer).directory.to_look_after() == (["shop/Customer"], [])
 
 
+@IN_FILES
 def test_two_sets_cannot_share_a_table_of_the_backup(shop: Shop) -> None:
     shop.sync(EXCLUDE)
     again = f"[set.twin]\nsource = '{shop.source}'\nbackup = '{shop.backup}'\ntables = '*Customer'"

@@ -25,7 +25,7 @@ from backup.services.service_plans import plan_of
 from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.clients import cosmos_client
 from tests.scenarios import erp, places
-from tests.scenarios.shops import SHOPS, Shop
+from tests.scenarios.shops import IN_FILES, SHOPS, Shop
 
 TABLE = """
 CREATE TABLE "Contact" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40), "Payload" VARCHAR(200), "Town" VARCHAR(20));
@@ -114,6 +114,7 @@ def test_steps_rename_add_and_drop_columns(shop: Shop) -> None:
     assert not service(shop, STEPS).verify(Depth(full=True)).run.verified
 
 
+@IN_FILES
 def test_a_function_decides_what_belongs_and_a_record_that_does_not_is_a_delete(shop: Shop) -> None:
     lines: tuple[str, ...] = (CALL, CALL_TYPES)
     erp.LEAVES_OUT.add(2)
