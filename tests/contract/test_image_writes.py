@@ -165,13 +165,16 @@ LEFT = {
 }
 
 
-@pytest.mark.parametrize("action", [Action.UPDATED, Action.DELETED])
-@pytest.mark.parametrize("obstacle", [*LEFT, "changed by a trigger"])
+EVENTS = {Action.UPDATED: "UPDATE", Action.DELETED: "INSERT"}
+
+
+@pytest.mark.parametrize("obstacle", [*LEFT, *EVENTS.values()])
 def test_what_the_server_cannot_write_exactly_is_left_as_it_was(
-    sides: Recycled, sql_bench: SqlBench, obstacle: str, action: Action
+    sides: Recycled, sql_bench: SqlBench, obstacle: str
 ) -> None:
-    bench, event = sql_bench, "UPDATE" if action is Action.UPDATED else "INSERT"
-    statement = LEFT.get(obstacle) or changes_after(bench, event)
+    """Or what a trigger changes after the event."""
+    bench = sql_bench
+    statement = LEFT.get(obstacle) or changes_after(bench, obstacle)
     for name in ("Record", "RecordKey"):
         statement = statement.replace(f"{{{name}}}", bench.quote(name))
     for name, spelled in (("bin", bench.quoted("RecycleBin")), ("schema", bench.quote(bench.schema or ""))):
@@ -181,12 +184,14 @@ def test_what_the_server_cannot_write_exactly_is_left_as_it_was(
         assert sides.backup.relational is not None
         sides.backup.relational.forget()
     before = bench.rows("backup")
-    images = sides.bin.images_to_write(run_at(1)[0].sync_id, action)
-    with pytest.raises(NotRelayed) as refused:
-        written(sides, 1, [action])
-    assert (refused.value.rest, refused.value.error) == (images, None)
-    assert bench.rows("backup") == before
-    assert sides.of(2) == {}
+    for action, event in EVENTS.items():
+        if obstacle in LEFT or obstacle == event:
+            images = sides.bin.images_to_write(run_at(1)[0].sync_id, action)
+            with pytest.raises(NotRelayed) as refused:
+                written(sides, 1, [action])
+            assert (refused.value.rest, refused.value.error) == (images, None)
+            assert bench.rows("backup") == before
+            assert sides.of(2) == {}
 
 
 def test_what_a_constraint_refuses_is_left_as_it_was(sides: Recycled, sql_bench: SqlBench) -> None:

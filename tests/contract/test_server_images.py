@@ -564,7 +564,7 @@ def test_changes_under_keys_of_two_integers_go_from_server_to_server(
 
 
 @pytest.mark.usefixtures("relayed")
-@pytest.mark.parametrize(("form", "forced"), [("binary", False), ("text", False), ("binary", True)])
+@pytest.mark.parametrize(("form", "forced"), [("binary", True), ("text", False)])
 def test_changed_values_of_every_type_go_from_server_to_server(
     postgresql_bench: PostgresBench, monkeypatch: pytest.MonkeyPatch, form: str, *, forced: bool
 ) -> None:

@@ -16,9 +16,10 @@ from backup.stores.sql.engines.sqlite.text import text_of
 from tests.contract.benches import RUN, SqliteBench
 from tests.contract.test_store import run_sync
 
+LARGE = "x" * 1_100_000
 VALUES: list[Any] = [
     None, 0, 1, -1, 2**63 - 1, -(2**63), 2**53 + 1, 0.0, -0.0, 0.1, 1e308, 5e-324, float("inf"), float("-inf"),
-    "", "text", "trailing  ", "1", "1.0", "1e5", "é漢🎉", "a\x00b", "it's", b"", b"\x00\xff", b"text", "x" * 1_100_000,
+    "", "text", "trailing  ", "1", "1.0", "1e5", "é漢🎉", "a\x00b", "it's", b"", b"\x00\xff", b"text", LARGE,
 ]  # fmt: skip
 DECLARED = [
     "INTEGER", "INT", "BIGINT", "TEXT", "VARCHAR(10)", "BLOB", "REAL", "DOUBLE PRECISION", "NUMERIC", "DECIMAL(10, 2)",
@@ -31,22 +32,32 @@ AFFINITIES = {"INTEGER", "TEXT", "BLOB", "REAL", "NUMERIC"}
 SEEN = "SELECT Id, typeof(V), quote(V), length(V) FROM {table} ORDER BY Id"
 
 
-@pytest.mark.parametrize("declared", [*DECLARED, *QUOTED])
-def test_values_are_copied_exactly(sqlite_bench: SqliteBench, declared: str) -> None:
+@pytest.mark.parametrize("types", [DECLARED, QUOTED], ids=["plain", "quoted"])
+def test_values_are_copied_exactly(sqlite_bench: SqliteBench, types: list[str]) -> None:
+    """Each type has each value, and no row has two large ones."""
     bench = sqlite_bench
-    quoted = f'"{declared}"' if declared in QUOTED else declared
-    bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER PRIMARY KEY, V {quoted}, Version INTEGER)")
-    values = VALUES if declared in AFFINITIES else VALUES[:-1]
-    bench.sql("source", "INSERT INTO {table} VALUES (?, ?, 1)", list(enumerate(values)))
+    names = [f"V{n}" for n in range(len(types))]
+    columns = ", ".join(
+        f'{name} "{type_}"' if type_ in QUOTED else f"{name} {type_}" for name, type_ in zip(names, types, strict=True)
+    )
+    bench.sql("source", f"CREATE TABLE {{table}} (Id INTEGER PRIMARY KEY, {columns}, Version INTEGER)")
+    for place in range(len(VALUES)):
+        values = [VALUES[(place + n) % len(VALUES)] for n in range(len(types))]
+        small = [
+            value if value != LARGE or type_ in AFFINITIES else None for value, type_ in zip(values, types, strict=True)
+        ]
+        bench.sql("source", f"INSERT INTO {{table}} VALUES (?, {', '.join('?' * len(types))}, 1)", [(place, *small)])
     source, backup = bench.pair()
-    assert run_sync(source, backup) == (len(values), 0, 0, 0)
-    expected = bench.rows("source", SEEN)
-    assert bench.rows("backup", SEEN) == expected
+    assert run_sync(source, backup) == (len(VALUES), 0, 0, 0)
+    seen = ", ".join(f"typeof({name}), quote({name}), length({name})" for name in names)
+    query = f"SELECT Id, {seen} FROM {{table}} ORDER BY Id"
+    expected = bench.rows("source", query)
+    assert bench.rows("backup", query) == expected
     bench.sql("source", "UPDATE {table} SET Version = NULL")
-    bench.sql("backup", "UPDATE {table} SET V = NULL")
-    assert run_sync(source, backup) == (0, len(values), 0, 0)
-    assert bench.rows("backup", SEEN) == expected
-    assert run_sync(source, backup) == (0, 0, 0, len(values))
+    bench.sql("backup", f"UPDATE {{table}} SET {', '.join(f'{name} = NULL' for name in names)}")
+    assert run_sync(source, backup) == (0, len(VALUES), 0, 0)
+    assert bench.rows("backup", query) == expected
+    assert run_sync(source, backup) == (0, 0, 0, len(VALUES))
 
 
 def test_a_column_without_a_name_is_refused(sqlite_bench: SqliteBench) -> None:

@@ -109,6 +109,11 @@ class Scene:
 class SqliteScene(Scene):
     """In SQLite files. `rewind` copies saved files back."""
 
+    def begin(self) -> None:
+        name = f"{self.service.name} {self.last} {self.inserted} {self.extra_settings}"
+        places.with_files(self._folder, name, super().begin)
+        self.save()
+
     def save(self) -> None:
         self._saved.mkdir(exist_ok=True)
         for path in self._folder.glob("*.db"):

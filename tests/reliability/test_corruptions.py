@@ -440,6 +440,12 @@ def test_a_drill_leaves_nothing_behind(place_of_drills: tuple[Mirrored, Callable
     assert beside(mirrored) == before
 
 
+@pytest.mark.parametrize(
+    "place_of_drills",
+    [("on_sqlite", files_of), ("on_cosmos", containers_of)],
+    indirect=True,
+    ids=["sqlite", "cosmos"],
+)
 def test_a_drill_that_fails_half_way_leaves_nothing_behind(
     place_of_drills: tuple[Mirrored, Callable[[Mirrored], set[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,7 @@ def with_first(changes: int, before: Contents, source: Contents) -> Contents:
     return after
 
 
+@pytest.mark.parametrize("scene", ["sqlite", "cosmos"], indirect=True)
 def test_a_limited_run_makes_the_first_changes_and_the_last_of_several_proves_the_whole(scene: Scene) -> None:
     scene.change()
     source, before = scene.service.source.contents(), look(scene.service.backup)

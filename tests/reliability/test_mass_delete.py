@@ -31,9 +31,14 @@ Mistake = Callable[[Service], None]
 @pytest.fixture
 def customers(tmp_path: Path) -> Service:
     """A mirrored table of 100 customers."""
-    place = places.filled_on_sqlite(tmp_path)
-    assert sync(place.customer)[0] == 200
-    return place.customer
+    customer = places.on_sqlite(tmp_path).customer
+
+    def make() -> None:
+        places.filled_on_sqlite(tmp_path)
+        assert sync(customer)[0] == 200
+
+    places.with_files(tmp_path, "mirrored customers", make)
+    return customer
 
 
 @pytest.fixture

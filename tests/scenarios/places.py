@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import sqlalchemy as sa
 from azure.cosmos import CosmosClient
@@ -20,6 +20,7 @@ from backup.stores.sql.engines import open_dialect
 from tests.emulators.clients import cosmos_client
 from tests.emulators.servers import database_engine
 
+T = TypeVar("T")
 Contents = dict[Any, dict[str, Any]]
 _ADDED_BY_THE_BACKUP = {"SyncedAt", "_backup"}
 _ADDED_BY_THE_SERVER = {"_rid", "_self", "_etag", "_ts", "_attachments"}
@@ -188,6 +189,29 @@ def alone_on_sqlite(folder: Path, name: str) -> Place:
     """A place with only this service, in SQLite files of the folder, filled."""
     service: Service = getattr(filled_on_sqlite(folder), name)
     return Place(service, service)
+
+
+def folder_of(service: Service) -> Path:
+    """Where the SQLite files of the service lie."""
+    assert isinstance(service.source, Sql)
+    return Path(str(sa.make_url(service.source.url).database)).parent
+
+
+def with_files(folder: Path, name: str, make: Callable[[], T]) -> T:
+    """Has `make` fill the folder with SQLite files; what it returns. All later calls of that name get copies of what it
+    has left there, but for records of jobs, and the same answer: they cost a hundredth of a sync."""
+    if name not in _MADE:
+        answer = make()
+        made = {path.name: path.read_bytes() for path in folder.glob("*.db") if path.name != "jobs.db"}
+        _MADE[name] = made, answer
+        return answer
+    files, answer = _MADE[name]
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    return answer
+
+
+_MADE: dict[str, tuple[dict[str, bytes], Any]] = {}
 
 
 @cache

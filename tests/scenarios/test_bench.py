@@ -30,7 +30,7 @@ def mostly_forks(monkeypatch: pytest.MonkeyPatch) -> None:
     started = list[Sequence[str]]()
     start = subprocess.run
 
-    def run(command: Sequence[str], *, input: str, env: Mapping[str, str], **options: Any) -> Any:  # noqa: A002
+    def run(command: Sequence[str], *, input: str, env: Mapping[str, str], **options: Any) -> Any:
         started.append(command)
         if len(started) == 1:
             return start(command, input=input, env=env, **options)

@@ -28,7 +28,7 @@ from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.buckets import SqlBuckets
 from backup.stores.sql.relational import SqlRelational
 from backup.stores.sql.store import SqlStore
-from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.places import Place, on_sqlite, with_files
 
 ROWS, CHUNK, BUCKET = 12_600, 2_100, 64
 CHUNKS = ROWS // CHUNK
@@ -43,12 +43,16 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     otherwise."""
     monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda *_: False)
     made = on_sqlite(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "customers.db")) as file, file:
-        file.execute("CREATE TABLE Customers (Id INTEGER PRIMARY KEY, Name TEXT, Version INTEGER NOT NULL)")
-        file.executemany("INSERT INTO Customers VALUES (?, 'Somebody', 1)", ((n,) for n in range(1, ROWS + 1)))
-    customer = registry(made).get("customer")
-    customer.initialize()
-    assert customer.sync(Trigger.CLI).run.counts == Counts(inserted=ROWS)
+
+    def make() -> None:
+        with closing(sqlite3.connect(tmp_path / "customers.db")) as file, file:
+            file.execute("CREATE TABLE Customers (Id INTEGER PRIMARY KEY, Name TEXT, Version INTEGER NOT NULL)")
+            file.executemany("INSERT INTO Customers VALUES (?, 'Somebody', 1)", ((n,) for n in range(1, ROWS + 1)))
+        customer = registry(made).get("customer")
+        customer.initialize()
+        assert customer.sync(Trigger.CLI).run.counts == Counts(inserted=ROWS)
+
+    with_files(tmp_path, "customers in six chunks", make)
     return made
 
 

@@ -21,7 +21,7 @@ from backup.jobs.worker import worker_of
 from backup.recycle_bin import bin as recycle_bin
 from backup.services.registry import Registry
 from tests.scenarios.inside import command, done, raised, refused, remove, synced
-from tests.scenarios.places import Place, Sql
+from tests.scenarios.places import Place, Sql, folder_of, with_files
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
@@ -67,10 +67,14 @@ def page(customers: Place, tmp_path: Path) -> Iterator[Page]:
 
 def a_night(place: Place) -> tuple[Run, Run]:
     """A first copy, and a run that inserted one record, updated two and deleted three."""
-    first = synced(place, "customer")
-    raised(place, 2, 10, 101)
-    remove(place, "customer", "3", "11", "12")
-    return first, synced(place, "customer")
+
+    def make() -> tuple[Run, Run]:
+        first = synced(place, "customer")
+        raised(place, 2, 10, 101)
+        remove(place, "customer", "3", "11", "12")
+        return first, synced(place, "customer")
+
+    return with_files(folder_of(place.customer), "a night", make)
 
 
 def listed(page: Page, run: Run, **query: str) -> list[tuple[Any, str]]:

@@ -266,11 +266,11 @@ def test_a_storage_account_answers_and_its_poison_queue_is_seen(
     assert any("never-made is not there yet" in each.message for each in examined(settings))
 
 
-def test_containers_are_looked_at_without_a_write(cosmos_place: Place, own_file: dict[str, str]) -> None:
-    before = cosmos_place.order.source.contents()
-    findings = examined({**cosmos_place.settings, **own_file})
+def test_containers_are_looked_at_without_a_write(cosmos_orders: Place, own_file: dict[str, str]) -> None:
+    before = cosmos_orders.order.source.contents()
+    findings = examined({**cosmos_orders.settings, **own_file})
     assert lines(findings) == {("warning", "order source", "rights")}, "a key may also write to the source"
-    assert cosmos_place.order.source.contents() == before
+    assert cosmos_orders.order.source.contents() == before
 
 
 def test_who_may_make_no_container_is_not_told_to_initialize(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.worker import worker_of
 from backup.mirror.verification import Depth
 from backup.services.registry import Registry
-from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.places import Place, filled_on_sqlite
 from tests.scenarios.product import DEADLINE_SECONDS, ROOT, start
 from tests.scenarios.test_serve import KEY, call
 
@@ -47,8 +47,7 @@ class Api:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
-    place = on_sqlite(tmp_path)
-    place.fill()
+    place = filled_on_sqlite(tmp_path)
     made = Api(place, tmp_path / "jobs.db")
     yield made
     made.job_queue.keys.close()

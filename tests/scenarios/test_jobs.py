@@ -25,7 +25,7 @@ from backup.jobs.worker import RETRIES, JobWorker
 from backup.runs.lock import open_lock
 from backup.runs.outcome import Observer
 from backup.services.registry import Registry
-from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.places import Place, filled_on_sqlite
 
 CUSTOMER = Request("customer")
 
@@ -70,8 +70,7 @@ class Office:
 
 @contextlib.contextmanager
 def opened(folder: Path, given: dict[str, str]) -> Iterator[Office]:
-    place = on_sqlite(folder)
-    place.fill()
+    place = filled_on_sqlite(folder)
     made = Office(place, given)
     yield made
     made.job_queue.keys.close()

@@ -63,14 +63,8 @@ def kill(folder: Path, service: Service, store: dict[str, str], method: str, cal
     assert ended.code == -signal.SIGKILL, ended.err
 
 
-@pytest.mark.parametrize(
-    ("method", "call", "moment"),
-    [
-        *(("stamp_rows", 2, "after"), ("stamp_rows", 4, "before"), ("matching", 1, "after")),
-        *(("write", 1, "before"), ("write", 3, "uncommitted"), ("write", 3, "after")),
-        *(("delete", 1, "before"), ("delete", 1, "uncommitted"), ("delete", 1, "after"), ("close", 1, "before")),
-    ],
-)
+# All other moments are in tests/reliability/test_killed_everywhere.py.
+@pytest.mark.parametrize(("method", "call", "moment"), [("matching", 1, "after"), ("close", 1, "before")])
 def test_the_run_after_a_killed_one_makes_the_backup_equal_to_its_source(
     sqlite_place: Place, tmp_path: Path, method: str, call: int, moment: str
 ) -> None:

@@ -43,10 +43,16 @@ class Things:
         self.place = Place(service, service)
 
     def make(self, columns: str, *rows: str) -> Things:
-        self.source.run(f"CREATE TABLE {{table}} ({columns})")
-        self.put(*rows)
-        self.place.initialize()
-        synced(self.place, self.name)
+        def make() -> None:
+            self.source.run(f"CREATE TABLE {{table}} ({columns})")
+            self.put(*rows)
+            self.place.initialize()
+            synced(self.place, self.name)
+
+        if self.source.url == f"sqlite:///{self.folder}/source.db" and not any(self.folder.glob("*.db")):
+            places.with_files(self.folder, f"{self.name} {columns}: {rows}", make)
+        else:
+            make()
         return self
 
     def put(self, *rows: str) -> None:

@@ -13,7 +13,7 @@ from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.mirror.verification import Depth
 from backup.services.service import Options
 from tests.scenarios.inside import command, done, raised, refused, remove, synced
-from tests.scenarios.places import Place
+from tests.scenarios.places import Place, folder_of, with_files
 from tests.scenarios.test_purge import DAY, NOW, ran
 
 NARROW = {"COLUMNS": "80"}
@@ -21,10 +21,14 @@ NARROW = {"COLUMNS": "80"}
 
 def a_week(place: Place) -> tuple[Run, Run]:
     """A first copy and a run that inserted one record, updated two and deleted three; keys have one to three digits."""
-    first = synced(place, "customer")
-    raised(place, 2, 10, 101)
-    remove(place, "customer", "3", "11", "12")
-    return first, synced(place, "customer")
+
+    def make() -> tuple[Run, Run]:
+        first = synced(place, "customer")
+        raised(place, 2, 10, 101)
+        remove(place, "customer", "3", "11", "12")
+        return first, synced(place, "customer")
+
+    return with_files(folder_of(place.customer), "a week", make)
 
 
 def shown(place: Place, folder: Path, *arguments: str, **settings: str) -> list[str]:
@@ -134,6 +138,7 @@ def test_a_restore_names_what_it_replaced_in_the_source(customers: Place, tmp_pa
 # --- one record -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("place", ["sqlite_place", "cosmos_place"], indirect=True)
 def test_a_record_that_was_deleted_is_named_by_its_run_and_shown_as_it_was(place: Place, tmp_path: Path) -> None:
     first = synced(place, "order")
     remove(place, "order", "order-0003")

@@ -50,6 +50,7 @@ def left(place: Place, service: str) -> set[str]:
     return {entry["SyncId"] for entry in side.backup.history()}
 
 
+@pytest.mark.parametrize("place", ["sqlite_place", "cosmos_place"], indirect=True)
 def test_old_runs_go_but_for_what_may_still_be_asked_for_and_each_is_known_by_its_beginning(
     place: Place, tmp_path: Path
 ) -> None:

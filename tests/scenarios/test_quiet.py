@@ -17,7 +17,7 @@ from backup.runs.history import History
 from backup.runs.outcome import NOBODY, Observer
 from backup.services.service import NO_OPTIONS, Options, SyncService
 from backup.stores.sql.relational import SqlRelational
-from tests.scenarios.places import Place, on_sqlite
+from tests.scenarios.places import Place, on_sqlite, with_files
 from tests.scenarios.test_places import service, synced
 
 
@@ -26,10 +26,14 @@ def place(tmp_path: Path) -> Place:
     """Three customers, of which the last sync found nothing changed."""
     both = on_sqlite(tmp_path)
     customers = Place(both.customer, both.customer)
-    sample.put(customers.registry, "customer", [sample.customer(n) for n in (1, 2, 3)])
-    customers.initialize()
-    for _ in range(2):
-        synced(service(customers.settings))
+
+    def make() -> None:
+        sample.put(customers.registry, "customer", [sample.customer(n) for n in (1, 2, 3)])
+        customers.initialize()
+        for _ in range(2):
+            synced(service(customers.settings))
+
+    with_files(tmp_path, "three quiet customers", make)
     return customers
 
 

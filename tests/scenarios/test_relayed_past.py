@@ -21,7 +21,7 @@ from backup.stores.sql.relayed_back import SqlRelaysBack
 from backup.verbs.pieces import Pieces
 from tests.reliability.effort import SEED, rounds
 from tests.scenarios.inside import command, counted, done, named, refused, synced
-from tests.scenarios.places import Sql
+from tests.scenarios.places import Sql, with_files
 from tests.scenarios.taking_back import after, rows
 from tests.scenarios.test_overwrite import IN_FILES, VERSIONED, Things, lose_lock_at, once, things, trigger
 
@@ -40,12 +40,18 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
 def changed(things: Things) -> tuple[Things, str]:
     """Fifteen records, of which a sync has then updated 3 and 9, deleted 5 and 12, and inserted 21; and the moment
     before it."""
-    things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 16)))
-    moment = after(synced(things.place, things.name))
-    things.run("UPDATE {table} SET version = 6, a = 0 WHERE id IN (3, 9)", "DELETE FROM {table} WHERE id IN (5, 12)")
-    things.put("21, 1, 1")
-    things.sync()
-    return things, moment
+
+    def make() -> str:
+        things.make(VERSIONED, *(f"{n}, 5, {n}" for n in range(1, 16)))
+        moment = after(synced(things.place, things.name))
+        things.run("UPDATE {table} SET version = 6, a = 0 WHERE id IN (3, 9)")
+        things.run("DELETE FROM {table} WHERE id IN (5, 12)")
+        things.put("21, 1, 1")
+        things.sync()
+        return moment
+
+    in_files = things.source.url.startswith("sqlite")
+    return things, with_files(things.folder, "changed things", make) if in_files else make()
 
 
 AS_IT_WAS = {n: (5, n) for n in range(1, 16)}

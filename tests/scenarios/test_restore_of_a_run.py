@@ -31,7 +31,7 @@ from tests.scenarios.inside import (
     revised,
     synced,
 )
-from tests.scenarios.places import Place
+from tests.scenarios.places import Place, Sql, folder_of, with_files
 
 MANY = {"BackupSync__MaxDeletePercent": "100"}
 DELETED = ("order-0002", "order-0010", "order-0011")
@@ -48,15 +48,23 @@ def orders(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         accounts = [request.getfixturevalue(name) for name in ("cosmos_server", "cosmos_server_backup")]
         yield few_orders(places.with_orders_on_cosmos(tmp_path, *accounts).order)
     else:
-        yield few_orders(places.on_sqlite(tmp_path).order)
+        order = places.on_sqlite(tmp_path).order
+        with_files(tmp_path, "a dozen orders", lambda: few_orders(order))
+        yield Place(order, order)
 
 
 def a_night(place: Place) -> str:
     """The id of the run that mirrored the deletes and more."""
-    synced(place, "order")
-    revised(place, 3, 4, 21)
-    remove(place, "order", *DELETED)
-    return synced(place, "order", **MANY).sync_id
+
+    def make() -> str:
+        synced(place, "order")
+        revised(place, 3, 4, 21)
+        remove(place, "order", *DELETED)
+        return synced(place, "order", **MANY).sync_id
+
+    source = place.order.source
+    in_files = isinstance(source, Sql) and source.url.startswith("sqlite")
+    return with_files(folder_of(place.order), "a night of orders", make) if in_files else make()
 
 
 def test_what_a_run_deleted_comes_back_and_nothing_else_does(orders: Place, tmp_path: Path) -> None:

@@ -49,9 +49,10 @@ def synced(shop: Shop) -> Shop:
 
 
 @pytest.fixture
-def shop(sqlite_shop: Shop) -> Shop:
+def shop(sqlite_shop: Shop, tmp_path: Path) -> Shop:
     """The synced tables in SQLite files."""
-    return synced(sqlite_shop)
+    places.with_files(tmp_path, "a synced shop", lambda: synced(sqlite_shop))
+    return sqlite_shop
 
 
 @pytest.fixture

@@ -41,8 +41,14 @@ KINDS = ("Missing", "Extra", "Stale", "Content")
 @pytest.fixture
 def customers(tmp_path: Path) -> Place:
     """Customers on SQLite, synced."""
-    place = places.alone_on_sqlite(tmp_path, "customer")
-    synced(place, "customer")
+    customer = places.on_sqlite(tmp_path).customer
+    place = Place(customer, customer)
+
+    def make() -> None:
+        places.filled_on_sqlite(tmp_path)
+        synced(place, "customer")
+
+    places.with_files(tmp_path, "synced customers", make)
     return place
 
 

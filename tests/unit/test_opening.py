@@ -16,7 +16,7 @@ from backup.runs.history_entries import entry_of, run_of
 from backup.runs.of_all_services import newest_starts
 from backup.runs.opening import NEWEST, Opening
 from backup.stores import Store
-from tests.scenarios.places import on_sqlite
+from tests.scenarios.places import filled_on_sqlite
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -31,8 +31,7 @@ def ended(number: int, verb: Verb = Verb.SYNC, status: Status = Status.COMPLETED
 @pytest.fixture
 def backup(tmp_path: Path) -> Iterator[Store]:
     """The customers' backup, with no run yet."""
-    place = on_sqlite(tmp_path)
-    place.fill()
+    place = filled_on_sqlite(tmp_path)
     with place.registry.get("customer").stores() as (_, store):
         yield store
 
