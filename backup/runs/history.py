@@ -145,6 +145,11 @@ class History:
         """The runs that are InProgress, newest first; at most a hundred."""
         return self.runs(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
 
+    def from_number(self, run: Run) -> list[Run]:
+        """The other runs of its service that have its number or a greater one, newest first; at most a hundred."""
+        runs = self.runs(run.service, _OPEN_AT_ONCE, above=(run.number or 0) - 1)
+        return [other for other in runs if other.sync_id != run.sync_id]
+
     def with_scratch(self, service: str) -> list[Run]:
         """The runs whose scratch place may still exist; at most a hundred."""
         entries = self.entries.find(self.about(service), order_by="Scratch", above="", limit=_OPEN_AT_ONCE)

@@ -68,6 +68,13 @@ def refuse_alive(run: Run, now: datetime) -> None:
     )
 
 
+def _has_acted(run: Run) -> bool:
+    """Whether the run has ended, and did more than to fail."""
+    return run.status is not Status.IN_PROGRESS and bool(
+        run.status is Status.COMPLETED or run.counts.processed or run.added_columns
+    )
+
+
 def _last_heartbeat(run: Run) -> datetime:
     return run.heartbeat_at or run.started_at
 
@@ -119,20 +126,23 @@ class Ownership:
         return replace(run, owner=self._owner, attempt=self._attempts[-1], heartbeat_at=self._clock())
 
     def _yield_to_rivals(self, run: Run) -> None:
-        """Raises Locked if another run began at the same moment. Only a run with another kind of lock can do that.
+        """Raises Locked if another run began since this one has read SyncHistory. Only a run with another kind of lock
+        can do that.
 
-        Both runs see each other, or only the later one sees the other. So the run with the greater SyncId gives way at
-        once. The run with the smaller SyncId waits for that, and else gives way as well.
+        One that has ended since has taken this run's number, and what this run knows is old. Of those that go on, both
+        runs see each other, or only the later one sees the other. So the run with the greater SyncId gives way at once.
+        The run with the smaller SyncId waits for that, and else gives way as well.
         """
         for look in range(_LOOKS):
             rivals = [
                 rival
-                for rival in self._history.open_runs(run.service)
-                if rival.sync_id != run.sync_id and not rival.only_compares and is_alive(rival, self._clock())
+                for rival in self._history.from_number(run)
+                if not rival.only_compares and (_has_acted(rival) or is_alive(rival, self._clock()))
             ]
             if not rivals:
                 return
-            if look + 1 < _LOOKS and all(run.sync_id < rival.sync_id for rival in rivals):
+            waits = all(run.sync_id < rival.sync_id and not _has_acted(rival) for rival in rivals)
+            if look + 1 < _LOOKS and waits:
                 interrupts.sleep(_SETTLE_SECONDS)
                 continue
             error = Locked(f"Another run of {run.service} began at the same moment. This run changed no record.")

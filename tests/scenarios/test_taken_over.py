@@ -166,6 +166,25 @@ def test_of_two_runs_that_begin_at_the_same_moment_one_goes_on(
     assert [type(outcome.error) for outcome in outcomes if outcome.error] == [Locked]
 
 
+def test_a_run_that_another_has_overtaken_before_it_had_an_entry_gives_way(
+    sqlite_place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has another kind of lock, and what it knows of SyncHistory is old."""
+    save, service, faster = History.save, sqlite_place.customer, list[Outcome]()
+
+    def overtaken(history: History, run: Run, **how: Any) -> None:
+        monkeypatch.setattr(History, "save", save)
+        faster.append(sync(service))
+        save(history, run, **how)
+
+    monkeypatch.setattr(History, "save", overtaken)
+    slower = sync(service)
+    assert [outcome.error for outcome in faster] == [None]
+    assert isinstance(slower.error, Locked)
+    assert service.statuses.count("Completed") == 1
+    assert service.is_mirrored()
+
+
 @contextmanager
 def owned_by(backup: Store) -> Iterator[Ownership]:
     """A run of customers into this backup that goes on."""
