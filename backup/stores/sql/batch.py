@@ -12,7 +12,7 @@ from typing import Literal
 import sqlalchemy as sa
 
 from backup.core.batched import batched
-from backup.core.errors import SchemaMismatch, StoreError
+from backup.core.errors import StoreError
 from backup.core.model import Action, Image, Key, Record, Stamps
 from backup.core.suggestions import quantity
 from backup.stores.keeping import Accept, Keep
@@ -236,74 +236,31 @@ class SqlBatch:
                     looked_up.waiting, looked_up.waiting_bytes = [], 0
         return looked_up
 
+    def _keep_all(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None) -> _LookedUp:
+        """As `_keep_most`, of rows to be deleted, and keeps the last images, too."""
+        looked_up = self._keep_most(keys, Action.DELETED, keep, accept)
+        if keep is not None:
+            keep(looked_up.waiting, self._cx)
+        return looked_up
+
+    def keep_deleted(self, keys: Sequence[Key], keep: Keep) -> list[Key]:
+        """Keeps an image of each row of these keys, as of a delete. Returns which of them have a row."""
+        return [*self._keep_all(keys, keep, None).existing]
+
     def delete(self, keys: Sequence[Key], keep: Keep | None, accept: Accept | None = None) -> Written:
         """Deletes the rows of these keys and keeps an image of each. Leaves alone what `accept` refuses."""
         looked_up = _LookedUp(set(keys))
         if keep is not None or accept is not None:
-            looked_up = self._keep_most(keys, Action.DELETED, keep, accept)
-            if keep is not None:
-                keep(looked_up.waiting, self._cx)
+            looked_up = self._keep_all(keys, keep, accept)
         for part in key_batches([*looked_up.existing], self._shape, self._dialect, self._limits):
             refuse_to_touch_others(self._cx, self._shape, self._dialect, part)
             self._cx.execute(self._shape.table.delete().where(self._shape.is_one_of(part)))
         return Written(deleted=frozenset(looked_up.existing), not_accepted=frozenset(looked_up.not_accepted))
 
-    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: str) -> None:
-        """Marks the rows of these keys as deleted at this time, and keeps an image of each, as of a delete."""
-        shape, deleted = self._shape, self._shape.own_deleted
-        if deleted is None:
-            raise StoreError(f"The {shape.label} has no column for the time of a delete. Nothing was changed.")
-        looked_up = self._keep_most(keys, Action.DELETED, keep, None)
-        keep(looked_up.waiting, self._cx)
-        for part in key_batches([*looked_up.existing], shape, self._dialect, self._limits):
-            self._cx.execute(shape.table.update().where(shape.is_one_of(part)).values({deleted.name: at}))
-
-    def mask_deleted(self) -> tuple[int, int]:
-        """Masks rows that are marked as deleted, up to a batch: how many it has looked at, and how many it has masked.
-        Those it has looked at get a stamp by which it knows them. Nothing else asks for the stamp of such a row."""
-        shape, dialect = self._shape, self._dialect
-        if shape.masked is None or shape.own_deleted is None or shape.own_stamp is None:
-            return 0, 0
-        deleted, stamp = (shape.table.c[own.name] for own in (shape.own_deleted, shape.own_stamp))
-        looked_at = dialect.keyed_hash(shape.key, shape.stamping)
-        query = sa.select(*shape.key).where(deleted.is_not(None), sa.or_(stamp.is_(None), stamp != looked_at))
-        keys = [tuple(row) for row in self._cx.execute(query.limit(self._limits.batch_size))]
-        keys = list(next(key_batches(keys, shape, dialect, self._limits), ()))
-        images, _ = self.images(keys, Action.UPDATED, locked=True) if keys else ((), 0)
-        rows = [image.record for image in images if image.record is not None]
-        own = {deleted.name, stamp.name}
-        masked = [
-            {name: value for name, value in row.items() if name not in own}
-            for row in rows
-            if not shape.masked.made(row[stamp.name])
-        ]
-        if masked:
-            self._refuse_to_empty(masked)
-            self.write(masked, None)
-        if rows:
-            seen = shape.is_one_of([shape.key_of(row) for row in rows])
-            self._cx.execute(shape.table.update().where(seen).values({stamp.name: looked_at}))
-        return len(rows), len(masked)
-
-    def _refuse_to_empty(self, records: Sequence[Record]) -> None:
-        """Raises SchemaMismatch if one of these has no value where the table wants one."""
-        shape = self._shape
-        wanted = [column.name for column in shape.columns if shape.may_write(column) and not column.nullable]
-        fixed = [name for name in wanted if any(record.get(name, "") is None for record in records)]
-        if fixed:
-            assert shape.own_deleted is not None  # noqa: S101 - for mypy; else no copy is marked
-            marked = sa.delete(shape.table).where(shape.table.c[shape.own_deleted.name].is_not(None))
-            raise SchemaMismatch(
-                f"Copies of deleted records in the {shape.label} still have values that the masks may have to hide: "
-                f"the column {fixed[0]} is NOT NULL, so it cannot be emptied. What the source has is masked.",
-                hint=f"Let {', '.join(fixed)} be NULL in the backup's table, or delete these copies: {marked}. "
-                "Then sync.",
-            )
-
 
 @dataclass
 class _LookedUp:
-    """The keys of a batch whose rows it changes, the keys whose rows are `left` alone, and images still to keep."""
+    """The keys of a batch whose rows it changes, those that `accept` refuses, and images still to keep."""
 
     existing: set[Key] = field(default_factory=set)
     not_accepted: set[Key] = field(default_factory=set)

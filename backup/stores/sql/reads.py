@@ -40,6 +40,14 @@ class SqlReads:
                     refused=left_out.failed,
                 )
 
+    def count(self, shape: TableShape, conditions: Sequence[sa.ColumnElement[bool]]) -> int:
+        """The number of the table's rows that fulfil these conditions."""
+        query = sa.select(self._access.dialect.row_count).select_from(shape.table).where(*conditions)
+        for attempt in self._access.attempts("count", single=True):
+            with attempt as cx:
+                count = cx.scalar(query)
+        return int(count or 0)
+
     def left_out(self, shape: TableShape, keys: Sequence[Key]) -> LeftOut:
         """Which records of these keys the transform leaves out, or fails on. Reads the whole records."""
         left_out = LeftOut()

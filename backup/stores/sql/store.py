@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from backup.stores.sql.copies import SqlCopies
 from backup.stores.sql.declared import split_name
 from backup.stores.sql.engines import Dialect
 from backup.stores.sql.incremental import SqlIncremental
+from backup.stores.sql.kept_deletes import SqlKeptDeletes
 from backup.stores.sql.keys import SqlKeys
 from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.relational import SqlRelational
@@ -72,7 +73,9 @@ class SqlStore:
         self._writes = SqlWrites(self.access, self.catalog, limits)
         self.buckets = SqlBuckets(self.access, self.catalog, self._chunks)
         self.transforming = SqlTransforming(self) if rules.transform is not None and rules.is_source else None
-        self.kept_deletes = SqlKeptDeletes(self, self._writes) if rules.keeps_deleted else None
+        self.kept_deletes = (
+            SqlKeptDeletes(self.access, self.catalog, self._reads, limits) if rules.keeps_deleted else None
+        )
         self._latest = SqlIncremental(self.access, self.catalog, limits, rules.modified_by) if rules.is_source else None
         self.relational = SqlRelational(self.access, self.catalog, self._writes, limits, self._own_table, self._chunks)
 
@@ -114,15 +117,7 @@ class SqlStore:
         return row is not None
 
     def count(self) -> int:
-        return self.count_where(self.shape.filters)
-
-    def count_where(self, conditions: Sequence[sa.ColumnElement[bool]]) -> int:
-        """The number of the table's rows that fulfil these conditions."""
-        query = sa.select(self.access.dialect.row_count).select_from(self.shape.table).where(*conditions)
-        for attempt in self.access.attempts("count", single=True):
-            with attempt as cx:
-                count = cx.scalar(query)
-        return int(count or 0)
+        return self._reads.count(self.shape, self.shape.filters)
 
     def chunks(self, within: Chunk = WHOLE) -> Iterator[Chunk]:
         return self._chunks.within(self.shape, within)
@@ -195,21 +190,3 @@ class SqlTransforming:
 
     def left_out(self, keys: Sequence[Key]) -> LeftOut:
         return self._store.left_out(keys)
-
-
-class SqlKeptDeletes:
-    """The rows of one backup that are marked as deleted."""
-
-    def __init__(self, store: SqlStore, writes: SqlWrites) -> None:
-        self._store, self._writes = store, writes
-
-    def mark(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
-        self._writes.mark_deleted(keys, keep, at)
-
-    def mask(self, check: Callable[[], None]) -> int:
-        return self._writes.mask_deleted(check)
-
-    def count(self) -> int:
-        shape = self._store.shape
-        deleted = shape.own_deleted
-        return 0 if deleted is None else self._store.count_where([shape.table.c[deleted.name].is_not(None)])

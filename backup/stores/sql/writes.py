@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 
 from backup.core.errors import ConstraintRefused, StoreError, StoreUnavailable
 from backup.core.model import Key, Record
@@ -11,7 +10,6 @@ from backup.stores.keeping import Accept, Keep
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import Replacing, SqlBatch
 from backup.stores.sql.catalog import SqlCatalog
-from backup.stores.sql.copies import milliseconds
 from backup.stores.sql.server_images import ServerImages
 from backup.stores.values import Limits, Written
 
@@ -79,23 +77,3 @@ class SqlWrites:
             with attempt as cx:
                 written = work(SqlBatch(cx, shape, dialect, self._limits, by_server))
         return written
-
-    def mark_deleted(self, keys: Sequence[Key], keep: Keep, at: datetime) -> None:
-        """As `KeptDeletes.mark`."""
-        shape = self._catalog.shape
-        for attempt in self._access.attempts("mark records as deleted", writes=True) if keys else ():
-            with attempt as cx:
-                batch = SqlBatch(cx, shape, self._access.dialect, self._limits)
-                batch.mark_deleted(keys, keep, milliseconds(at))
-
-    def mask_deleted(self, check: Callable[[], None]) -> int:
-        """As `KeptDeletes.mask`."""
-        shape, all_masked, seen = self._catalog.shape, 0, 1
-        while seen:
-            check()
-            for attempt in self._access.attempts("mask the copies of deleted records", writes=True):
-                with attempt as cx:
-                    batch = SqlBatch(cx, shape, self._access.dialect, self._limits)
-                    seen, masked = batch.mask_deleted()
-            all_masked += masked
-        return all_masked
