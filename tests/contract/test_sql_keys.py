@@ -13,6 +13,7 @@ import pytest
 from backup.core.errors import SchemaMismatch
 from backup.core.model import Chunk
 from backup.stores import Drift, stamps_in
+from backup.stores.sql.engines.postgresql.listing import list_tables
 from tests.contract.benches import ROLES, PostgresBench, Role, SqlBench, SqliteBench, other_database
 from tests.contract.test_store import run_sync
 
@@ -177,6 +178,23 @@ def test_postgresql_keys_that_differ_only_to_python_are_one(
             " (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
         )
     check_spelling(bench, f"text COLLATE {bench.quoted('alike')}", old, new)
+
+
+def test_a_unique_index_is_no_key_where_it_tells_more_texts_apart_than_its_column(
+    postgresql_bench: PostgresBench,
+) -> None:
+    bench, alike = postgresql_bench, postgresql_bench.quoted("alike")
+    bench.sql(
+        "source",
+        f"CREATE COLLATION {alike} (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+        f"CREATE TABLE {{table}} (id integer NOT NULL, name text COLLATE {alike} NOT NULL, code text NOT NULL);"
+        "CREATE UNIQUE INDEX by_bytes ON {table} (id, name COLLATE \"C\");"
+        "CREATE UNIQUE INDEX as_it_is ON {table} (id, name);"
+        f"CREATE UNIQUE INDEX alike ON {{table}} (code COLLATE {alike}, id)",
+    )
+    with bench.engines["source"].connect() as cx:
+        [keys] = [table.unique_keys for table in list_tables(cx) if bench.name in table.name]
+    assert keys == {"as_it_is": ("id", "name"), "alike": ("code", "id")}
 
 
 @pytest.mark.parametrize("other", ["source", "backup"])

@@ -24,6 +24,7 @@ _COLUMNS = sa.text(
     ORDER BY n.nspname, c.relname, a.attnum
     """
 )
+# An index may tell texts apart that the column takes for equal: a copy's key is sorted as the column is.
 _INDEXES = sa.text(
     """
     SELECT n.nspname, c.relname, x.relname, i.indisprimary, array_agg(a.attname::text ORDER BY k.place)
@@ -33,9 +34,11 @@ _INDEXES = sa.text(
     JOIN pg_namespace n ON n.oid = c.relnamespace
     CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (column_number, place)
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.column_number
+    LEFT JOIN pg_collation o ON o.oid = a.attcollation AND o.oid <> i.indcollation[CAST(k.place AS int) - 1]
     WHERE i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND k.place <= i.indnkeyatts
       AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
     GROUP BY n.nspname, c.relname, x.relname, i.indisprimary
+    HAVING bool_and(o.collisdeterministic IS NOT FALSE)
     ORDER BY n.nspname, c.relname, x.relname
     """
 )
