@@ -188,7 +188,7 @@ def test_a_unique_index_is_no_key_where_it_tells_more_texts_apart_than_its_colum
         "source",
         f"CREATE COLLATION {alike} (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
         f"CREATE TABLE {{table}} (id integer NOT NULL, name text COLLATE {alike} NOT NULL, code text NOT NULL);"
-        "CREATE UNIQUE INDEX by_bytes ON {table} (id, name COLLATE \"C\");"
+        'CREATE UNIQUE INDEX by_bytes ON {table} (id, name COLLATE "C");'
         "CREATE UNIQUE INDEX as_it_is ON {table} (id, name);"
         f"CREATE UNIQUE INDEX alike ON {{table}} (code COLLATE {alike}, id)",
     )
