@@ -454,10 +454,11 @@ def test_what_the_source_names_in_part_or_no_more_leads_to_a_full_comparison(alo
     assert (is_counted(run), run.counts.updated) == (False, 20)  # twice as many as a chunk has
     mirrored(alone)
     assert is_counted(counted(alone, BackupSync__OverlapSeconds="0"))
-    alone.run("""UPDATE "Item" SET "Name" = 'of old', "UpdatedAt" = '2025-01-01'""")  # a state that was restored
-    run = counted(alone)
-    assert (is_counted(run), run.counts.updated) == (False, ROWS)
-    mirrored(alone)
+    for lower in ("'2025-01-01'", "20990101"):  # a state that was restored; numbers, which are less than all times
+        alone.run(f"""UPDATE "Item" SET "Name" = "Name" || '!', "UpdatedAt" = {lower}""")
+        run = counted(alone)
+        assert (is_counted(run), run.counts.updated) == (False, ROWS)
+        mirrored(alone)
 
 
 def test_after_a_run_that_failed_everything_is_compared(alone: Shop) -> None:

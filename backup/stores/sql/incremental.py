@@ -118,8 +118,12 @@ class SqlIncremental:
         if not (since.startswith(self._prefix) and mark.startswith(self._prefix)):
             return True
         before, now = (text.removeprefix(self._prefix) for text in (since, mark))
-        are_numbers = _NUMBER.fullmatch(before) and _NUMBER.fullmatch(now)
-        return int(now) < int(before) if are_numbers else now < before
+        if self._type.lowest_open is not None:
+            return now < before
+        was_number, is_number = (_NUMBER.fullmatch(text) is not None for text in (before, now))
+        if was_number != is_number:
+            return True  # they cannot be compared: on SQLite each number is less than any time
+        return int(now) < int(before) if is_number else now < before
 
     @cached_property
     def _column(self) -> Column | None:
