@@ -93,7 +93,7 @@ def chosen(trace: Sequence[str], kind: str, then: str) -> list[Point]:
 
 @pytest.mark.parametrize(
     ("kind", "then"),
-    [("sqlite", "sync"), ("sqlite", "resume"), ("postgresql", "sync"), ("cosmos", "sync"), ("cosmos", "resume")],
+    [("sqlite", "sync"), ("sqlite", "resume"), ("postgresql", "sync"), ("cosmos", "sync")],
 )
 def test_a_killed_run_is_resumed_and_does_exactly_what_was_left(
     kind: str, then: str, request: pytest.FixtureRequest, mortal: Mortal, subtests: pytest.Subtests

@@ -1,8 +1,7 @@
-"""A sync with a limit on each engine: what it changes, what it records, and what later runs make of it."""
+"""A sync with a limit, of a table and a container: what it changes and records, and what later runs make of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from backup.core.run_values import Trigger
 from backup.runs.outcome import Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options
-from tests.emulators.servers import lent_database
 from tests.reliability import scenes
 from tests.reliability.scenes import Scene, check_bin, look
 from tests.scenarios.places import Contents, Sql
@@ -26,17 +24,11 @@ def sqlite(tmp_path: Path) -> Scene:
 
 
 @pytest.fixture
-def postgresql(postgres: str) -> Iterator[Scene]:
-    with lent_database(postgres) as source, lent_database(postgres) as backup:
-        yield begun(scenes.on_postgres(source, backup))
-
-
-@pytest.fixture
 def cosmos(tmp_path: Path, cosmos_server: str, cosmos_server_backup: str) -> Scene:
     return begun(scenes.on_cosmos(tmp_path, cosmos_server, cosmos_server_backup))
 
 
-@pytest.fixture(params=["sqlite", "postgresql", "cosmos"])
+@pytest.fixture(params=["sqlite", "cosmos"])
 def scene(request: pytest.FixtureRequest) -> Scene:
     made: Scene = request.getfixturevalue(request.param)
     return made
@@ -71,7 +63,6 @@ def with_first(changes: int, before: Contents, source: Contents) -> Contents:
     return after
 
 
-@pytest.mark.parametrize("scene", ["sqlite", "cosmos"], indirect=True)
 def test_a_limited_run_makes_the_first_changes_and_the_last_of_several_proves_the_whole(scene: Scene) -> None:
     scene.change()
     source, before = scene.service.source.contents(), look(scene.service.backup)

@@ -18,7 +18,7 @@ from backup.core.run_values import Run, Trigger
 from backup.dev import sample
 from backup.entry.command_line.app import cli
 from backup.services.registry import Registry
-from tests.scenarios.places import Place, Service
+from tests.scenarios.places import Place, Service, folder_of, with_files
 from tests.scenarios.product import Counts, Ended, counts, environment
 
 
@@ -99,6 +99,12 @@ def remove(place: Place, service: str, *keys: str) -> None:
     """Deletes records from the source."""
     with place.registry.get(service).stores() as (source, _):
         source.delete([source.keys.from_text(key) for key in keys])
+
+
+def first_synced(place: Place, service: str) -> Run:
+    """What `synced` does first with a service in SQLite files that nobody has touched; made once for all tests."""
+    folder = folder_of(getattr(place, service))
+    return with_files(folder, f"the first sync of the {service}s", lambda: synced(place, service))
 
 
 def synced(place: Place, service: str, **settings: str) -> Run:

@@ -20,7 +20,7 @@ from backup.jobs.key_values import Change
 from backup.jobs.worker import worker_of
 from backup.recycle_bin import bin as recycle_bin
 from backup.services.registry import Registry
-from tests.scenarios.inside import command, done, raised, refused, remove, synced
+from tests.scenarios.inside import command, done, first_synced, raised, refused, remove, synced
 from tests.scenarios.places import Place, Sql, folder_of, with_files
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
@@ -159,7 +159,7 @@ def test_a_run_is_undone_only_where_the_name_of_the_service_is_typed(customers: 
 
 
 def test_a_list_of_changes_refuses_what_it_does_not_know(customers: Place, page: Page) -> None:
-    run = synced(customers, "customer")
+    run = first_synced(customers, "customer")
     for query in ({"only": "copied"}, {"cursor": "0.zz.1"}, {"cursor": "7."}, {"limit": "0"}, {"key": "1"}):
         with pytest.raises(BadRequest):
             page.changes(run, **query)

@@ -175,6 +175,7 @@ def test_a_job_whose_service_is_at_work_waits_in_line(office: Office) -> None:
     assert office.worked(job).state is State.SUCCEEDED
 
 
+@pytest.mark.parametrize("any_office", ["file"], indirect=True)
 def test_work_in_slices_is_one_run(any_office: Office) -> None:
     settings = any_office.settings.model_copy(update={"chunk_size": 20, "parallelism": 1})
     job = any_office.asked()

@@ -75,8 +75,11 @@ class Nights:
         self.service.source.run('UPDATE {table} SET "Version" = "Version" + 1 WHERE "Id" = 1')
 
 
-@pytest.mark.parametrize("slices", [{}, SLICES], ids=["in one go", "in slices"])
-@pytest.mark.parametrize("failing", [{}, {"SourceCustomerDb__CanaryKey": "999"}], ids=["well", "failing"])
+@pytest.mark.parametrize(
+    ("failing", "slices"),
+    [({}, {}), ({}, SLICES), ({"SourceCustomerDb__CanaryKey": "999"}, {})],
+    ids=["well-in one go", "well-in slices", "failing-in one go"],
+)
 def test_every_night_is_purged_and_every_week_verified(
     customers: Service, slices: dict[str, str], failing: dict[str, str]
 ) -> None:

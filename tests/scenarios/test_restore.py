@@ -13,7 +13,19 @@ import pytest
 from backup.core.model import Action
 from tests.functions.worker import Worker, worker
 from tests.scenarios import places
-from tests.scenarios.inside import alone, command, counted, done, named, raised, refused, remove, revised, synced
+from tests.scenarios.inside import (
+    alone,
+    command,
+    counted,
+    done,
+    first_synced,
+    named,
+    raised,
+    refused,
+    remove,
+    revised,
+    synced,
+)
 from tests.scenarios.places import Cosmos, Place, Sql
 from tests.scenarios.product import ROOT, Counts, Ended, environment, post
 from tests.scenarios.taking_back import (
@@ -34,7 +46,7 @@ def test_a_source_that_was_lost_is_restored_as_it_was(
     orders: Place, tmp_path: Path, lose: Callable[[Sql | Cosmos], None]
 ) -> None:
     place = orders
-    synced(place, "order")
+    first_synced(place, "order")
     before, copies = whole(place.order.source), whole(place.order.backup)
     lose(place.order.source)
     restored = done(command(tmp_path, place.settings, "restore", "order", "--yes", "--json"))
@@ -47,7 +59,7 @@ def test_a_source_that_was_lost_is_restored_as_it_was(
 
 
 def test_a_source_whose_database_is_gone_is_made_anew(customers: Place, tmp_path: Path) -> None:
-    synced(customers, "customer")
+    first_synced(customers, "customer")
     before = whole(customers.customer.source)
     (tmp_path / "customers.db").unlink()
     preview = done(command(tmp_path, customers.settings, "restore", "customer", "--json"))
@@ -59,7 +71,7 @@ def test_a_source_whose_database_is_gone_is_made_anew(customers: Place, tmp_path
 
 def test_another_database_is_made_and_gets_everything_while_the_source_stays(orders: Place, tmp_path: Path) -> None:
     place = orders
-    synced(place, "order")
+    first_synced(place, "order")
     before = whole(place.order.source)
     remove(place, "order", "order-0001", "order-0002")
     reduced = whole(place.order.source)
@@ -72,7 +84,7 @@ def test_another_database_is_made_and_gets_everything_while_the_source_stays(ord
 
 
 def test_the_backup_itself_is_no_place_to_restore_to(customers: Place, tmp_path: Path) -> None:
-    synced(customers, "customer")
+    first_synced(customers, "customer")
     backup = customers.customer.backup
     assert isinstance(backup, Sql)
     before = whole(backup)
@@ -83,7 +95,7 @@ def test_the_backup_itself_is_no_place_to_restore_to(customers: Place, tmp_path:
 
 def test_a_record_that_is_newer_than_its_copy_is_named_and_left_alone(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     raised(place, 1, 2)
     remove(place, "customer", "3")
     restored = done(command(tmp_path, place.settings, "restore", "customer", "--yes", "--json"))
@@ -104,7 +116,7 @@ def test_a_record_that_is_older_than_its_copy_is_overwritten(customers: Place, t
 
 def test_newer_records_are_overwritten_when_asked(orders: Place, tmp_path: Path) -> None:
     place = orders
-    synced(place, "order")
+    first_synced(place, "order")
     before = whole(place.order.source)
     revised(place, 1, 2)
     restored = done(command(tmp_path, place.settings, "restore", "order", "--overwrite-newer", "--yes", "--json"))
@@ -113,7 +125,7 @@ def test_newer_records_are_overwritten_when_asked(orders: Place, tmp_path: Path)
 
 def test_what_only_the_source_has_is_left_alone_and_told(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     raised(place, 101, 102, version=1)
     restored = done(command(tmp_path, place.settings, "restore", "customer", "--yes", "--json"))
     assert len(place.customer.source.contents()) == 102
@@ -122,7 +134,7 @@ def test_what_only_the_source_has_is_left_alone_and_told(customers: Place, tmp_p
 
 def test_what_only_the_source_has_is_deleted_when_asked_unless_it_is_too_much(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     before = whole(place.customer.source)
     raised(place, *range(101, 131), version=1)
     larger = whole(place.customer.source)
@@ -166,7 +178,7 @@ def test_an_empty_backup_does_not_empty_its_source(customers: Place, tmp_path: P
 
 def test_what_a_restore_replaces_in_the_source_is_kept(orders: Place, tmp_path: Path) -> None:
     place = orders
-    synced(place, "order")
+    first_synced(place, "order")
     revised(place, 1, 56)
     with place.registry.get("order").stores() as (source, _):
         keys = [source.keys.from_text("order-0001"), source.keys.from_text("order-0056")]
@@ -224,7 +236,7 @@ def test_restore_on_a_server(served: Place, tmp_path: Path) -> None:
 
 def test_restore_over_http_writes_only_when_confirmed(customers: Place) -> None:
     place = customers
-    first = synced(place, "customer")
+    first = first_synced(place, "customer")
     before = whole(place.customer.source)
     raised(place, 4)
     remove(place, "customer", "7", "8")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.inside import command, counted, done, raised, refused, remove, revised, synced
+from tests.scenarios.inside import command, counted, done, first_synced, raised, refused, remove, revised, synced
 from tests.scenarios.places import Place, Sql
 from tests.scenarios.taking_back import AHEAD, LONG_AGO, after, change_orders, run_sql, whole
 
 
 def test_the_state_of_a_time_is_restored_across_inserts_updates_and_deletes(orders: Place, tmp_path: Path) -> None:
     place = orders
-    first = synced(place, "order")
+    first = first_synced(place, "order")
     before = whole(place.order.source)
     change_orders(place)
     synced(place, "order")
@@ -30,7 +30,7 @@ def test_the_state_of_a_time_is_restored_across_inserts_updates_and_deletes(orde
 
 def test_a_time_between_two_runs_is_the_state_between_them(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     raised(place, 1, 2)
     remove(place, "customer", "9")
     middle = synced(place, "customer")
@@ -46,7 +46,7 @@ def test_a_time_between_two_runs_is_the_state_between_them(customers: Place, tmp
 
 def test_what_came_after_the_time_is_left_alone_unless_asked(customers: Place, tmp_path: Path) -> None:
     place = customers
-    first = synced(place, "customer")
+    first = first_synced(place, "customer")
     raised(place, 101, version=1)
     synced(place, "customer")
     restored = done(command(tmp_path, place.settings, "restore", "customer", "--at", after(first), "--yes", "--json"))
@@ -55,7 +55,7 @@ def test_what_came_after_the_time_is_left_alone_unless_asked(customers: Place, t
 
 def test_a_time_goes_into_another_database_too(customers: Place, tmp_path: Path) -> None:
     place = customers
-    first = synced(place, "customer")
+    first = first_synced(place, "customer")
     before = whole(place.customer.source)
     raised(place, 1)
     remove(place, "customer", "9")

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.inside import command, counted, done, refused, remove, synced
+from tests.scenarios.inside import command, counted, done, first_synced, refused, remove, synced
 from tests.scenarios.places import Place
 from tests.scenarios.taking_back import after, change_orders, run_sql, whole
 
 
 def test_only_the_records_of_the_keys_are_restored(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     remove(place, "customer", "5", "6", "7")
     restored = done(
         command(tmp_path, place.settings, "restore", "customer", "--key", "5", "--key", "7", "--yes", "--json")
@@ -24,7 +24,7 @@ def test_only_the_records_of_the_keys_are_restored(customers: Place, tmp_path: P
 
 def test_a_key_as_of_a_time_gives_that_record_of_then(orders: Place, tmp_path: Path) -> None:
     place = orders
-    first = synced(place, "order")
+    first = first_synced(place, "order")
     before = place.order.source.contents()
     change_orders(place)
     synced(place, "order")
@@ -39,7 +39,7 @@ def test_a_key_of_a_record_that_is_gone_on_both_sides_is_restored_as_of_a_time(
     customers: Place, tmp_path: Path
 ) -> None:
     place = customers
-    first = synced(place, "customer")
+    first = first_synced(place, "customer")
     before = whole(place.customer.source)
     remove(place, "customer", "5")
     synced(place, "customer")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.scenarios.inside import command, done, raised, remove, synced
+from tests.scenarios.inside import command, done, first_synced, raised, remove, synced
 from tests.scenarios.places import Place
 from tests.scenarios.taking_back import after, change_orders
 
 
 def test_show_tells_a_records_past_and_what_it_was_at_a_time(orders: Place, tmp_path: Path) -> None:
     place = orders
-    first = synced(place, "order")
+    first = first_synced(place, "order")
     change_orders(place)
     second = synced(place, "order")
     shown = done(command(tmp_path, place.settings, "show", "order", "order-0001", "--json"))
@@ -26,7 +26,7 @@ def test_show_tells_a_records_past_and_what_it_was_at_a_time(orders: Place, tmp_
 
 
 def test_show_without_json_is_text_for_people(customers: Place, tmp_path: Path) -> None:
-    synced(customers, "customer")
+    first_synced(customers, "customer")
     raised(customers, 3)
     run = synced(customers, "customer")
     ended = command(tmp_path, customers.settings, "show", "customer", "3")
@@ -36,7 +36,7 @@ def test_show_without_json_is_text_for_people(customers: Place, tmp_path: Path) 
 
 
 def test_show_of_a_record_that_is_gone_says_so_and_keeps_its_past(customers: Place, tmp_path: Path) -> None:
-    synced(customers, "customer")
+    first_synced(customers, "customer")
     remove(customers, "customer", "3")
     synced(customers, "customer")
     shown = done(command(tmp_path, customers.settings, "show", "customer", "3", "--json"))

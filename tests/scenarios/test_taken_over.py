@@ -96,9 +96,7 @@ def go_on(process: Program) -> tuple[int, str]:
     return process.wait(), out
 
 
-@pytest.mark.parametrize(
-    ("kind", "where"), [("sqlite_place", "before"), ("postgres_place", "before"), ("postgres_place", "inside")]
-)
+@pytest.mark.parametrize(("kind", "where"), [("sqlite_place", "before"), ("postgres_place", "inside")])
 def test_a_run_that_was_stopped_writes_nothing_over_what_its_successor_wrote(
     kind: str, where: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

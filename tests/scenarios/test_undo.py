@@ -15,7 +15,7 @@ from backup.stores.sql import image_writes
 from backup.stores.sql.batch import SqlBatch
 from tests.functions.worker import worker
 from tests.scenarios import places
-from tests.scenarios.inside import alone, command, counted, done, named, raised, refused, remove, synced
+from tests.scenarios.inside import alone, command, counted, done, first_synced, named, raised, refused, remove, synced
 from tests.scenarios.places import Place, Service, Sql
 from tests.scenarios.product import ROOT, Counts, environment, post
 from tests.scenarios.taking_back import FORGETS_AT_ONCE, after, change_orders, kept_by, run_sql, whole
@@ -29,7 +29,7 @@ def also_few_by_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_undo_gives_the_backup_before_the_run_and_undone_itself_the_one_after(orders: Place, tmp_path: Path) -> None:
     place = orders
-    synced(place, "order")
+    first_synced(place, "order")
     before = whole(place.order.backup)
     change_orders(place)
     run = synced(place, "order")
@@ -45,7 +45,7 @@ def test_undo_gives_the_backup_before_the_run_and_undone_itself_the_one_after(or
 
 def test_a_preview_names_the_keys_and_writes_nothing_but_its_entry(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     raised(place, 4, 5)
     remove(place, "customer", "99")
     raised(place, 101, version=1)
@@ -61,7 +61,7 @@ def test_a_preview_names_the_keys_and_writes_nothing_but_its_entry(customers: Pl
 
 
 def test_a_preview_is_a_table_that_says_that_nothing_was_written(customers: Place, tmp_path: Path) -> None:
-    synced(customers, "customer")
+    first_synced(customers, "customer")
     raised(customers, 42)
     run = synced(customers, "customer")
     ended = command(tmp_path, customers.settings, "undo", run.sync_id)
@@ -73,7 +73,7 @@ def test_a_preview_is_a_table_that_says_that_nothing_was_written(customers: Plac
 
 def test_undo_of_a_run_whose_records_changed_later_names_the_later_runs(customers: Place, tmp_path: Path) -> None:
     place = customers
-    first = synced(place, "customer")
+    first = first_synced(place, "customer")
     raised(place, 1, 2)
     second = synced(place, "customer")
     raised(place, 2, 3, version=3)
@@ -87,7 +87,7 @@ def test_undo_of_a_run_whose_records_changed_later_names_the_later_runs(customer
 
 def test_undo_through_takes_the_later_runs_back_too(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     before = whole(place.customer.backup)
     raised(place, 1, 2)
     remove(place, "customer", "7", "8")
@@ -107,7 +107,7 @@ def test_undo_through_takes_the_later_runs_back_too(customers: Place, tmp_path: 
 
 def test_a_later_run_that_changed_other_records_is_left_as_it_is(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     raised(place, 1, 2)
     second = synced(place, "customer")
     raised(place, 3)
@@ -125,7 +125,7 @@ def test_an_unknown_run_is_an_error_that_says_where_runs_are_listed(customers: P
 
 def test_undo_of_a_run_whose_images_were_purged_is_refused(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     raised(place, 1, 2)
     run = synced(place, "customer")
     settings = {**place.settings, **FORGETS_AT_ONCE}
@@ -139,7 +139,7 @@ def test_undo_of_a_run_whose_images_were_purged_is_refused(customers: Place, tmp
 
 def test_a_restore_in_between_does_not_keep_earlier_runs_from_being_undone(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     before = whole(place.customer.backup)
     raised(place, 1)
     run = synced(place, "customer")
@@ -151,7 +151,7 @@ def test_a_restore_in_between_does_not_keep_earlier_runs_from_being_undone(custo
 
 def test_undo_that_failed_half_way_can_be_repeated(customers: Place, tmp_path: Path) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     before = whole(place.customer.backup)
     raised(place, 5)
     raised(place, 101, version=1)
@@ -197,7 +197,7 @@ def test_undo_of_several_runs_leaves_what_is_refused_but_not_what_it_deletes_lat
     ],
 )
 def test_an_undo_that_has_another_effect_or_none_says_so(customers: Place, trigger: str, counts: Counts) -> None:
-    synced(customers, "customer")
+    first_synced(customers, "customer")
     raised(customers, 5)
     raised(customers, 101, version=1)
     remove(customers, "customer", "9")
@@ -277,7 +277,7 @@ def test_the_server_takes_back_updates_and_deletes_by_itself(
 
 def test_undo_over_http_writes_only_when_confirmed(customers: Place) -> None:
     place = customers
-    synced(place, "customer")
+    first_synced(place, "customer")
     before = whole(place.customer.backup)
     raised(place, 4, 5)
     second = synced(place, "customer")
