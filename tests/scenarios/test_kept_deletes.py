@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,7 @@ from backup.services.service import Options, SyncService
 from backup.services.service_plans import plan_of
 from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.clients import cosmos_client
+from tests.scenarios.places import with_files
 from tests.scenarios.shops import IN_FILES, SHOPS, Shop
 
 ROWS = """
@@ -39,9 +41,10 @@ def shop(request: pytest.FixtureRequest) -> Shop:
 
 
 @pytest.fixture
-def file_shop(sqlite_shop: Shop) -> Shop:
+def file_shop(sqlite_shop: Shop, tmp_path: Path) -> Shop:
     """The same in files alone."""
-    return synced(sqlite_shop)
+    with_files(tmp_path, "four things", lambda: synced(sqlite_shop))
+    return sqlite_shop
 
 
 def synced(shop: Shop) -> Shop:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from backup.stores import Store
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.relational import SqlRelational
 from tests.scenarios import places
+from tests.scenarios.places import with_files
 from tests.scenarios.shops import IN_FILES, Shop
 from tests.scenarios.test_cost import counting
 
@@ -45,6 +47,13 @@ def shop(request: pytest.FixtureRequest) -> Shop:
 @pytest.fixture
 def alone(sqlite_shop: Shop) -> Shop:
     return filled(sqlite_shop)
+
+
+@pytest.fixture
+def copied(sqlite_shop: Shop, tmp_path: Path) -> Shop:
+    """Items in files alone, copied once."""
+    with_files(tmp_path, "items that know when they were written", lambda: synced(filled(sqlite_shop)))
+    return sqlite_shop
 
 
 def filled(shop: Shop) -> Shop:
@@ -135,36 +144,34 @@ def test_a_time_in_the_future_does_not_hide_the_writes_of_the_present(shop: Shop
     assert caught == [1]
 
 
-def test_a_run_that_may_not_rely_on_the_last_one_does_not_ask(alone: Shop, caught: list[int]) -> None:
-    synced(alone)
-    change(alone, 1, "'2026-01-02 00:00:00'")
+def test_a_run_that_may_not_rely_on_the_last_one_does_not_ask(copied: Shop, caught: list[int]) -> None:
+    change(copied, 1, "'2026-01-02 00:00:00'")
     for options in (Options(dry_run=True), Options(limit=0)):
-        outcome = service(alone).sync(Trigger.CLI, options)
+        outcome = service(copied).sync(Trigger.CLI, options)
         assert outcome.error is None
         assert outcome.run.counts.updated == (1 if options.dry_run else 0)
-    forced = synced(alone, options=Options(force=True))
+    forced = synced(copied, options=Options(force=True))
     assert forced.counts == Counts(updated=ROWS)
-    undone = service(alone).undo(forced.sync_id)
+    undone = service(copied).undo(forced.sync_id)
     assert undone.error is None
-    assert alone.rows('"Item"') != alone.rows('"Item"', "source")
-    assert synced(alone).counts == Counts(updated=1, skipped=ROWS - 1)  # the undo took it back, and nothing names it
-    assert synced(alone, f"{NAMED}\nwhere = {{ Id = {{ to = 100 }} }}").counts == Counts(skipped=ROWS)
+    assert copied.rows('"Item"') != copied.rows('"Item"', "source")
+    assert synced(copied).counts == Counts(updated=1, skipped=ROWS - 1)  # the undo took it back, and nothing names it
+    assert synced(copied, f"{NAMED}\nwhere = {{ Id = {{ to = 100 }} }}").counts == Counts(skipped=ROWS)
     assert caught == []
-    synced(alone, f"{NAMED}\nwhere = {{ Id = {{ to = 100 }} }}")
+    synced(copied, f"{NAMED}\nwhere = {{ Id = {{ to = 100 }} }}")
     assert caught == [0]
 
 
-def test_a_sync_that_goes_on_later_keeps_its_watermark_and_asks_once(alone: Shop, caught: list[int]) -> None:
-    synced(alone)
-    change(alone, 1, "'2026-01-02 00:00:00'")
-    begun = service(alone).sync(Trigger.CLI, turn=Turn(0))
+def test_a_sync_that_goes_on_later_keeps_its_watermark_and_asks_once(copied: Shop, caught: list[int]) -> None:
+    change(copied, 1, "'2026-01-02 00:00:00'")
+    begun = service(copied).sync(Trigger.CLI, turn=Turn(0))
     assert begun.in_progress
-    change(alone, 2, "'2026-01-03 00:00:00'")  # in a part that was passed
-    ended = service(alone).resume(Trigger.CLI)
+    change(copied, 2, "'2026-01-03 00:00:00'")  # in a part that was passed
+    ended = service(copied).resume(Trigger.CLI)
     assert ended is not None
     assert (ended.run.sync_id, ended.run.watermark) == (begun.run.sync_id, begun.run.watermark)
     assert (ended.run.counts, caught) == (Counts(updated=1, skipped=ROWS - 1), [1])
-    assert synced(alone).counts == Counts(updated=1, skipped=ROWS - 1)
+    assert synced(copied).counts == Counts(updated=1, skipped=ROWS - 1)
     assert caught == [1, 1]
 
 
@@ -275,10 +282,9 @@ def test_a_column_named_for_a_whole_set_counts_where_a_table_has_it(alone: Shop,
 
 
 def test_a_source_that_fails_to_say_what_it_knows_is_compared_as_without_it(
-    alone: Shop, caught: list[int], monkeypatch: pytest.MonkeyPatch
+    copied: Shop, caught: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced(alone)
-    change(alone, 1, "'2026-01-02 00:00:00'")
+    change(copied, 1, "'2026-01-02 00:00:00'")
     page = SqlIncremental._page
 
     def failing(*_: Any) -> Any:
@@ -287,7 +293,7 @@ def test_a_source_that_fails_to_say_what_it_knows_is_compared_as_without_it(
     for name in ("_page", "_newest"):
         with monkeypatch.context() as patches:
             patches.setattr(SqlIncremental, name, failing)
-            run = synced(alone)
+            run = synced(copied)
         assert (run.watermark is None) == (name == "_newest")
         assert [note for note in run.notes if "no answer" in note] == [*run.notes]
         assert len(run.notes) == (name == "_newest")
