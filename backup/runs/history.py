@@ -258,13 +258,13 @@ class History:
             below = page[-1].number
         return ended
 
-    def later(self, run: Run, opening: Opening = NOTHING_KNOWN) -> list[Run]:
-        """The runs of its service that began after it, have ended and may have changed the backup, newest first. Reads
-        them only if the opening does not have them all."""
+    def later(self, run: Run, opening: Opening = NOTHING_KNOWN, *, restores: bool = False) -> list[Run]:
+        """The runs of its service that began after it, have ended and may have changed the backup, newest first; with
+        `restores`, those that may have changed the source. Reads them only if the opening does not have them all."""
         later_runs = opening.after(run)
         if later_runs is None:
             later_runs = self.runs(run.service, EVERY_RUN, above=run.number)
-        return list(filter(_has_changed, later_runs))
+        return list(filter(_is_restore if restores else _has_changed, later_runs))
 
     def about(self, service: str) -> dict[str, Any]:
         """The condition of the entries of the service's runs about this place."""

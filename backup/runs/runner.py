@@ -146,10 +146,13 @@ class Runner:
         looked = settled_at_once(request, (source, backup), opening, started_at, now, check_lock, seconds_left())
         if isinstance(looked, Outcome):
             return looked
-        begun = self._begin(request, history, opening, started_at, clock)
+        closed: list[Run] = []
+        begun = self._begin(request, history, opening, started_at, clock, closed.append)
         if begun is None:
             return None
         run, start, resumed_run = begun
+        if closed:  # what they changed counts from now on
+            opening = history.opening(self._service)
         ownership = Ownership(history, clock) if request.has_entry_while_it_lasts else None
         if ownership is not None:
             # A look takes as long as a chunk. If the process must end since, the run is left open, as after a chunk.
@@ -232,10 +235,21 @@ class Runner:
         return take(stack, self._lock, self._service, location, request.turn.wait_seconds)
 
     def _begin(
-        self, request: RunRequest, history: History, opening: Opening, started_at: datetime, clock: Now
+        self,
+        request: RunRequest,
+        history: History,
+        opening: Opening,
+        started_at: datetime,
+        clock: Now,
+        note_closed: Callable[[Run], None],
     ) -> tuple[Run, Checkpoint, Run | None] | None:
         """The run, where it begins, and the open run that it resumes or None. Returns None if there is nothing to do.
-        Closes the other open runs."""
+        Closes the other open runs, and calls `note_closed` with each."""
+
+        def tell_closed(run: Run) -> None:
+            note_closed(run)
+            request.observer.closed(run)
+
         run = replace(
             request.run,
             started_at=started_at,
@@ -253,9 +267,7 @@ class Runner:
             if request.only_resumes and not any(map(request.may_resume, opening.open_runs)):
                 return None
             may_resume = request.may_resume if request.only_resumes else run.takes_over
-            resumed_run = take_over(
-                *(history, opening.open_runs, run.started_at, clock(), may_resume), request.observer.closed
-            )
+            resumed_run = take_over(*(history, opening.open_runs, run.started_at, clock(), may_resume), tell_closed)
         if resumed_run is None and request.only_resumes:
             return None
         start = Checkpoint() if resumed_run is None else Checkpoint.from_text(resumed_run.checkpoint)

@@ -91,6 +91,7 @@ def tell_what_was_compared(session: Session) -> None:
 def _may_count(session: Session, last: Run | None, mark: str) -> bool:
     """Whether equal numbers may settle what the source does not name, if everything was compared not long ago: the last
     sync had the same rules, and the source's newest value has not fallen, as it does where an older state was restored.
+    Nor has this app restored records since, with the values that they had.
     """
     if last is None:
         return False
@@ -102,6 +103,7 @@ def _may_count(session: Session, last: Run | None, mark: str) -> bool:
         and not (transforming is not None and transforming.may_leave_out)
         and incremental is not None
         and not incremental.has_fallen(since, mark)
+        and not session.history.later(last, session.opening, restores=True)
     )
 
 

@@ -21,6 +21,7 @@ from backup.services.service_plans import plan_of
 from backup.stores import Store
 from backup.stores.sql.incremental import SqlIncremental
 from backup.stores.sql.relational import SqlRelational
+from backup.verbs.restore_spec import RestoreSpec
 from tests.scenarios import places
 from tests.scenarios.places import with_files
 from tests.scenarios.shops import IN_FILES, Shop
@@ -451,6 +452,24 @@ def test_a_run_that_may_not_count_compares_everything(alone: Shop) -> None:
     counts_again()
     a_week_later(alone, compared_in=2099)  # by a clock that jumped ahead for a run
     counts_again()
+
+
+@pytest.mark.parametrize("verb", ["an undo that died", "a restore"])
+def test_after_old_values_came_back_everything_is_compared(alone: Shop, verb: str) -> None:
+    counted(alone)
+    change(alone, 1, "'2026-01-01 00:55:00'")
+    change(alone, 2, "'2026-01-01 01:00:00'")
+    newest = counted(alone)
+    spec = RestoreSpec(keys=("1",), run=newest.sync_id, overwrite_newer=True)
+    ours = service(alone, COUNTED)
+    outcome = ours.restore(spec) if verb == "a restore" else ours.undo(newest.sync_id)
+    assert (outcome.error, outcome.run.counts.updated) == (None, 1 if verb == "a restore" else 2)
+    if verb == "an undo that died":
+        died = """UPDATE "SyncHistory" SET "Status" = 'InProgress', "CompletedAt" = NULL, "Owner" = NULL WHERE """
+        alone.run(f"""{died} "SyncId" = '{outcome.run.sync_id}'""", "backup")
+    run = counted(alone, BackupSync__OverlapSeconds="0")  # with its old time, the column does not name what came back
+    assert not is_counted(run)
+    mirrored(alone)
 
 
 def test_what_the_source_names_in_part_or_no_more_leads_to_a_full_comparison(alone: Shop) -> None:
