@@ -131,6 +131,20 @@ def test_postgresql_relays_every_type_in_either_form(
     assert comes_back_from_images(bench, source, backup, query) == [(2,), (3,)]  # which are large
 
 
+@pytest.mark.parametrize(("type_", "later"), [("integer", "real"), ("bigint", "double precision")])
+def test_a_type_that_changes_after_a_look_at_the_catalogue_leaves_no_other_value(
+    postgresql_bench: PostgresBench, type_: str, later: str
+) -> None:
+    bench = postgresql_bench
+    bench.sql("source", f"CREATE TABLE {{table}} (id integer PRIMARY KEY, version integer, a {type_})")
+    bench.sql("source", "INSERT INTO {table} VALUES (1, 1, 1001)")
+    source, backup = bench.pair(**CHUNKS)
+    backup.catalog.match(source)
+    bench.sql("source", f"ALTER TABLE {{table}} ALTER a TYPE {later}")
+    assert relayed(source, backup, None) == [1]
+    assert [*map(list, bench.rows("backup", "SELECT a FROM {table}"))] == [[1001]]
+
+
 def comes_back(bench: SqlBench, source: Store, backup: Store, query: str) -> None:
     """Asserts that relays back into the emptied source, and into one of which half is missing and half has changed, as
     a restore does them, give what the query gave before; and that the fingerprints of both contents are equal then, and

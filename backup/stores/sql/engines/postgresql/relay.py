@@ -143,10 +143,11 @@ def _is_plain(declared: str) -> bool:
 
 
 def _binary(column: sa.Column[Any], copy: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """The column's value in its own type, not as the text that this process would read."""
+    """The value in the type of the copy, not as the text that this process would read. The cast does nothing unless the
+    type in the source has changed since its catalogue was read: its bytes would be another value."""
     if _is_foreign(column):
         return sa.cast(column, sa.Text)
-    return sa.type_coerce(column, ServerType(_declared(copy)))
+    return sa.cast(column, ServerType(_declared(copy)))
 
 
 def _is_foreign(column: sa.Column[Any]) -> bool:
