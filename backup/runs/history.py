@@ -145,10 +145,18 @@ class History:
         """The runs that are InProgress, newest first; at most a hundred."""
         return self.runs(service, _OPEN_AT_ONCE, Status=Status.IN_PROGRESS.value)
 
-    def from_number(self, run: Run) -> list[Run]:
-        """The other runs of its service that have its number or a greater one, newest first; at most a hundred."""
-        runs = self.runs(run.service, _OPEN_AT_ONCE, above=(run.number or 0) - 1)
-        return [other for other in runs if other.sync_id != run.sync_id]
+    def rivals(self, run: Run) -> list[Run]:
+        """The other runs of its service that are InProgress, or have its number or a greater one; at most a hundred of
+        each. Costs one query; on Cosmos DB two."""
+        about = self.about(run.service)
+        seen, _ = self.entries.look(
+            [
+                Look(about | {"Status": Status.IN_PROGRESS.value}, "RunNumber", _OPEN_AT_ONCE, descending=True),
+                Look(about, "RunNumber", _OPEN_AT_ONCE, descending=True, above=(run.number or 0) - 1),
+            ]
+        )
+        runs = {other.sync_id: other for entries in seen for other in filter(None, map(run_of, entries))}
+        return [other for other in runs.values() if other.sync_id != run.sync_id]
 
     def with_scratch(self, service: str) -> list[Run]:
         """The runs whose scratch place may still exist; at most a hundred."""

@@ -136,7 +136,7 @@ class Ownership:
         for look in range(_LOOKS):
             rivals = [
                 rival
-                for rival in self._history.from_number(run)
+                for rival in self._history.rivals(run)
                 if not rival.only_compares and (_has_acted(rival) or is_alive(rival, self._clock()))
             ]
             if not rivals:

@@ -63,12 +63,13 @@ OneOf = Mapping[str, Sequence[Any]]
 @dataclass(frozen=True)
 class Look:
     """A question of `Sibling.look`: at most `limit` entries that have all the values of `where`, in the order of the
-    field `order_by`. A list in `where` means any of its values."""
+    field `order_by`, which lies above `above` if that is given. A list in `where` means any of its values."""
 
     where: Mapping[str, Any]
     order_by: str
     limit: int
     descending: bool = False
+    above: Any = None
 
 
 class Seen(NamedTuple):

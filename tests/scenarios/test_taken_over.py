@@ -183,11 +183,18 @@ def test_a_run_that_another_has_overtaken_before_it_had_an_entry_gives_way(
     assert service.is_mirrored()
 
 
+def test_a_run_gives_way_to_one_that_goes_on_with_a_lower_number(sqlite_place: Place) -> None:
+    """It has read SyncHistory before, and got its entry later. A verify, which waits for nobody, took the number in
+    between."""
+    with owned(sqlite_place) as other, pytest.raises(Locked), owned_by(other.beside, number=2):
+        pass
+
+
 @contextmanager
-def owned_by(backup: Store) -> Iterator[Ownership]:
+def owned_by(backup: Store, number: int = 1) -> Iterator[Ownership]:
     """A run of customers into this backup that goes on."""
     mine, place = Ownership(History(backup), lambda: NOW), backup.catalog.qualified_name()
-    run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, place=place, number=1)
+    run = Run("customer", Trigger.CLI, False, NOW, status=Status.IN_PROGRESS, place=place, number=number)
     with mine.taken(run, None):
         yield mine
 

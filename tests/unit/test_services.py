@@ -257,7 +257,7 @@ def test_an_unforeseen_error_is_a_failed_run_that_tells_its_kind_and_no_content(
     assert Path(__file__).name in caplog.text
 
 
-@pytest.mark.parametrize("method", ["from_number", "save"])
+@pytest.mark.parametrize("method", ["rivals", "save"])
 def test_an_unforeseen_error_before_the_sync_fails_that_service_alone(
     place: Place, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:

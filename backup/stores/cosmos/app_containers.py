@@ -157,7 +157,13 @@ class CosmosSibling:
     def look(self, looks: Sequence[Look]) -> Seen:
         return Seen(
             [
-                self.find(look.where, order_by=look.order_by, limit=look.limit, descending=look.descending)
+                self.find(
+                    look.where,
+                    order_by=look.order_by,
+                    limit=look.limit,
+                    descending=look.descending,
+                    above=look.above,
+                )
                 for look in looks
             ]
         )

@@ -161,9 +161,10 @@ def find_query(
 
 
 class LookKinds(NamedTuple):
-    """One of the looks of `look_query`, without its values."""
+    """One of the looks of `look_query`, without its values. `bounded`: it is above one."""
 
     where: _Kinds
+    bounded: bool
     order_by: str
     limit: int
     descending: bool
@@ -180,8 +181,10 @@ def look_query(
     [key] = table.primary_key.columns
     parts = []
     for number, look in enumerate(looks):
-        by = table.c[look.order_by].desc() if look.descending else table.c[look.order_by]
+        field = table.c[look.order_by]
+        by = field.desc() if look.descending else field
         conditions = [condition_on(table.c[name], several, null, str(number)) for name, several, null in look.where]
+        conditions += [field > sa.bindparam(f"{ABOVE}{number}", type_=field.type)] if look.bounded else []
         place = sa.func.row_number().over(order_by=by).label(PLACE)
         rows = sa.select(key, place).where(*conditions).order_by(by).limit(look.limit).subquery(f"look{number}")
         parts.append(sa.select(*rows.c, sa.literal_column(str(number), sa.Integer).label(LOOK)))

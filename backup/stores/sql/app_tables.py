@@ -201,12 +201,15 @@ class SqlSibling:
         return rows
 
     def look(self, looks: Sequence[Look]) -> Seen:
-        kinds = tuple(LookKinds(kinds_of(look.where), look.order_by, look.limit, look.descending) for look in looks)
+        kinds = tuple(
+            LookKinds(kinds_of(look.where), look.above is not None, look.order_by, look.limit, look.descending)
+            for look in looks
+        )
         query = look_query(self.table, kinds, self._access.dialect.server_clock)
         values = {
             f"{name}{number}": value
             for number, look in enumerate(looks)
-            for name, value in without_null(look.where).items()
+            for name, value in without_null({**look.where, ABOVE: look.above}).items()
         }
         for attempt in self._access.attempts(self._reading, single=True):
             with attempt as cx:
