@@ -146,12 +146,11 @@ class Runner:
         looked = settled_at_once(request, (source, backup), opening, started_at, now, check_lock, seconds_left())
         if isinstance(looked, Outcome):
             return looked
-        closed: list[Run] = []
-        begun = self._begin(request, history, opening, started_at, clock, closed.append)
+        begun = self._begin(request, history, opening, started_at, clock)
         if begun is None:
             return None
         run, start, resumed_run = begun
-        if closed:  # what they changed counts from now on
+        if any(open_run is not resumed_run for open_run in opening.open_runs):  # closed by now, so what they did counts
             opening = history.opening(self._service)
         ownership = Ownership(history, clock) if request.has_entry_while_it_lasts else None
         if ownership is not None:
@@ -235,21 +234,10 @@ class Runner:
         return take(stack, self._lock, self._service, location, request.turn.wait_seconds)
 
     def _begin(
-        self,
-        request: RunRequest,
-        history: History,
-        opening: Opening,
-        started_at: datetime,
-        clock: Now,
-        note_closed: Callable[[Run], None],
+        self, request: RunRequest, history: History, opening: Opening, started_at: datetime, clock: Now
     ) -> tuple[Run, Checkpoint, Run | None] | None:
         """The run, where it begins, and the open run that it resumes or None. Returns None if there is nothing to do.
-        Closes the other open runs, and calls `note_closed` with each."""
-
-        def tell_closed(run: Run) -> None:
-            note_closed(run)
-            request.observer.closed(run)
-
+        Closes the other open runs."""
         run = replace(
             request.run,
             started_at=started_at,
@@ -267,7 +255,9 @@ class Runner:
             if request.only_resumes and not any(map(request.may_resume, opening.open_runs)):
                 return None
             may_resume = request.may_resume if request.only_resumes else run.takes_over
-            resumed_run = take_over(*(history, opening.open_runs, run.started_at, clock(), may_resume), tell_closed)
+            resumed_run = take_over(
+                *(history, opening.open_runs, run.started_at, clock(), may_resume), request.observer.closed
+            )
         if resumed_run is None and request.only_resumes:
             return None
         start = Checkpoint() if resumed_run is None else Checkpoint.from_text(resumed_run.checkpoint)
