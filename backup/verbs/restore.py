@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from backup.core.errors import BadRequest, GuardTripped, NotInitialized, SourceMissing
-from backup.core.model import Action
+from backup.core.model import Action, Key
 from backup.core.run_values import Run, Verb
 from backup.core.suggestions import quantity
 from backup.mirror.pending_deletes import PendingDeletes
@@ -53,11 +53,11 @@ def restore(session: Session, into: Store, spec: RestoreSpec, *, elsewhere: bool
         _refuse_unknown(session, spec.at)
     past = None if spec.run is None else _past_run(session, spec.run, spec.only)
     keys = tuple(dict.fromkeys(map(session.backup.keys.from_text, spec.keys)))
+    images = _count_images(session, keys, spec.at, past)
     runs_since = () if spec.at is None else _runs_since(session, spec.at)
     _refuse_masked(into, spec)
     _refuse_marked(session)
     into_exists = _prepare(session, into)
-    images = _count_images(session, spec.at, past)
     if elsewhere and spec == RestoreSpec():
         _note_deleted(session)
     restoring = Restoring(session, into, into_exists, spec, keys, runs_since, past=past, elsewhere=elsewhere)
@@ -92,7 +92,7 @@ def restore(session: Session, into: Store, spec: RestoreSpec, *, elsewhere: bool
     if not session.run.dry_run:
         session.note(*(() if into.relational is None else into.relational.advance_counters()))
     restoring.finish()
-    refuse_lost(_count_images(session, spec.at, past), images)
+    refuse_lost(_count_images(session, keys, spec.at, past), images)
     is_whole = not keys and past is None and not spec.deletes_later
     if elsewhere and is_whole and session.run.verb is Verb.RESTORE and not session.run.dry_run:
         make_indexes(session, into, session.backup)
@@ -146,8 +146,11 @@ def _past_run(session: Session, sync_id: str, only: Action | None) -> PastRun:
     return PastRun(run, only, session.backup, session.recycled)
 
 
-def _count_images(session: Session, moment: datetime | None, past: PastRun | None) -> int:
-    """How many images the bin has of which the restore needs some: those later than the moment, or those of its run."""
+def _count_images(session: Session, keys: Sequence[Key], moment: datetime | None, past: PastRun | None) -> int:
+    """How many images the bin has of which the restore needs some: those later than the moment, or those of its run.
+    Of some keys it looks at theirs alone: millions of others may be later."""
+    if moment is not None and keys:
+        return len(session.recycled.of_keys(keys, moment, records=False))
     if moment is not None:
         return session.recycled.count_later(moment)
     return 0 if past is None else session.recycled.counted(past.run.sync_id).processed
