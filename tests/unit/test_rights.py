@@ -32,6 +32,13 @@ ODBC = "[42000] [Microsoft][ODBC Driver 18 for SQL Server][SQL Server]{} ({}) (S
             230,
             "GRANT SELECT ON [x].[Customers] TO [app]",
         ),
+        (
+            "The SELECT permission was denied on the object 'It's', database 'Crm', schema 'x'. (229) "
+            "(SQLExecDirectW); [42000] [Microsoft]The UPDATE permission was denied on the object 'It's', "
+            "database 'Crm', schema 'x'.",
+            229,
+            "GRANT SELECT ON [x].[It's] TO [app]",
+        ),
         ("CREATE DATABASE permission denied in database 'master'.", 262, "GRANT CREATE ANY DATABASE TO [app]"),
         ("CREATE TABLE permission denied in database 'Crm'.", 262, "In the database Crm: GRANT CREATE TABLE TO [app]"),
         (

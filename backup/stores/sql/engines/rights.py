@@ -18,8 +18,9 @@ def mssql_hint(text: str, login: str | None) -> str | None:
         return f"Make the database beforehand, or in master: GRANT CREATE ANY DATABASE TO {user}. {_NOTHING_MADE}"
     text = re.sub(r"\s*\(\d+\) \(SQL\w+\)\.?$", "", text)
     if match := re.search(
-        r"The (\w[\w ]*) permission was denied on the (?:column '.*' of the )?object '(.*)', database '.*', "
-        r"schema '(.*)'",
+        # Names may have quotes, and another message may follow.
+        r"The (\w[\w ]*?) permission was denied on the (?:column '.+?' of the )?object '(.+?)', database '.+?', "
+        r"schema '(.+?)'(?=\.|$)",
         text,
     ):
         right, name, schema = match.groups()
