@@ -135,6 +135,20 @@ def test_a_verify_is_a_row_of_numbers_and_the_records_that_differ(capsys: pytest
     assert "the disk is full" in shown.err
 
 
+def test_a_terminal_shows_the_first_of_each_kind_of_change_and_a_file_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: list[tuple[tuple[int], str]] = [((key,), "Inserted") for key in range(30)]
+    preview = Outcome(replace(RUN, dry_run=True), changes=[*changes, ((99,), "Newer")])
+    show_outcomes(None, [preview])
+    whole = capsys.readouterr().out.split()
+    monkeypatch.setattr("backup.entry.command_line.outcomes.is_terminal", lambda: True)
+    show_outcomes(None, [preview])
+    shown = capsys.readouterr().out
+    assert (whole.count("Inserted"), shown.split().count("Inserted"), " Newer     99" in shown) == (31, 21, True)
+    assert shown.splitlines()[-1] == "And 10 more, which --json and a file name."
+
+
 def test_an_error_that_many_services_share_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     full = [failing(StoreError("the disk is full")) for _ in range(4)]
     show_outcomes(None, [*full, failing(StoreError("another error"))])
@@ -161,6 +175,11 @@ def test_health_tells_once_what_many_services_have_alike_and_names_all_else(
     printed = capsys.readouterr().err
     assert "shop/a1 backup, and 3 more: It cannot be used. NotInitialized: The table a1 does not exist." in printed
     assert (printed.count("does not exist"), "shop/e5 backup: It cannot be used." in printed) == (1, True)
+
+
+def test_health_names_the_run_that_failed_as_history_does(capsys: pytest.CaptureFixture[str]) -> None:
+    show_health(HealthState((), [Concern("The last sync failed.", "shop", sync_id="85f56c13-57d7", error="Locked")]))
+    assert "shop: The last sync failed. Run 85f56c13. Locked" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def sync_command(
     """Sync one service or all services, and show the counts."""
     with errors_shown(as_json):
         registry = open_registry(config)
-        with progress_bars(registry, service) as observer:
+        with progress_bars(registry, service, of_source=True) as observer:
             options = Options(force, dry_run, allow_mass_delete, limit)
             outcomes = registry.sync(service, Trigger.CLI, options, observer)
         try:

@@ -11,7 +11,7 @@ from backup.core.run_values import Run
 from backup.core.suggestions import quantity
 from backup.entry.answers import Answer, report_of
 from backup.entry.command_line.grid import GridColumn, GridRow, natural_order
-from backup.entry.command_line.terminal import key_text, plain, say, show_grid, show_trouble
+from backup.entry.command_line.terminal import is_terminal, key_text, plain, say, show_grid, show_trouble
 from backup.entry.health import HealthState, side_status
 from backup.mirror.proof import DifferenceKind
 from backup.mirror.tally import CHANGES_NAMED
@@ -24,6 +24,9 @@ _FIRST_COLUMNS = ("Service", "Status", "ErrorMessage")
 
 TOLD_APART = 3
 """What more services share is printed once, with their number."""
+
+NAMED_ON_TERMINAL = 20
+"""How many records of each kind a terminal shows: the counts above them must not scroll away."""
 
 NOTHING_WRITTEN = "Nothing was written. Without --dry-run this would change:"
 """The title of what a dry run of a sync prints."""
@@ -119,8 +122,9 @@ def _show_details(outcome: Outcome, told_together: Collection[str]) -> None:
         show_grid(
             f"{run.service}: {number}{quantity(len(rows), 'change')}",
             [GridColumn("Change"), GridColumn("Key")],
-            rows,
+            _first_of_each_kind(rows),
         )
+        _say_what_is_left(rows)
     show_failures(run)
     for note in run.notes:
         if note not in told_together:
@@ -177,7 +181,26 @@ def _show_differences(service: str, report: Report) -> None:
     columns += [GridColumn("What differs")] if any(row.cells[2] for row in rows) else []
     total = sum(report.counts[kind] for kind in DifferenceKind)
     first = f"the first {len(rows)} of " if total > len(rows) else ""
-    show_grid(f"{service}: {first}{quantity(total, 'difference')}", columns, rows)
+    show_grid(f"{service}: {first}{quantity(total, 'difference')}", columns, _first_of_each_kind(rows))
+    _say_what_is_left(rows)
+
+
+def _first_of_each_kind(rows: Sequence[GridRow]) -> list[GridRow]:
+    """The rows that are shown; a row's first cell is its kind. All of them, unless they go to a terminal."""
+    if not is_terminal():
+        return list(rows)
+    seen: Counter[str] = Counter()
+    shown = []
+    for row in rows:
+        seen[row.cells[0]] += 1
+        if seen[row.cells[0]] <= NAMED_ON_TERMINAL:
+            shown.append(row)
+    return shown
+
+
+def _say_what_is_left(rows: Sequence[GridRow]) -> None:
+    if left := len(rows) - len(_first_of_each_kind(rows)):
+        say(f"And {left} more, which --json and a file name.")
 
 
 def show_results(answer: Answer) -> None:
@@ -212,7 +235,8 @@ def show_health(state: HealthState) -> None:
         subject = " ".join(filter(None, (concern.service, concern.side))) or "settings"
         since = "" if concern.since is None else f" Since {concern.since:%Y-%m-%d %H:%M:%S %Z}."
         error = ": ".join(filter(None, (concern.error, concern.detail)))
-        detail = " ".join(filter(None, (concern.sync_id, concern.reason + since, error)))
+        run = f"Run {concern.sync_id[:8]}." if concern.sync_id else ""
+        detail = " ".join(filter(None, (concern.reason + since, run, error)))
         if others:
             subject += f", and {others} more"
         show_trouble(subject, detail, concern.detail_hint or hint_of(concern.error))

@@ -126,6 +126,11 @@ def show_trouble(subject: str, message: str, hint: str) -> None:
         _err().print(Text(line), soft_wrap=True)
 
 
+def is_terminal() -> bool:
+    """Whether a person reads standard output as it comes: no file, no pipe."""
+    return _out().is_terminal
+
+
 def width_of_results() -> int | None:
     """How wide a line of standard output may be; None: without limit."""
     return _width_of(_out())
@@ -142,8 +147,9 @@ def _width_of(console: Console) -> int | None:
 
 
 @contextmanager
-def progress_bars(registry: Registry, service: str) -> Iterator[Observer]:
-    """Shows a bar for each service while the block runs, on a terminal; elsewhere log lines tell the progress."""
+def progress_bars(registry: Registry, service: str, *, of_source: bool = False) -> Iterator[Observer]:
+    """Shows a bar for each service while the block runs, on a terminal; elsewhere log lines tell the progress. Its end
+    is known if the run walks all records `of_source`."""
     if not _err().is_terminal:
         yield NOBODY
         return
@@ -151,7 +157,7 @@ def progress_bars(registry: Registry, service: str) -> Iterator[Observer]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_err(), transient=True) as bars:
         tasks = {
-            name: bars.add_task(name, total=_source_count(registry, name))
+            name: bars.add_task(name, total=_source_count(registry, name) if of_source else None)
             for name in registry.directory.chosen(service)
         }
         yield _Bars(bars, tasks)
