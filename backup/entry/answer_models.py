@@ -67,7 +67,7 @@ class RunResult(PascalAnswer):
     change_limit: int | None
     remaining_count: int
     read_as_of: str | None
-    changes: list[ChangeRow] = Field([], description="Of a dry run, and of a restore: the first thousand.")
+    changes: list[ChangeRow] = Field([], description="Of a dry run, and of a restore: the first thousand of each kind.")
 
 
 class RunAnswer(RunResult):

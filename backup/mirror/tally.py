@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -17,6 +18,7 @@ from backup.core.suggestions import quantity
 from backup.mirror.set_aside import Refusal
 
 CHANGES_NAMED = 1_000
+"""How many keys of each outcome a run names. The deletes of a dry run come last: updates must not crowd them out."""
 FAILURES_NAMED = 100
 
 
@@ -27,7 +29,7 @@ class Tally:
     - `tell`: called with the counts after every step.
     - `max_failed`: the run stops once it has set aside more records than this.
     - `proof`: what is proven so far; None for a run that proves nothing.
-    - `changes`: the first thousand keys that `name` was called with, each with its outcome.
+    - `changes`: of each outcome the first thousand keys that `name` was called with.
     - `failures`: the first hundred records set aside: the key as JSON, and the reason. Those of earlier calls of the
       same run are in it from the start, and are not counted again.
     - `aside`: the keys of the records that this call has set aside.
@@ -45,6 +47,7 @@ class Tally:
     aside: set[Key] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     withheld: int = 0
+    _named: Counter[str] = field(default_factory=Counter)
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, **counts: int) -> None:
@@ -54,12 +57,13 @@ class Tally:
             self.tell(self.counts)
 
     def name(self, keys: Collection[Key], outcome: str) -> None:
-        """Names keys for the result, up to the first thousand of all. `outcome` says what becomes of their records."""
+        """Names keys for the result, up to the first thousand of the outcome, which says what becomes of their
+        records."""
         with self._lock:
-            self.changes += [
-                (tuple(self.key_to_json(key)), outcome)
-                for key in sorted(keys, key=str)[: CHANGES_NAMED - len(self.changes)]
-            ]
+            if room := CHANGES_NAMED - self._named[outcome]:
+                named = sorted(keys, key=str)[:room]
+                self._named[outcome] += len(named)
+                self.changes += [(tuple(self.key_to_json(key)), outcome) for key in named]
 
     def note(self, text: str, once: str) -> None:
         """Adds a sentence for the run's entry, unless there is one that begins with `once`."""
@@ -104,3 +108,14 @@ class Tally:
     def _first(self) -> str:
         key, reason = next(iter(self.failures.items()), ("unknown", "unknown"))
         return f"The first is {key}: {reason}"
+
+
+def first_of_each_outcome(changes: Iterable[tuple[Key, str]]) -> list[tuple[Key, str]]:
+    """Returns of each outcome the first thousand changes, in their order."""
+    seen: Counter[str] = Counter()
+    first = []
+    for key, outcome in changes:
+        seen[outcome] += 1
+        if seen[outcome] <= CHANGES_NAMED:
+            first.append((key, outcome))
+    return first

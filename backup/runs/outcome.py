@@ -20,8 +20,9 @@ from backup.mirror.verification import Report
 class Outcome:
     """How a run ended, with its error if it failed: the answer takes its status and hint from that.
 
-    `changes` are the first thousand keys that a dry run would change or a restore left alone, and how. `report` is the
-    result of a verify. Keys in both are values of JSON. `recorded` says whether the run has an entry in SyncHistory.
+    `changes` are the first thousand keys of each kind that a dry run would change or a restore left alone. `report`
+    is the result of a verify. Keys in both are values of JSON. `recorded` says whether the run has an entry in
+    SyncHistory.
     """
 
     run: Run

@@ -13,7 +13,7 @@ from backup.core.log import redact
 from backup.core.model import utc_now
 from backup.core.run_values import Counts, Proof, Run, Status
 from backup.core.suggestions import quantity
-from backup.mirror.tally import CHANGES_NAMED
+from backup.mirror.tally import first_of_each_outcome
 from backup.runs.outcome import Observer, Outcome
 
 _NAMED = 5
@@ -179,4 +179,4 @@ def runs_as_one(outcomes: Sequence[Outcome]) -> Outcome:
         notes=tuple(dict.fromkeys(note for outcome in outcomes for note in outcome.run.notes)),
     )
     changes = dict.fromkeys(change for outcome in outcomes for change in outcome.changes)
-    return replace(last, run=run, changes=[*changes][:CHANGES_NAMED])
+    return replace(last, run=run, changes=first_of_each_outcome(changes))

@@ -48,11 +48,13 @@ def test_a_run_that_set_records_aside_fails_with_their_number() -> None:
             raise tally.failure() or AssertionError
 
 
-def test_a_note_is_made_once_and_the_first_thousand_keys_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_is_made_once_and_a_thousand_keys_of_each_outcome_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHANGES_NAMED", 3)
     tally = Tally(lambda _: None)
     for text in ("a", "b"):
         tally.note(text, once="Refused.")
         tally.name([(n,) for n in range(2)], Action.DELETED)
+    tally.name([(9,)], Action.INSERTED)
     assert tally.notes == ["Refused. a"]
-    assert [key for key, _ in tally.changes] == [(0,), (1,), (0,)]
+    named = [((0,), Action.DELETED), ((1,), Action.DELETED), ((0,), Action.DELETED), ((9,), Action.INSERTED)]
+    assert (tally.changes, module.first_of_each_outcome([*named, *named])) == (named, [*named, named[-1]])

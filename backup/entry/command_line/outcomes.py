@@ -118,9 +118,9 @@ def _show_details(outcome: Outcome, told_together: Collection[str]) -> None:
         changes = [(list(key), change) for key, change in outcome.changes]
         changes.sort(key=lambda change: (change[1], natural_order(change[0])))
         rows = [GridRow([plain(change), key_text(key)]) for key, change in changes]
-        number = "the first " if len(rows) >= CHANGES_NAMED else ""
+        is_cut = max(Counter(change for _, change in changes).values()) >= CHANGES_NAMED
         show_grid(
-            f"{run.service}: {number}{quantity(len(rows), 'change')}",
+            f"{run.service}: {'the first ' if is_cut else ''}{quantity(len(rows), 'change')}",
             [GridColumn("Change"), GridColumn("Key")],
             _first_of_each_kind(rows),
         )

@@ -97,7 +97,7 @@ function TakeBack({ title, note, option, service, plan, planOf, work, done, verb
 // The first keys, and what would become of them. Records that a restore leaves alone come first: people ask why.
 function Preview({ changes, total }) {
   const newer = changes.filter((change) => change.Change === "Newer");
-  const others = changes.filter((change) => change.Change !== "Newer");
+  const others = changes.filter((change) => change.Change !== "Newer").sort((one, other) => isDelete(other) - isDelete(one));
   const row = (word, change) => html`<li>${word} <${Name} text=${keyText(change.Key)} /></li>`;
   if (changes.length === 0) return null;
   return html`<ul class="preview">
@@ -107,6 +107,8 @@ function Preview({ changes, total }) {
     ${total > KEYS_SHOWN && html`<li class="dim">and ${number(total - KEYS_SHOWN)} more</li>`}
   </ul>`;
 }
+
+const isDelete = (change) => change.Change === "Deleted";
 
 const COUNTS = [["InsertedCount", "inserted"], ["UpdatedCount", "updated"], ["DeletedCount", "deleted"]];
 
