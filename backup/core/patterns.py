@@ -91,12 +91,21 @@ def _spells_one(pattern: str) -> bool:
 
 @lru_cache(maxsize=4_096)
 def _compiled(pattern: str, is_exact: bool) -> Callable[[str], object]:
-    expression = ""
+    pieces = [""]  # what stands between one `*` and the next
     for place, text in enumerate(_BRACKETED.split(pattern)):
         if place % 2:  # what stood in brackets
-            expression += re.escape(bracketed(text.replace("]]", "]")))
+            pieces[-1] += re.escape(bracketed(text.replace("]]", "]")))
         else:
-            expression += "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in text)
+            plain = [
+                "".join("." if letter == "?" else re.escape(letter) for letter in part) for part in text.split("*")
+            ]
+            pieces[-1] += plain[0]
+            pieces += plain[1:]
+    # What stands between two `*` counts at its first place alone: any later one leaves less for the rest. Else a name
+    # that does not fit would be tried in billions of ways.
+    expression = pieces[0] + "".join(f"(?>.*?{piece})" for piece in pieces[1:-1])
+    if len(pieces) > 1:
+        expression += f".*{pieces[-1]}"
     return re.compile(expression, re.S if is_exact else re.S | re.I).fullmatch
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 _SHORTEST = 3
+_TIMES_AS_LONG = 3
 _QUOTED_CHARACTERS = 100
 
 
@@ -16,6 +17,8 @@ def meant_by(name: str, names: Iterable[str]) -> str | None:
     """
     by_lower_case = {candidate.lower(): candidate for candidate in names}
     lowered = name.lower()
+    if len(lowered) > _TIMES_AS_LONG * max(map(len, by_lower_case), default=0):
+        return None  # it cannot be similar to any; the search for that takes ten seconds for a million characters
     close = get_close_matches(lowered, by_lower_case, 1) or [
         candidate for candidate in by_lower_case if len(lowered) >= _SHORTEST and candidate.startswith(lowered)
     ]

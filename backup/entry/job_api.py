@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date
 from typing import Any, Literal, TypeVar
@@ -187,7 +188,7 @@ def _choice(query: Mapping[str, str], name: Literal["state", "status", "verb"], 
 def number_in(query: Mapping[str, str], name: str, default: int, maximum: int) -> int:
     """The value of a query parameter that is a whole number from 1 on. Raises BadRequest for any other value."""
     text = query.get(name, str(default))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= maximum:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not 1 <= int(text) <= maximum:
         raise BadRequest(f"{name} is {quoted(text)}.", hint=f"Use a number from 1 to {maximum}.")
     return int(text)
 

@@ -108,7 +108,7 @@ class ApiRequest(BaseModel):
 class SyncRequest(ApiRequest):
     """The body of TriggerSync."""
 
-    service: str = "all"
+    service: Annotated[str, Field(max_length=1_000)] = "all"
     force_full_sync: bool = False
     dry_run: bool = False
     allow_mass_delete: bool = False

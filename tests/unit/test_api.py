@@ -138,7 +138,7 @@ def test_the_body_says_what_to_sync(body: bytes, asked: tuple[str, Options]) -> 
         b'{"forceFullSync": 1' + b"0" * 5000 + b"}",
         *(b'{"dryRun": "true"}', b'{"dryRun": 1}', b'{"allowMassDelete": null}', b'{"allowMassDelete": "yes"}'),
         *(b'{"force": true}', b'{"Service": "all"}', b'{"services": "all"}', b'{"service": "all", "x": 1}'),
-        b'{"service": NaN}',
+        *(b'{"service": NaN}', b'{"service": "%s"}' % (b"x" * 1_001)),
         *(b'{"service": "all", "service": "order"}', b'{"dryRun": true, "dryRun": false}', b"\xef\xbb\xbf" * 2 + b"{}"),
         '{"dryRun": true}'.encode("utf-16"),
         b'{"' + b"x" * 100_000 + b'": 1}',
