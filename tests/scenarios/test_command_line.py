@@ -15,7 +15,7 @@ import pytest
 from docs.make_picture import PICTURE, draw
 from tests.scenarios.inside import command
 from tests.scenarios.places import Place, filled_on_sqlite, on_sqlite
-from tests.scenarios.product import DEADLINE_SECONDS, Ended, cli, start
+from tests.scenarios.product import DEADLINE_SECONDS, Ended, cli, python, start
 
 RESULT_FIELDS = {
     *("SyncId", "ServiceName", "Status", "InsertedCount", "UpdatedCount", "DeletedCount", "SkippedCount"),
@@ -310,6 +310,22 @@ def test_standard_output_that_is_closed_early_leaves_no_traceback(sqlite_place: 
         process.stdout = None
         _, errors = process.communicate(timeout=DEADLINE_SECONDS)
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("stdout", "code", "words"),
+    [("open('/dev/full', 'w')", 1, "has not taken all results: No space left on device."), ("None", 0, "")],
+)
+def test_standard_output_that_is_full_or_closed_fails_no_run(
+    sqlite_place: Place, tmp_path: Path, stdout: str, code: int, words: str
+) -> None:
+    script = (
+        f"import sys; sys.argv[1:] = ['sync', '--json']; sys.stdout = {stdout}; import backup.__main__ as m; m.main()"
+    )
+    ended = python(tmp_path, sqlite_place.customer.settings, "-c", script)
+    assert (ended.code, "sync.completed" in ended.err, words in ended.err) == (code, True, True)
+    assert "Traceback" not in ended.err
+    assert "nexpected" not in ended.err
 
 
 @pytest.mark.parametrize("arguments", [("show", "customer", "漢"), ("show", "customer", "漢", "--json")])

@@ -35,7 +35,7 @@ from backup.entry.command_line.configuration import choose
 from backup.entry.command_line.log_lines import hold_logs, release_logs
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.terminal import say, show_trouble
-from backup.entry.streams import flush_streams, outlive_readers
+from backup.entry.streams import failure_of_output, flush_streams, open_closed_streams, outlive_readers
 from backup.notify.delivery import wait_for_delivery
 
 _HELP = (
@@ -117,6 +117,9 @@ for _job, _commands in _COMMANDS.items():
         cli.command(_name, cls=_Command, rich_help_panel=_job)(_command)
 
 
+_STILL_DONE = "What the command did is done all the same; `python -m backup history` says what."
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         say(f"backup {__version__}")
@@ -135,7 +138,9 @@ def common_options(
 
 
 def run() -> None:
-    """Runs the command line. A signal stops the command within seconds; the exit code is then 128 + its number."""
+    """Runs the command line. A signal stops the command within seconds; the exit code is then 128 + its number. It is 1
+    if standard output has not taken all results."""
+    open_closed_streams()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a character must fail no command
     outlive_readers()
@@ -152,6 +157,9 @@ def run() -> None:
             code = interrupts.exit_code()
             if code is not None:
                 os._exit(code)  # does not wait for threads whose servers do not answer
+            if reason := failure_of_output():
+                show_trouble("", f"Standard output has not taken all results: {reason}.", _STILL_DONE)
+                sys.exit(1)
 
 
 def _show_interrupted() -> None:
