@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import array
 
 from backup.stores.sql.engines.column import ServerType, spelled_column, spelled_table, type_parts
 from backup.stores.sql.engines.postgresql.copy import SPELLING
@@ -70,7 +71,12 @@ def _relay(cx: sa.Connection, rows: RelayedRows, staged: sa.Table | None) -> int
         if rows.mark is not None:
             text = sa.cast(sa.literal(rows.mark[1]), sa.Text)
             values.append(sa.cast(text, ServerType(mark_type)) if is_binary else text)
-        query = sa.select(*values).where(*rows.conditions)
+        have_not_changed = [
+            _has_its_type(column)
+            for column, _ in rows.columns
+            if _is_plain(_declared(column)) and not _is_foreign(column)
+        ]
+        query = sa.select(*values).where(*rows.conditions, *have_not_changed)
         form = "binary" if is_binary else "text"
         table, columns = (rows.copy, rows.names) if staged is None else (staged, staged.columns.keys())
         names = ", ".join(spelled_column(SPELLING, table, name) for name in columns)
@@ -143,11 +149,23 @@ def _is_plain(declared: str) -> bool:
 
 
 def _binary(column: sa.Column[Any], copy: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """The value in the type of the copy, not as the text that this process would read. The cast does nothing unless the
-    type in the source has changed since its catalogue was read: its bytes would be another value."""
+    """The column's value in its own type, not as the text that this process would read."""
     if _is_foreign(column):
         return sa.cast(column, sa.Text)
-    return sa.cast(column, ServerType(_declared(copy)))
+    return _in_its_type(column, _declared(copy))
+
+
+def _in_its_type(column: sa.Column[Any], declared: str) -> sa.ColumnElement[Any]:
+    """The value as it is; of a domain, in the type below it."""
+    return sa.func.coalesce(sa.type_coerce(column, ServerType(declared)), sa.cast(sa.null(), ServerType(declared)))
+
+
+def _has_its_type(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+    """True. But the server takes no such statement if the column's type has changed since its catalogue was read: its
+    bytes would be another value, and a cast would round or cut it. NULL makes it a constant."""
+    declared = _declared(column)
+    none = sa.cast(sa.null(), ServerType(f"{declared}[]"))
+    return sa.func.pg_catalog.array_larger(array([_in_its_type(column, declared)]), none).is_(None)
 
 
 def _is_foreign(column: sa.Column[Any]) -> bool:
