@@ -58,8 +58,9 @@ class Masking:
 
     def __post_init__(self) -> None:
         if self.masks and len(self.key.encode()) < _KEY_BYTES:
+            fault = f"has fewer than {_KEY_BYTES} characters" if self.key else "is missing"
             raise ConfigError(
-                f"A service has masks, and the setting BackupMask__Key has fewer than {_KEY_BYTES} characters.",
+                f"A service has masks, and the setting BackupMask__Key {fault}.",
                 hint="Set BackupMask__Key to a long random text, and keep it: another key gives other masked values.",
             )
 

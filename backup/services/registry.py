@@ -87,7 +87,9 @@ class Registry:
         sides = [(name, side) for name in self.directory.own_names for side in SIDES]
         for service_set in self.directory.sets.values():  # its services share a source: one of them asks it
             names = service_set.names()
-            sides += [*((name, SIDES[0]) for name in names[:1]), *((name, SIDES[1]) for name in names)]
+            sides += [(name, SIDES[0]) for name in names[:1]]
+            # The set's own name stands for no table: its error says nothing about the backup.
+            sides += [(name, SIDES[1]) for name in names if name != service_set.name]
         answers = side_by_side(ping_side, sides, _PINGS_AT_ONCE)
         for health in answers:
             if health.error is not None:

@@ -383,3 +383,4 @@ def test_the_command_line_shows_every_service_at_a_glance(customers: Place, tmp_
     after = command(tmp_path, settings, "overview")
     assert (after.code, "Safe" in after.out) == (0, True), after.err
     assert done(command(tmp_path, settings, "overview", "CUST", "--json"))["totals"]["safe"] == 1
+    assert command(tmp_path, settings, "overview", "custmer").code == 1

@@ -217,6 +217,8 @@ def test_without_its_source_a_set_fails_table_by_table_and_its_past_can_be_seen(
     outcomes = lost.sync(EXCLUDE)
     assert {type(outcome.error) for outcome in outcomes.values()} == {SourceMissing}
     assert outcomes.keys() == {"shop", "Customer", "Invoice", "Order Details", "[odd.na[me]] 🎵]"}
+    down = [(health.service, health.side) for health in lost.registry(EXCLUDE).ping() if health.error]
+    assert down == [("shop", "source")]
     assert sqlite_shop.column('SELECT COUNT(*) FROM "SyncHistory" WHERE "Status" = \'Failed\'') == [4]
     assert [run.status for run in lost.registry(EXCLUDE).get("shop/Customer").past.history(2)] == [
         "Failed",

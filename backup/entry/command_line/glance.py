@@ -43,7 +43,7 @@ def overview_command(
 ) -> None:
     """Show every service at a glance, the worst first. Asks no database.
 
-    Exit code 1 if a service is overdue, has failed, or differs.
+    Exit code 1 if a service is overdue, has failed, or differs, or if there is none.
     """
     with errors_shown(as_json):
         settings = settings_from(config)
@@ -51,7 +51,7 @@ def overview_command(
         set_name = directory.set_named(of_set).name if of_set else None
         body = shape_overview(job_queue_of(settings), settings, directory.entries, text, _ALL, None, set_name)
         print_answer(Answer(200, body), as_json, lambda: _show_overview(body))
-        if any(row["state"] != ServiceState.SAFE for row in body["services"]):
+        if not body["services"] or any(row["state"] != ServiceState.SAFE for row in body["services"]):
             raise typer.Exit(1)
 
 
@@ -95,7 +95,7 @@ def _show_overview(body: Mapping[str, Any]) -> None:
     columns = [GridColumn("State"), GridColumn("Service"), GridColumn("Last success", right=True)]
     columns += [GridColumn("Allowed", right=True), GridColumn("Records", right=True)]
     columns += [GridColumn("Versions proven", right=True, rank=1), GridColumn("Contents proven", right=True, rank=2)]
-    columns += [GridColumn("Restore drill", right=True, rank=3), GridColumn("Next run", rank=4)]
+    columns += [GridColumn("Restore drill", right=True, rank=3), GridColumn("Next run (UTC)", rank=4)]
     rows = []
     for row in body["services"]:
         failure = row["lastFailure"] if row["state"] == ServiceState.FAILED else None
@@ -103,7 +103,7 @@ def _show_overview(body: Mapping[str, Any]) -> None:
             *(row["state"], plain(row["service"]), _since(row["lastSuccessAgeSeconds"]) or "never"),
             *(_since(row["allowedAgeSeconds"]), "" if row["records"] is None else str(row["records"])),
             *((row[name] or {}).get("at", "")[:10] for name in ("versionsProven", "contentsProven")),
-            *((row["lastRestoreDrill"] or {}).get("at", "")[:10], (row["nextOccurrence"] or "")[:16]),
+            *((row["lastRestoreDrill"] or {}).get("at", "")[:10], (row["nextOccurrence"] or "")[:16].replace("T", " ")),
         ]
         rows.append(GridRow(cells, [plain(failure["error"] or "")] if failure else []))
     if not rows:

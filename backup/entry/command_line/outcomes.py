@@ -83,7 +83,8 @@ def show_outcomes(title: str | None, outcomes: Sequence[Outcome]) -> None:
     moments = {outcome.run.read_as_of for outcome in outcomes}
     for moment in sorted(moment for moment in moments if moment is not None):
         services = [outcome.run.service for outcome in outcomes if outcome.run.read_as_of == moment]
-        which = "All were" if len(services) == len(outcomes) else f"{', '.join(services)} were"
+        which = ", ".join(services) if len(services) < len(outcomes) or len(services) == 1 else "All"
+        which += " was" if len(services) == 1 else " were"
         say(f"{which} read as of one moment: {as_of_text(moment)}.", indent="  ")
     _show_all_details(outcomes)
     _show_errors(outcomes)
