@@ -193,7 +193,7 @@ def test_a_unique_index_is_no_key_where_it_tells_more_texts_apart_than_its_colum
         f"CREATE UNIQUE INDEX alike ON {{table}} (code COLLATE {alike}, id)",
     )
     with bench.engines["source"].connect() as cx:
-        [keys] = [table.unique_keys for table in list_tables(cx) if bench.name in table.name]
+        [keys] = [table.unique_keys for table in list_tables(cx) if str(bench.schema) in table.name]
     assert keys == {"as_it_is": ("id", "name"), "alike": ("code", "id")}
 
 
