@@ -5,6 +5,7 @@ tests of a worker share its servers, so give databases, containers and queues un
 """
 
 import gc
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
@@ -79,6 +80,16 @@ def lock_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patched.setenv("TMPDIR", str(folder))
         patched.setenv("XDG_STATE_HOME", str(folder))  # where the records of jobs lie
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """Undoes what a program that is tried in this process sets: it hides log lines."""
+    loggers = [logging.getLogger(name) for name in ("azure", "backup")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

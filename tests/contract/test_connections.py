@@ -115,7 +115,8 @@ def test_a_server_of_postgresql_that_is_too_old_is_named_before_anything_is_aske
     postgres: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(of_postgresql, "_OLDEST", 99)
-    store = opened(sa.make_url(postgres).render_as_string(hide_password=False))
+    own_pool = sa.make_url(postgres).update_query_dict({"application_name": "too-old"})
+    store = opened(own_pool.render_as_string(hide_password=False))
     with pytest.raises(ConfigError, match=r"127\.0\.0\.1:\d+ has PostgreSQL \d+\. Versions before 99"):
         store.count()
     store.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sqlite3
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -46,11 +45,8 @@ def mostly_forks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, *options: str) -> dict[str, Any]:
     """What `python -m benchmarks --json` prints."""
-    azure = logging.getLogger("azure")
-    level = azure.level
     fixed = ["--rows", "2000", "--repeat", "1", "--json", "--folder", str(folder)]
     ended = CliRunner().invoke(cli, [*fixed, *options])
-    azure.setLevel(level)
     assert ended.exit_code == 0, ended.stderr
     return dict(json.loads(ended.stdout))
 
