@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from backup.core.batched import batched
 from backup.core.errors import BadRequest, GuardTripped, NotInitialized, SourceMissing
 from backup.core.model import Action, Key
 from backup.core.run_values import Run, Verb
@@ -17,6 +18,7 @@ from backup.stores import Store
 from backup.verbs.indexing import make_indexes
 from backup.verbs.lately import ELSEWHERE, deleted_from_source_lately
 from backup.verbs.past_run import PastRun
+from backup.verbs.pieces import FEWEST_AT_ONCE
 from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.restoring import Restoring
 from backup.verbs.undo import find_run, refuse_lost, refuse_other_keys, refuse_purged
@@ -150,7 +152,8 @@ def _count_images(session: Session, keys: Sequence[Key], moment: datetime | None
     """How many images the bin has of which the restore needs some: those later than the moment, or those of its run.
     Of some keys it looks at theirs alone: millions of others may be later."""
     if moment is not None and keys:
-        return len(session.recycled.of_keys(keys, moment, records=False))
+        parts = batched(keys, FEWEST_AT_ONCE)  # as many as have their images in memory later
+        return sum(len(session.recycled.of_keys(part, moment, records=False)) for part in parts)
     if moment is not None:
         return session.recycled.count_later(moment)
     return 0 if past is None else session.recycled.counted(past.run.sync_id).processed
