@@ -116,7 +116,7 @@ class Directory:
             chosen = [*matching(name, self.own_names), *self._fitting(name)]
         if not chosen:
             raise UnknownService(
-                f"No service fits {quoted(name)}.", hint=f"There are {', '.join(self.entries) or 'none'}. {_LISTED}"
+                f"No service fits {quoted(name)}.", hint=f"Configured: {', '.join(self.entries) or 'none'}. {_LISTED}"
             )
         return chosen
 

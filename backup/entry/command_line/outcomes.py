@@ -72,7 +72,7 @@ def show_outcomes(title: str | None, outcomes: Sequence[Outcome]) -> None:
     columns += [GridColumn(name, right=True) for name in ("Inserted", "Updated", "Deleted", "Skipped")]
     columns += [GridColumn("Duration", right=True, rank=1)]
     if any(outcome.run.counts.failed for outcome in outcomes):
-        columns.append(GridColumn("Failed", right=True))
+        columns.append(GridColumn("Set aside", right=True))
     rows = []
     for outcome, proof in zip(outcomes, proofs, strict=True):
         run, counts = outcome.run, outcome.run.counts
