@@ -1,5 +1,6 @@
 """Requests parsed, answers shaped, errors mapped: every status and body of the HTTP interface."""
 
+import errno
 import json
 import re
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from backup.core import errors
 from backup.core.errors import BackupError
 from backup.core.log import register_secret
 from backup.core.run_values import Counts, Proof, Run, Status, Trigger
+from backup.core.unexpected import as_backup_error
 from backup.entry import http
 from backup.entry.answers import Answer, error_answer
 from backup.entry.requests import RestoreRequest, SyncRequest, check_no_body, moment_of, parse_body, parse_service
@@ -461,6 +463,22 @@ def test_no_error_body_holds_a_secret(secret: str) -> None:
     for answer in answers:
         shown = {name: value for name, value in answer.body.items() if name in ("Message", "Hint", "Error")}
         assert not re.search("Pa55word|abcd1234", json.dumps(shown))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "no more memory"),
+        (RuntimeError("can't start new thread"), "no further thread"),
+        (OSError(errno.EMFILE, "x", "a-secret"), "Too many open files."),
+        (RuntimeError("a-secret"), "Unexpected RuntimeError."),
+    ],
+)
+def test_what_the_machine_lacks_is_said(error: Exception, words: str) -> None:
+    body = error_answer(as_backup_error(error)).body
+    assert words in body["Message"]
+    assert "Running again is safe." in body["Hint"]
+    assert "a-secret" not in str(body)
 
 
 def test_an_error_body_has_exactly_its_four_names() -> None:
