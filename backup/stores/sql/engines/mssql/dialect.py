@@ -11,12 +11,11 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from itertools import chain
 from typing import Any
-from uuid import uuid4
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.mssql import DATETIME2
 
-from backup.core.errors import ConfigError, StoreError
+from backup.core.errors import ConfigError
 from backup.core.model import Fingerprint
 from backup.core.suggestions import subject
 from backup.core.transforms import Stamping
@@ -49,20 +48,20 @@ from backup.stores.sql.engines.mssql.fingerprint import (
 )
 from backup.stores.sql.engines.mssql.images import make_images
 from backup.stores.sql.engines.mssql.json import (
-    JSON,
     Spell,
     insert_statement,
     split_long,
-    to_json,
     update_statement,
+    write_as_json,
 )
 from backup.stores.sql.engines.mssql.relay import relay_rows, stage_rows
+from backup.stores.sql.engines.mssql.shared_lock import share_a_lock
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
 from backup.stores.sql.engines.mssql.staged_images import count_equal, stage_images
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.pairs import is_same_by
-from backup.stores.sql.engines.prepared import Prepared, send
+from backup.stores.sql.engines.prepared import Prepared
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows, StagedRows
 from backup.stores.sql.engines.rights import mssql_unseen_hint
 from backup.stores.sql.engines.secondary_indexes import any_begins_with, inspected_indexes
@@ -73,15 +72,6 @@ from backup.stores.sql.engines.utc_time import UtcTime
 _IGNORES_HINTS = sa.text("SELECT CASE WHEN SERVERPROPERTY('BabelfishVersion') IS NULL THEN 0 ELSE 1 END")
 
 _EXISTS = sa.text("SELECT DB_ID(:name)")
-# The session's lock, not the transaction's: the driver leaves it to the server to begin a transaction, and EXEC does
-# not begin one. Then the server would print a message, and take no lock. It belongs to one database. But other servers
-# that speak T-SQL may share locks: so compare DB_ID() as well.
-_LOCK = sa.text(
-    "EXEC sp_getapplock @Resource = :name, @LockMode = 'Exclusive', @LockOwner = 'Session', @LockTimeout = 0"
-)
-_UNLOCK = sa.text("EXEC sp_releaseapplock @Resource = :name, @LockOwner = 'Session'")
-_HELD = sa.text("SELECT APPLOCK_MODE('public', :name, 'Session'), DB_ID()")
-_FREE = sa.text("SELECT APPLOCK_TEST('public', :name, 'Exclusive', 'Session'), DB_ID()")
 _UTC_TIME = UtcTime(DATETIME2())  # type: ignore[no-untyped-call]
 _CLOCK = sa.func.sysutcdatetime(type_=_UTC_TIME)
 
@@ -126,26 +116,7 @@ class SqlServerDialect(DialectDefaults):
         self._engines.close()
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
-        """Takes a lock with a new name on one connection. If the other cannot take it, their database is the same.
-
-        Raises StoreError if the server gives no such lock: then nothing tells the two apart.
-        """
-        return is_same_by(here, there, lambda: self._share_a_lock(here, there))
-
-    def _share_a_lock(self, here: sa.Connection, there: sa.Connection) -> bool:
-        name = {"name": f"backup-{uuid4()}"}
-        here.execute(_LOCK, name)
-        held, database_here = here.execute(_HELD, name).one()
-        if held != "Exclusive":
-            raise StoreError(
-                f"{self.location} gives no application lock, so nothing tells whether both sides are one database.",
-                hint="Nothing was read or written. Let the login EXECUTE sp_getapplock.",
-            )
-        try:
-            free_there, database_there = there.execute(_FREE, name).one()
-        finally:
-            here.execute(_UNLOCK, name)
-        return bool(free_there == 0 and database_here == database_there)
+        return is_same_by(here, there, lambda: share_a_lock(here, there, self.location))
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:
@@ -237,17 +208,10 @@ class SqlServerDialect(DialectDefaults):
 
     def _write(self, cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]]) -> None:
         short, long = split_long(rows) if self._has_openjson else ((), rows)
-        types = [prepared.table.c[name].type for name in prepared.names]
-        json_rows = to_json(types, short, reads_hex=self.reads_hex) if short else None
-        if json_rows is None:
+        if short and write_as_json(cx, spell, prepared, short, reads_hex=self.reads_hex):
+            rows = long
+        if rows:
             prepared.run(cx, rows)
-            return
-        text, names = spell(prepared, json_rows.forms, cx.dialect)
-        values = {"rows": json_rows.text, **json_rows.shared}
-        typed = {"rows": JSON, **{f"c{place}": type_ for place, type_ in enumerate(types)}}
-        send(cx, text, [tuple(values[name] for name in names)], types=tuple(typed[name] for name in names))
-        if long:
-            prepared.run(cx, long)
 
     def add_rows(self, cx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> int:
         for statement, parameters in added_rows(cx.dialect, table, rows, has_openjson=self._has_openjson):

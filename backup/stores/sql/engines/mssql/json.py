@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from backup.stores.sql.engines.mssql.expressions import as_type
 from backup.stores.sql.engines.mssql.types import ConvertedType, MssqlType, has_half_a_pair, room
-from backup.stores.sql.engines.prepared import Prepared, lengths
+from backup.stores.sql.engines.prepared import Prepared, lengths, send
 
 JSON = MssqlType("nvarchar(max)", "nvarchar")
 """The type of the parameter."""
@@ -63,6 +63,22 @@ class JsonRows(NamedTuple):
     text: str
     forms: tuple[Form, ...]
     shared: dict[str, str]
+
+
+def write_as_json(
+    cx: sa.Connection, spell: Spell, prepared: Prepared, rows: Sequence[tuple[Any, ...]], *, reads_hex: bool
+) -> bool:
+    """Writes the rows by one statement with their JSON. Returns False, and has done nothing, if `to_json` cannot hold
+    them."""
+    types = [prepared.table.c[name].type for name in prepared.names]
+    json_rows = to_json(types, rows, reads_hex=reads_hex)
+    if json_rows is None:
+        return False
+    text, names = spell(prepared, json_rows.forms, cx.dialect)
+    values = {"rows": json_rows.text, **json_rows.shared}
+    typed = {"rows": JSON, **{f"c{place}": type_ for place, type_ in enumerate(types)}}
+    send(cx, text, [tuple(values[name] for name in names)], types=tuple(typed[name] for name in names))
+    return True
 
 
 def to_json(types: Sequence[Any], rows: Sequence[Sequence[Any]], *, reads_hex: bool = True) -> JsonRows | None:
