@@ -150,7 +150,8 @@ class Runner:
         if begun is None:
             return None
         run, start, resumed_run = begun
-        if any(open_run is not resumed_run for open_run in opening.open_runs):  # closed by now, so what they did counts
+        others = [other for other in opening.open_runs if other is not resumed_run and not other.only_compares]
+        if others:  # they are closed by now, so what they did counts
             opening = history.opening(self._service)
         ownership = Ownership(history, clock) if request.has_entry_while_it_lasts else None
         if ownership is not None:

@@ -119,7 +119,7 @@ def _close_if_large(_connection: Any, record: Any) -> None:
 
 
 def _set_up_session(call_seconds: float, connection: Any, _record: Any) -> None:
-    if (version := connection.info.server_version // 10_000) < _OLDEST:
+    if 0 < (version := connection.info.server_version // 10_000) < _OLDEST:  # 0: a proxy has not said
         raise ConfigError(
             f"The server {connection.info.host}:{connection.info.port} has PostgreSQL {version}. Versions before "
             f"{_OLDEST} are not supported. Nothing was read or written.",

@@ -152,20 +152,15 @@ def _binary(column: sa.Column[Any], copy: sa.Column[Any]) -> sa.ColumnElement[An
     """The column's value in its own type, not as the text that this process would read."""
     if _is_foreign(column):
         return sa.cast(column, sa.Text)
-    return _in_its_type(column, _declared(copy))
-
-
-def _in_its_type(column: sa.Column[Any], declared: str) -> sa.ColumnElement[Any]:
-    """The value as it is; of a domain, in the type below it."""
-    return sa.func.coalesce(sa.type_coerce(column, ServerType(declared)), sa.cast(sa.null(), ServerType(declared)))
+    return sa.type_coerce(column, ServerType(_declared(copy)))
 
 
 def _has_its_type(column: sa.Column[Any]) -> sa.ColumnElement[bool]:
     """True. But the server takes no such statement if the column's type has changed since its catalogue was read: its
     bytes would be another value, and a cast would round or cut it. NULL makes it a constant."""
-    declared = _declared(column)
-    none = sa.cast(sa.null(), ServerType(f"{declared}[]"))
-    return sa.func.pg_catalog.array_larger(array([_in_its_type(column, declared)]), none).is_(None)
+    type_, types = ServerType(_declared(column)), ServerType(f"{_declared(column)}[]")
+    of_base = sa.func.coalesce(sa.type_coerce(column, type_), sa.cast(sa.null(), type_))  # of a domain: the type below
+    return sa.func.pg_catalog.array_larger(array([of_base]), sa.cast(sa.null(), types)).is_(None)
 
 
 def _is_foreign(column: sa.Column[Any]) -> bool:
