@@ -113,7 +113,8 @@ def _throughput(value: Any) -> Throughput:
     return Throughput(units, autoscale, shared)
 
 
-def _set_name(name: Any) -> str:
+def set_name(name: Any) -> str:
+    """Returns the name of a set. Raises ValueError, which says what a name has, for what cannot be one."""
     if not isinstance(name, str) or not _SET_NAME.fullmatch(name) or name.lower() == ALL:
         raise ValueError("a set's name has letters, digits, _ and -, and is not all")
     return name
@@ -158,7 +159,7 @@ Units = Annotated[Throughput, PlainValidator(_throughput)]
 ServerTypeText = Annotated[str, PlainValidator(_type)]
 """A column's type, as the backup's server spells it."""
 
-SetName = Annotated[str, PlainValidator(_set_name)]
+SetName = Annotated[str, PlainValidator(set_name)]
 """The name of a set."""
 
 PartitionKey = Annotated[PartitionPaths, PlainValidator(_partition_key)]

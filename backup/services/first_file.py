@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from backup.core.suggestions import quantity
+from backup.config.set_values import set_name
+from backup.core.errors import ConfigError
+from backup.core.log import visible
+from backup.core.suggestions import quantity, quoted
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.left_out import as_left_out, left_out_texts
 from backup.services.set_specs import unique_key
@@ -31,14 +34,21 @@ def first_file(
     """Returns the text of a backup.toml for the database of this connection string. `variable` is the environment
     variable that has the connection string, if there is one. `database` names the one of a Cosmos DB account.
 
-    Raises what a store raises, and ConfigError for a connection string that cannot be read.
+    Raises what a store raises, and ConfigError for a connection string that cannot be read, or a name that no set has.
     """
+    try:
+        set_name(name)
+    except ValueError as error:
+        raise ConfigError(
+            f"{quoted(name)} cannot be the name of the set: {error}. Nothing was written.",
+            hint="Name another: init … --name shop.",
+        ) from None
     side = Side(f"set {name}", "source", variable or "<SOURCE>", connection_string, database=database, of_set=True)
     places = list_places(side, limits)
     upper = name.upper().replace("-", "_")
     head = _HEAD.format(name=name, source=variable or f"{upper}_SOURCE", backup=f"{upper}_BACKUP")
     if database is not None:
-        listed = ", ".join(json.dumps(place.name, ensure_ascii=False) for place in places)
+        listed = ", ".join(_quoted(place.name) for place in places)
         return (
             f"{head}database = {json.dumps(database)}\nbackup_database = {json.dumps(f'{database}_backup')}\n"
             f'containers = ["*"]                # there are {listed or "none"}\n'
@@ -50,7 +60,7 @@ def first_file(
     ]
     own = [table for table in tables if table.name.rpartition(".")[2].lower() in OWN_NAMES and table not in keyless]
     if keyless or own:
-        names = ", ".join(json.dumps(table.name, ensure_ascii=False) for table in [*keyless, *own])
+        names = ", ".join(_quoted(table.name) for table in [*keyless, *own])
         why = ["without a key; name one below to back them up"] if keyless else []
         why += ["named like the app's own tables, which lie beside the copies"] if own else []
         lines.append(f"exclude = [{names}]  # {'; '.join(why)}")
@@ -60,25 +70,32 @@ def first_file(
     return "\n".join([head + lines[0], *lines[1:], "", *_sections(name, tables), *left_out, ""])
 
 
+def _quoted(name: str) -> str:
+    """The name as a string of TOML, which takes fewer control characters than JSON does."""
+    return json.dumps(name, ensure_ascii=False).replace("\x7f", r"\u007f")
+
+
 def _sections(name: str, tables: Sequence[Listed]) -> list[str]:
     lines = []
     for table in tables:
-        section = f"# [set.{name}.table.{json.dumps(table.name, ensure_ascii=False)}]"
+        section = f"# [set.{name}.table.{_quoted(table.name)}]"
         if not table.primary_key and not table.unique_keys:
-            columns = json.dumps([column.name for column in table.columns], ensure_ascii=False)
-            lines += [section, f"# key = {columns}  # columns that no two rows share", ""]
+            columns = ", ".join(_quoted(column.name) for column in table.columns)
+            lines += [section, f"# key = [{columns}]  # columns that no two rows share", ""]
         elif not table.primary_key:
             index, columns_of_key = unique_key(table)
             lines += [
-                f"# {table.name} has no primary key. Its key is {', '.join(columns_of_key)}, by the index {index}.",
+                visible(
+                    f"# {table.name} has no primary key. Its key is {', '.join(columns_of_key)}, by the index {index}."
+                ),
                 "",
             ]
     return lines
 
 
 def _left_out(name: str, things: Sequence[PassedOver], views: Sequence[Listed]) -> list[str]:
-    texts = [f"# {text[0].upper()}{text[1:]}" for text in left_out_texts([*things, *map(as_left_out, views)])]
+    texts = [visible(f"# {text[0].upper()}{text[1:]}") for text in left_out_texts([*things, *map(as_left_out, views)])]
     if views:
-        section = f"# [set.{name}.table.{json.dumps(views[-1].name, ensure_ascii=False)}]"
+        section = f"# [set.{name}.table.{_quoted(views[-1].name)}]"
         texts += [section, '# key = ["…"]']
     return [*texts, ""] if texts else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from traceback import walk_tb
@@ -10,8 +11,10 @@ from traceback import walk_tb
 import pytest
 
 from backup.core.errors import ConfigError, GuardTripped, RecordsSetAside, SchemaMismatch, SourceMissing, UnknownService
+from backup.core.patterns import bracketed
 from backup.core.run_values import Status, Trigger
 from backup.entry import http
+from backup.services.first_file import first_file
 from backup.services.group_restore import restore_group
 from backup.services.service import Options
 from backup.services.service_plans import plan_of
@@ -290,6 +293,18 @@ def test_commands_say_which_variables_to_set_and_a_shared_note_once(sqlite_shop:
     planned = command(tmp_path, {"BACKUP_CONFIG": str(tmp_path / "backup.toml"), **values}, "plan")
     assert "services: The backup has no table yet" in planned.out
     assert planned.out.count("no table yet") == 1
+
+
+def test_the_first_file_can_be_read_whatever_things_are_called(sqlite_shop: Shop, tmp_path: Path) -> None:
+    name = "x\n[set.other]\x7f\r"
+    sqlite_shop.run(f'CREATE TABLE "{name}" ("Id" INTEGER NOT NULL UNIQUE); CREATE VIEW "v{name}" AS SELECT 1')
+    sqlite_shop.run(f'CREATE TABLE "k{name}" ("{name}" INTEGER); CREATE TABLE "u" ("{name}" INTEGER NOT NULL UNIQUE)')
+    limits = sqlite_shop.registry().limits
+    file = tomllib.loads(first_file(sqlite_shop.source, "shop", limits))
+    assert (list(file["set"]), file["set"]["shop"]["exclude"]) == (["shop"], [bracketed(f"k{name}")])
+    for no_name in ("a b", "", "all", "ü", "x]"):
+        with pytest.raises(ConfigError, match="cannot be the name of the set"):
+            first_file(sqlite_shop.source, no_name, limits)
 
 
 def test_names_that_differ_only_in_case_are_two_services_where_the_server_has_both(postgres_shop: Shop) -> None:
