@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: how the runs of this process learn that it must end, and how it ends.
+"""Ctrl-C, SIGTERM and the end of a terminal: how the runs of this process learn that it must end, and how it ends.
 
 A signal only sets a mark; it raises nothing in the middle of a step. Runs look at the mark before each step. Calls that
 no server answers are cut. After a few seconds the process ends, whatever still runs.
@@ -19,6 +19,7 @@ from typing import Any
 from backup.core.errors import Interrupted
 from backup.core.log import event
 
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 GRACE_SECONDS = 1.5
 """How long a running call may still take after the signal."""
 
@@ -153,7 +154,8 @@ def wait_until_idle() -> None:
 
 @contextmanager
 def handled(tell: Callable[[], None]) -> Iterator[None]:
-    """Inside this context Ctrl-C and SIGTERM ask the runs to end; the code inside should then leave. Main thread only.
+    """Inside this context Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) ask the runs to end; the code inside
+    should then leave. Main thread only. Where SIGHUP is ignored (nohup), it stays so.
 
     If it takes too long, `tell` is called and the process ends. A second signal ends it at once.
     """
@@ -165,7 +167,8 @@ def handled(tell: Callable[[], None]) -> Iterator[None]:
             tell()
             os._exit(exit_code() or 1)
 
-    before, stop_listening = _listen((signal.SIGINT, signal.SIGTERM), end)
+    hangup = () if _HANGUP is None or signal.getsignal(_HANGUP) is signal.SIG_IGN else (_HANGUP,)
+    before, stop_listening = _listen((signal.SIGINT, signal.SIGTERM, *hangup), end)
     try:
         yield
     finally:
@@ -201,6 +204,8 @@ def _listen(numbers: Collection[int], end: Callable[[], None]) -> tuple[dict[int
 
     def on_signal(number: int, _frame: Any) -> None:
         if _mark.signal:
+            if number == _HANGUP:  # the system and the shell both send it
+                return
             os._exit(128 + number)
         _mark.signal = number
         os.write(writing, bytes([number]))  # a thread does the rest: the thread that the signal stopped may hold a lock
