@@ -41,6 +41,7 @@ class Stage:
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder, self.settings = folder, {**settings, "BackupJobs__File": str(folder / "jobs.db")}
+        self.settings["BackupVerify__EveryDays"] = "0"  # else the timer may begin one when a minute begins
         for file in ("function_app.py", "host.json"):
             copy(ROOT / file, folder)
         self.port = 0
