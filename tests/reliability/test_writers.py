@@ -116,7 +116,7 @@ def on_cosmos(folder: Path, source: str, backup: str) -> Iterator[Written]:
         lambda: CosmosHand(at.account, at.database, at.container),
         SEED,
         lasting=rounds(50, 500),
-        pause_seconds=rounds(0.1, PAUSE_SECONDS),
+        pause_seconds=rounds(0.03, PAUSE_SECONDS),
     )
     yield Written(service, writers, order_id, rounds(2, 40))
 
