@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from backup.core.batched import first_of_each
 from backup.core.errors import BackupError, RecordsSetAside
 from backup.core.log import event, redact
 from backup.core.model import Key
@@ -112,10 +113,4 @@ class Tally:
 
 def first_of_each_outcome(changes: Iterable[tuple[Key, str]]) -> list[tuple[Key, str]]:
     """Returns of each outcome the first thousand changes, in their order."""
-    seen: Counter[str] = Counter()
-    first = []
-    for key, outcome in changes:
-        seen[outcome] += 1
-        if seen[outcome] <= CHANGES_NAMED:
-            first.append((key, outcome))
-    return first
+    return first_of_each(changes, lambda change: change[1], CHANGES_NAMED)

@@ -113,3 +113,15 @@ def synced(place: Place, service: str, **settings: str) -> Run:
     [outcome] = registry.sync(service, Trigger.CLI)
     assert outcome.error is None, outcome.error
     return outcome.run
+
+
+def a_week(place: Place) -> tuple[Run, Run]:
+    """A first copy and a run that inserted one record, updated two and deleted three; keys have one to three digits."""
+
+    def make() -> tuple[Run, Run]:
+        first = synced(place, "customer")
+        raised(place, 2, 10, 101)
+        remove(place, "customer", "3", "11", "12")
+        return first, synced(place, "customer")
+
+    return with_files(folder_of(place.customer), "a week", make)

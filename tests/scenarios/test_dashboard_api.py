@@ -20,8 +20,8 @@ from backup.jobs.key_values import Change
 from backup.jobs.worker import worker_of
 from backup.recycle_bin import bin as recycle_bin
 from backup.services.registry import Registry
-from tests.scenarios.inside import command, done, first_synced, raised, refused, remove, synced
-from tests.scenarios.places import Place, Sql, folder_of, with_files
+from tests.scenarios.inside import a_week, command, done, first_synced, raised, refused, synced
+from tests.scenarios.places import Place, Sql
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
@@ -65,18 +65,6 @@ def page(customers: Place, tmp_path: Path) -> Iterator[Page]:
     made.job_queue.keys.close()
 
 
-def a_night(place: Place) -> tuple[Run, Run]:
-    """A first copy, and a run that inserted one record, updated two and deleted three."""
-
-    def make() -> tuple[Run, Run]:
-        first = synced(place, "customer")
-        raised(place, 2, 10, 101)
-        remove(place, "customer", "3", "11", "12")
-        return first, synced(place, "customer")
-
-    return with_files(folder_of(place.customer), "a night", make)
-
-
 def listed(page: Page, run: Run, **query: str) -> list[tuple[Any, str]]:
     """All changes of the run, page after page."""
     changes: list[tuple[Any, str]] = []
@@ -89,7 +77,7 @@ def listed(page: Page, run: Run, **query: str) -> list[tuple[Any, str]]:
 
 
 def test_changes_of_a_run_are_all_there_and_once_whatever_the_page(customers: Place, page: Page) -> None:
-    first, second = a_night(customers)
+    first, second = a_week(customers)
     changes = [(3, "Deleted"), (11, "Deleted"), (12, "Deleted"), (101, "Inserted"), (2, "Updated"), (10, "Updated")]
     for limit in ("1", "2", "500"):
         assert sorted(listed(page, second, limit=limit), key=lambda change: (change[1], change[0])) == changes
@@ -101,7 +89,7 @@ def test_changes_of_a_run_are_all_there_and_once_whatever_the_page(customers: Pl
 
 def test_old_and_new_stand_side_by_side(customers: Place, page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recycle_bin, "_RUNS_AT_FIRST", 1)  # the next image is that of a later look
-    first, second = a_night(customers)
+    first, second = a_week(customers)
     raised(customers, 10, version=3)
     third = synced(customers, "customer")
     updated = page.record(second, "10")
@@ -120,7 +108,7 @@ def test_old_and_new_stand_side_by_side(customers: Place, page: Page, monkeypatc
 
 
 def test_a_deleted_record_is_restored_only_where_the_name_of_the_service_is_typed(customers: Place, page: Page) -> None:
-    _, second = a_night(customers)
+    _, second = a_week(customers)
     before = customers.customer.source.contents()
     preview = page.restore(second, keys=[3], only="deleted")
     assert (preview["DryRun"], preview["InsertedCount"]) == (True, 1)
@@ -138,7 +126,7 @@ def test_a_deleted_record_is_restored_only_where_the_name_of_the_service_is_type
 
 
 def test_what_a_restore_overwrote_in_the_source_is_shown_too(customers: Place, page: Page) -> None:
-    _, second = a_night(customers)
+    _, second = a_week(customers)
     done = page.restore(second, keys=[10], overwriteNewer=True, confirm="customer")
     restored = Run("customer", None, False, NOW, sync_id=done["SyncId"])
     [change] = page.changes(restored)["changes"]
@@ -148,7 +136,7 @@ def test_what_a_restore_overwrote_in_the_source_is_shown_too(customers: Place, p
 
 
 def test_a_run_is_undone_only_where_the_name_of_the_service_is_typed(customers: Place, page: Page) -> None:
-    _, second = a_night(customers)
+    _, second = a_week(customers)
     before = customers.customer.backup.contents()
     assert page.undo(second)["DryRun"]
     with pytest.raises(BadRequest):
@@ -364,7 +352,7 @@ def test_many_jobs_are_retried_and_deleted_at_once(many: Page) -> None:
 
 
 def test_the_command_line_shows_one_record_before_and_after_a_run(customers: Place, tmp_path: Path) -> None:
-    _, second = a_night(customers)
+    _, second = a_week(customers)
     shown = command(tmp_path, {**customers.settings, "COLUMNS": "80"}, "history", second.sync_id[:8], "--key", "10")
     assert shown.code == 0, shown.err
     [version] = [line for line in shown.out.splitlines() if " Version " in line]

@@ -12,23 +12,11 @@ import pytest
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.mirror.verification import Depth
 from backup.services.service import Options
-from tests.scenarios.inside import command, done, raised, refused, remove, synced
-from tests.scenarios.places import Place, folder_of, with_files
+from tests.scenarios.inside import a_week, command, done, refused, remove, synced
+from tests.scenarios.places import Place
 from tests.scenarios.test_purge import DAY, NOW, ran
 
 NARROW = {"COLUMNS": "80"}
-
-
-def a_week(place: Place) -> tuple[Run, Run]:
-    """A first copy and a run that inserted one record, updated two and deleted three; keys have one to three digits."""
-
-    def make() -> tuple[Run, Run]:
-        first = synced(place, "customer")
-        raised(place, 2, 10, 101)
-        remove(place, "customer", "3", "11", "12")
-        return first, synced(place, "customer")
-
-    return with_files(folder_of(place.customer), "a week", make)
 
 
 def shown(place: Place, folder: Path, *arguments: str, **settings: str) -> list[str]:

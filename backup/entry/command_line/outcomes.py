@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
+from backup.core.batched import first_of_each
 from backup.core.run_values import Run
 from backup.core.suggestions import quantity
 from backup.entry.answers import Answer, report_of
@@ -120,12 +121,11 @@ def _show_details(outcome: Outcome, told_together: Collection[str]) -> None:
         changes.sort(key=lambda change: (change[1], natural_order(change[0])))
         rows = [GridRow([plain(change), key_text(key)]) for key, change in changes]
         is_cut = max(Counter(change for _, change in changes).values()) >= CHANGES_NAMED
-        show_grid(
+        _show_first_of_each_kind(
             f"{run.service}: {'the first ' if is_cut else ''}{quantity(len(rows), 'change')}",
             [GridColumn("Change"), GridColumn("Key")],
-            _first_of_each_kind(rows),
+            rows,
         )
-        _say_what_is_left(rows)
     show_failures(run)
     for note in run.notes:
         if note not in told_together:
@@ -182,25 +182,14 @@ def _show_differences(service: str, report: Report) -> None:
     columns += [GridColumn("What differs")] if any(row.cells[2] for row in rows) else []
     total = sum(report.counts[kind] for kind in DifferenceKind)
     first = f"the first {len(rows)} of " if total > len(rows) else ""
-    show_grid(f"{service}: {first}{quantity(total, 'difference')}", columns, _first_of_each_kind(rows))
-    _say_what_is_left(rows)
+    _show_first_of_each_kind(f"{service}: {first}{quantity(total, 'difference')}", columns, rows)
 
 
-def _first_of_each_kind(rows: Sequence[GridRow]) -> list[GridRow]:
-    """The rows that are shown; a row's first cell is its kind. All of them, unless they go to a terminal."""
-    if not is_terminal():
-        return list(rows)
-    seen: Counter[str] = Counter()
-    shown = []
-    for row in rows:
-        seen[row.cells[0]] += 1
-        if seen[row.cells[0]] <= NAMED_ON_TERMINAL:
-            shown.append(row)
-    return shown
-
-
-def _say_what_is_left(rows: Sequence[GridRow]) -> None:
-    if left := len(rows) - len(_first_of_each_kind(rows)):
+def _show_first_of_each_kind(title: str, columns: Sequence[GridColumn], rows: Sequence[GridRow]) -> None:
+    """Shows the rows; a row's first cell is its kind. On a terminal only the first of each kind, and how many more."""
+    shown = first_of_each(rows, lambda row: row.cells[0], NAMED_ON_TERMINAL) if is_terminal() else rows
+    show_grid(title, columns, shown)
+    if left := len(rows) - len(shown):
         say(f"And {left} more, which --json and a file name.")
 
 
