@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -82,6 +83,24 @@ def test_of_no_rows_there_is_no_watermark_and_of_another_column_nothing_new(sql_
     others = ["Other 2026-03-01 10:00:00", "m x", "m 2026-13-13 00:00:00", "m 0000000000000abc", ""]
     for other in [*others, *(["m 12"] if sql_bench.kind != "sqlite" else [])]:  # SQLite's columns may hold both
         assert keys(modified_by, other.replace("m", (modified_by.watermark() or "").partition(" ")[0])) == []
+
+
+def test_two_columns_whose_long_names_begin_alike_have_watermarks_of_their_own(sql_bench: SqlBench) -> None:
+    names = [f"{'m' * 60}{end}" for end in "ab"]
+    bench = sql_bench
+    bench.sql(
+        "source", f"CREATE TABLE {{table}} (Id INTEGER PRIMARY KEY, Version INTEGER, {names[0]} INT, {names[1]} INT)"
+    )
+    bench.sql("source", "INSERT INTO {table} VALUES (1, 1, 5, 5)")
+    marks = []
+    for name in names:
+        bench.sql("source", f"CREATE INDEX {name[-3:]} ON {{table}} ({name})")
+        modified_by = bench.open("source", rules=replace(RULES, modified_by=name)).incremental
+        assert modified_by is not None
+        marks.append(modified_by.watermark())
+        assert keys(modified_by, marks[-1]) == [1]  # type: ignore[arg-type] # of a table
+    assert marks[0] != marks[1]
+    assert all(mark is not None and len(mark) <= 62 for mark in marks)
 
 
 def test_what_was_written_is_read_a_page_at_a_time_up_to_a_chunk_and_never_for_ever(

@@ -51,7 +51,7 @@ def test_a_preview_names_the_keys_and_writes_nothing_but_its_entry(customers: Pl
     raised(place, 101, version=1)
     run = synced(place, "customer")
     before = whole(place.customer.backup), place.customer.backup.history()
-    preview = done(command(tmp_path, place.settings, "undo", run.sync_id, "--json"))
+    preview = done(command(tmp_path, place.settings, "undo", run.sync_id, "--json", "--dry-run", "--yes"))
     assert named(preview) == {4: "Updated", 5: "Updated", 99: "Inserted", 101: "Deleted"}
     assert (counted(preview), preview["DryRun"], preview["Verified"]) == ((1, 2, 1, 0), True, None)
     *entries, last = place.customer.backup.history()

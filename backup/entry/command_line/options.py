@@ -14,6 +14,7 @@ AnyService = Annotated[str, typer.Argument(metavar="SERVICE", help="A service, a
 OneOrSet = Annotated[str, typer.Argument(metavar="SERVICE", help="A service, a set, or a pattern")]
 OneService = Annotated[str, typer.Argument(metavar="SERVICE", help="A service")]
 Yes = Annotated[bool, typer.Option("--yes", help="Write. Without --yes the command only shows what would change")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would change, even with --yes")]
 AllowMassDelete = Annotated[bool, typer.Option("--allow-mass-delete", help="Let this run pass the guard's limits")]
 At = Annotated[
     str | None,

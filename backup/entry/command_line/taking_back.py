@@ -10,7 +10,7 @@ from backup.config.given_services import ALL
 from backup.core.errors import BadRequest
 from backup.entry import answers, http
 from backup.entry.command_line.configuration import open_registry
-from backup.entry.command_line.options import AllowMassDelete, AsJson, At, Config, OneOrSet, Only, Yes
+from backup.entry.command_line.options import AllowMassDelete, AsJson, At, Config, DryRun, OneOrSet, Only, Yes
 from backup.entry.command_line.outcomes import show_outcomes
 from backup.entry.command_line.terminal import errors_shown, print_answer, progress_bars
 from backup.entry.requests import moment_of
@@ -29,6 +29,7 @@ def undo_command(
         ),
     ],
     through: Annotated[bool, typer.Option("--through", help="Also undo all later runs, newest first")] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     config: Config = None,
     as_json: AsJson = False,
@@ -37,17 +38,18 @@ def undo_command(
 
     Without --yes it changes no record, and shows what would change.
     """
+    writes = yes and not dry_run
     with errors_shown(as_json):
         registry = open_registry(config)
         if http.is_group_to_undo(registry, sync_id, through=through):
             with progress_bars(registry, sync_id) as observer:
-                outcomes = undo_group(registry, sync_id, dry_run=not yes, observer=observer)
-            print_answer(answers.shape_undos(outcomes), as_json, lambda: show_outcomes(_preview(yes), outcomes))
+                outcomes = undo_group(registry, sync_id, dry_run=not writes, observer=observer)
+            print_answer(answers.shape_undos(outcomes), as_json, lambda: show_outcomes(_preview(writes), outcomes))
             return
         service, run_id = run_named(registry, sync_id)
         with progress_bars(registry, service.name) as observer:
-            outcome = service.undo(run_id, through=through, dry_run=not yes, observer=observer)
-        print_answer(answers.shape_one(outcome), as_json, lambda: show_outcomes(_preview(yes), [outcome]))
+            outcome = service.undo(run_id, through=through, dry_run=not writes, observer=observer)
+        print_answer(answers.shape_one(outcome), as_json, lambda: show_outcomes(_preview(writes), [outcome]))
 
 
 def restore_command(
@@ -76,7 +78,7 @@ def restore_command(
         bool, typer.Option("--delete-extra", help="Delete records that the backup does not have")
     ] = False,
     allow_mass_delete: AllowMassDelete = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change, even with --yes")] = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
     config: Config = None,
     as_json: AsJson = False,

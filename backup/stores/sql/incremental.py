@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
+from hashlib import sha256
 from math import ceil
 from typing import Any
 
@@ -23,7 +24,7 @@ from backup.stores.values import Limits
 _ROWS_AT_ONCE = 5_000  # stamps: one statement reads them, and memory holds them
 _SECONDS = 30.0  # a seek takes milliseconds; what is locked for longer is better compared
 _WIDEST_ZONE = timedelta(hours=14)
-_NAME_AT_MOST = 60  # a watermark has to fit into SyncHistory
+_NAME_AT_MOST, _HASH_LENGTH = 60, 16  # a watermark has to fit into SyncHistory
 _NUMBER = re.compile(r"-?\d{1,20}", re.ASCII)
 _TIME = re.compile(
     r"(?P<day>\d{4}-\d\d-\d\d)"
@@ -139,7 +140,10 @@ class SqlIncremental:
 
     @property
     def _prefix(self) -> str:
-        return f"{self._spelled[:_NAME_AT_MOST]} "
+        name = self._spelled
+        if len(name) > _NAME_AT_MOST:  # two names may begin alike
+            name = f"{name[: _NAME_AT_MOST - _HASH_LENGTH]}{sha256(name.encode()).hexdigest()[:_HASH_LENGTH]}"
+        return f"{name} "
 
     @cached_property
     def _reason(self) -> str | None:
