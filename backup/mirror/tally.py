@@ -59,10 +59,10 @@ class Tally:
 
     def name(self, keys: Collection[Key], outcome: str) -> None:
         """Names keys for the result, up to the first thousand of the outcome, which says what becomes of their
-        records."""
+        records. Of these keys the least come first."""
         with self._lock:
             if room := CHANGES_NAMED - self._named[outcome]:
-                named = sorted(keys, key=str)[:room]
+                named = sorted(keys, key=_for_reader)[:room]
                 self._named[outcome] += len(named)
                 self.changes += [(tuple(self.key_to_json(key)), outcome) for key in named]
 
@@ -109,6 +109,11 @@ class Tally:
     def _first(self) -> str:
         key, reason = next(iter(self.failures.items()), ("unknown", "unknown"))
         return f"The first is {key}: {reason}"
+
+
+def _for_reader(key: Key) -> list[tuple[int, int, str]]:
+    """What sorts keys as a reader expects it: whole numbers by their value, before all else by its text."""
+    return [(0, part, "") if isinstance(part, int) else (1, 0, str(part)) for part in key]
 
 
 def first_of_each_outcome(changes: Iterable[tuple[Key, str]]) -> list[tuple[Key, str]]:

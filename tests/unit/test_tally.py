@@ -55,6 +55,9 @@ def test_a_note_is_made_once_and_a_thousand_keys_of_each_outcome_are_named(monke
         tally.note(text, once="Refused.")
         tally.name([(n,) for n in range(2)], Action.DELETED)
     tally.name([(9,)], Action.INSERTED)
+    tally.name([("b", 10), ("b", 9), ("a", 10), ("b", -1)], Action.UPDATED)
     assert tally.notes == ["Refused. a"]
+    assert [key for key, outcome in tally.changes if outcome is Action.UPDATED] == [("a", 10), ("b", -1), ("b", 9)]
+    tally.changes = [change for change in tally.changes if change[1] is not Action.UPDATED]
     named = [((0,), Action.DELETED), ((1,), Action.DELETED), ((0,), Action.DELETED), ((9,), Action.INSERTED)]
     assert (tally.changes, module.first_of_each_outcome([*named, *named])) == (named, [*named, named[-1]])

@@ -142,7 +142,8 @@ class SqlIncremental:
     def _prefix(self) -> str:
         name = self._spelled
         if len(name) > _NAME_AT_MOST:  # two names may begin alike
-            name = f"{name[: _NAME_AT_MOST - _HASH_LENGTH]}{sha256(name.encode()).hexdigest()[:_HASH_LENGTH]}"
+            hashed = sha256(name.encode(errors="surrogatepass")).hexdigest()[:_HASH_LENGTH]
+            name = f"{name[: _NAME_AT_MOST - _HASH_LENGTH]}{hashed}"
         return f"{name} "
 
     @cached_property
