@@ -15,6 +15,7 @@ from backup.doctor.app_parts import host_findings, job_findings, storage_checks,
 from backup.doctor.findings import ALL_SECONDS, SERVER_SECONDS, Check, Finding, Grade, findings_of, fine, wrong
 from backup.doctor.identities import identity_checks
 from backup.doctor.sides import Examiner, place_key, server_check, service_checks, set_checks, subject_of
+from backup.doctor.two_places import places_check, places_check_of_set
 from backup.jobs.job_queue import open_job_queue
 from backup.services.directory import Directory
 from backup.services.registry import limits_of
@@ -137,9 +138,17 @@ def _checks_of(
     silent: set[tuple[str, ...]],
 ) -> list[Check]:
     answering = {(side.service, side.role) for side, _ in readable if place_key(examiner, side) not in silent}
+
+    def roles_of(name: str) -> list[SideName]:
+        return [role for role in _ROLES if (name, role) in answering]
+
     checks = []
     for spec in specs:
-        checks += service_checks(examiner, spec, [role for role in _ROLES if (spec.name, role) in answering])
+        checks += service_checks(examiner, spec, roles := roles_of(spec.name))
+        if len(roles) == len(_ROLES):
+            checks.append(places_check(spec, specs, examiner.limits))
     for service_set in sets:
-        checks += set_checks(examiner, service_set, [role for role in _ROLES if (service_set.name, role) in answering])
+        checks += set_checks(examiner, service_set, roles := roles_of(service_set.name))
+        if len(roles) == len(_ROLES):
+            checks.append(places_check_of_set(service_set, examiner.limits))
     return checks

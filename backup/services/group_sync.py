@@ -90,9 +90,9 @@ class GroupSync:
         return [[sync_of[table] for table in level] for level in levels]
 
     def keep_foreign_keys(self) -> None:
-        """Keeps the foreign keys of each set of which a sync has ended."""
+        """Keeps the foreign keys of each set of which a sync has ended without an error: its backup is no source."""
         for set_name, syncs in self._syncs_of.items():
-            if set_name and any(sync.has_ended for sync in syncs):
+            if set_name and any(sync.has_ended and sync.outcome().error is None for sync in syncs):
                 self._directory.sets[set_name.lower()].foreign_keys.keep()
 
     def whole_sets(self, name: str) -> Iterator[tuple[str, list[Outcome]]]:

@@ -144,8 +144,8 @@ def _may_be_called(side: Side, name: str) -> bool:
 
 
 _ANOTHER = (
-    "Name another database, table or container. A backup must not lie in its own source. Two services in one table "
-    "delete each other's records."
+    "Name another database, table or container. A backup must not lie in its own source, nor on the primary of a "
+    "source that is a standby. Two services in one table delete each other's records."
 )
 _INTO_SOURCE = f"Name another database. To restore into the source, leave {TARGET} out."
 

@@ -112,14 +112,14 @@ def test_a_table_in_memory_that_cannot_be_read_says_which_options_would_allow_it
 class Locks:
     """A connection to a server: it holds, or gives, the lock that it is asked for."""
 
-    def __init__(self, held: str, free: int, database: int = 7) -> None:
+    def __init__(self, held: str, free: int, database: int = 7, replicated: str | None = None) -> None:
         self.asked: list[str] = []
         self.info: dict[str, Any] = {}
-        self._held, self._free, self._database = held, free, database
+        self._held, self._free, self._rest = held, free, (database, replicated)
 
     def execute(self, statement: Any, names: Any) -> Any:
         self.asked.append(text(statement))
-        return SimpleNamespace(one=lambda: (self._held if "MODE" in self.asked[-1] else self._free, self._database))
+        return SimpleNamespace(one=lambda: (self._held if "MODE" in self.asked[-1] else self._free, *self._rest))
 
 
 @pytest.mark.parametrize(("free", "own_number", "is_same"), [(0, 7, True), (1, 7, False), (0, 8, False)])
@@ -131,13 +131,23 @@ def test_one_database_is_told_by_a_lock_of_the_session_which_needs_no_transactio
     assert database.is_same_database(here, there) is is_same  # type: ignore[arg-type]
     assert here.asked == [
         "EXEC sp_getapplock @Resource = ?, @LockMode = 'Exclusive', @LockOwner = 'Session', @LockTimeout = 0",
-        "SELECT APPLOCK_MODE('public', ?, 'Session'), DB_ID()",
+        "SELECT APPLOCK_MODE('public', ?, 'Session'), DB_ID(), "
+        "(SELECT group_database_id FROM sys.databases WHERE database_id = DB_ID())",
         "EXEC sp_releaseapplock @Resource = ?, @LockOwner = 'Session'",
     ]
     assert database.is_same_database(here, there) is is_same  # type: ignore[arg-type]
     assert len(here.asked) == 3 * (1 + is_same)  # two that were told apart stay apart
     with pytest.raises(StoreError, match="x/y gives no application lock"):
         database.is_same_database(Locks("NoLock", 1), there)  # type: ignore[arg-type]
+
+
+def test_replicas_of_one_database_are_one_database() -> None:
+    def is_same(own: str | None, other: str | None) -> bool:
+        here, there = Locks("Exclusive", 1, 7, own), Locks("NoLock", 1, 8, other)
+        return unasked_server().is_same_database(here, there)  # type: ignore[arg-type]
+
+    asked = {(own, other): is_same(own, other) for own in ("a", None) for other in ("a", "b", None)}
+    assert [pair for pair, same in asked.items() if same] == [("a", "a")]
 
 
 def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:

@@ -166,30 +166,63 @@ def postgres(iterations: int = 1) -> Iterator[str]:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        for attempt in range(5):
-            port = free_port()
-            settings = {
-                "listen_addresses": "127.0.0.1",
-                "port": port,
-                "unix_socket_directories": "",
-                "fsync": "off",  # a test that loses power is run again
-                "full_page_writes": "off",
-                "jit": "off",
-                "autovacuum": "off",
-            }
-            command = [
-                *(*unprivileged, programs / "postgres", "-D", data),
-                *(f"--{name}={value}" for name, value in settings.items()),
-            ]
-            try:
-                stack.enter_context(running(command, home, r"database system is ready to accept connections"))
-            except ServerFailed as failed:
-                # PostgreSQL cannot choose its port, so another program may have taken it in the meantime.
-                if attempt == 4 or "Address already in use" not in str(failed):
-                    raise
-            else:
-                break
+        port = _serve_cluster(stack, data, [*unprivileged, programs / "postgres"], "accept connections")
         yield f"postgresql+psycopg://postgres:{password}@127.0.0.1:{port}/postgres"
+
+
+@contextmanager
+def postgres_standby(server: str) -> Iterator[str]:
+    """The SQLAlchemy URL of the database `postgres` on a standby of the server, which follows it and only reads."""
+    programs, primary = (_postgres_programs() / "initdb").resolve().parent, sqlalchemy.make_url(server)
+    if not (programs / "pg_basebackup").exists():
+        raise ServerMissing(f"{programs} lacks pg_basebackup, which makes a standby")
+    with TemporaryDirectory(prefix="standby-", dir=memory_folder()) as temporary, ExitStack() as stack:
+        home = Path(temporary)
+        unprivileged = as_unprivileged_user(home)
+        subprocess.run(
+            [
+                *(
+                    *unprivileged,
+                    programs / "pg_basebackup",
+                    "--pgdata",
+                    home / "data",
+                    "--checkpoint=fast",
+                    "--no-sync",
+                ),
+                *(f"--host={primary.host}", f"--port={primary.port}", "--username=postgres", "--write-recovery-conf"),
+            ],
+            cwd=home,
+            check=True,
+            env={**os.environ, "PGPASSWORD": str(primary.password)},
+        )
+        command = [*unprivileged, programs / "postgres"]
+        port = _serve_cluster(stack, home / "data", command, "accept read-only connections")
+        yield primary.set(port=port).render_as_string(hide_password=False)
+
+
+def _serve_cluster(stack: ExitStack, data: Path, command: Sequence[str | Path], ready: str) -> int:
+    """The port of a server of this cluster, which ends with the stack."""
+    for attempt in range(5):
+        port = free_port()
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": port,
+            "unix_socket_directories": "",
+            "fsync": "off",  # a test that loses power is run again
+            "full_page_writes": "off",
+            "jit": "off",
+            "autovacuum": "off",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        try:
+            stack.enter_context(running([*command, "-D", data, *options], data.parent, f"system is ready to {ready}"))
+        except ServerFailed as failed:
+            # PostgreSQL cannot choose its port, so another program may have taken it in the meantime.
+            if attempt == 4 or "Address already in use" not in str(failed):
+                raise
+        else:
+            return port
+    raise AssertionError("the last attempt raises")
 
 
 @contextmanager

@@ -88,6 +88,14 @@ def test_a_missing_table_and_a_backup_that_was_never_made_are_told_apart(
     assert "1 failed, 1 warning" in shown.out
 
 
+def test_a_backup_that_lies_in_its_source_is_told(sqlite_place: Place, own_file: dict[str, str]) -> None:
+    source = sqlite_place.customer.source
+    assert isinstance(source, places.Sql)
+    findings = examined({**sqlite_place.settings, **own_file, "BackupCustomerDb__ConnectionString": source.url})
+    assert ("failed", "customer", "places") in lines(findings)
+    assert the(findings, "order", "places").grade is Grade.OK
+
+
 def test_a_folder_that_cannot_be_written_is_a_missing_right(
     sqlite_place: Place, own_file: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -161,7 +161,8 @@ class SqlCatalog:
         if self.name.lower() != other_catalog.name.lower() and kin is None:
             return False
         with suppress(NotInitialized, SourceMissing):  # a missing database is not the same place
-            with self.access.once(operation) as own_cx, other_catalog.access.once(operation) as other_cx:
+            comparing = f"tell the database apart from that of the {self.access.label}"  # an error may be of either
+            with self.access.once(operation) as own_cx, other_catalog.access.once(comparing) as other_cx:
                 is_same = self.access.dialect.is_same_database(own_cx, other_cx)
             if not is_same or self.qualified_name().lower() == other_catalog.qualified_name().lower():
                 return is_same

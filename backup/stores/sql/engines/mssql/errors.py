@@ -15,9 +15,15 @@ _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 4210
 _CODE_TRANSIENT |= {596, 615, 921, 922, 926, 952, 983, 4221, 6005}
 # The session is as good as before: it lost against another one, or the server has too much to do.
 _CODE_OF_GOOD_SESSIONS = {1205, 1222, 1807, 3960, 3961, 8645, 8651, 10928, 10929, 10936, 40501, 49918, 49919, 49920}
+_CODE_READS_ONLY = 3906
 # The login or the database may have been made again, or the database only reads, since another server took its place.
-_CODE_OF_OLD_SESSIONS = {229, 230, 262, 297, 300, 911, 916, 976, 978, 3906, 4060, 15247, 15404, 15517, 18456}
+_CODE_OF_OLD_SESSIONS = {229, 230, 262, 297, 300, 911, 916, 976, 978, 4060, 15247, 15404, 15517, 18456}
+_CODE_OF_OLD_SESSIONS |= {_CODE_READS_ONLY}
 _CODE_FULL = {1101, 1105, 9002, 40544}  # a file group, a log, the quota of Azure SQL
+_READS_ONLY_HINT = (
+    "The database is a readable secondary, or read-only. Name the primary, without ApplicationIntent=ReadOnly, or "
+    "ALTER DATABASE … SET READ_WRITE."
+)
 _CODE_CONSTRAINT = {515, 547}
 _CODE_UNIQUE = {2601, 2627}
 _CODE_IN_MEMORY = {41332, 41368}  # a table in memory, read under SNAPSHOT or under READ COMMITTED
@@ -67,6 +73,8 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("transient", text)
     if codes & _CODE_IN_MEMORY:
         return Failure("refused", text, _IN_MEMORY_HINT)
+    if _CODE_READS_ONLY in codes:
+        return Failure("unavailable", text, _READS_ONLY_HINT)
     if codes & _CODE_FULL:
         return Failure("unavailable", text, FULL_HINT)
     if codes & _CODE_UNIQUE:

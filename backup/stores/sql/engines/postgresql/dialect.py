@@ -47,8 +47,13 @@ from backup.stores.sql.engines.utc_time import UtcTime
 from backup.stores.sql.pool import SharedPool
 
 _EXISTS = sa.text("SELECT 1 FROM pg_database WHERE datname = :name")
-# Such a lock belongs to one database. The number is random, so nobody else asks for it.
-_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number)")
+# Such a lock belongs to one database of one server. The number is random, so nobody else asks for it.
+_LOCK = sa.text("SELECT pg_try_advisory_xact_lock(:number), pg_is_in_recovery()")
+# Of a standby and its primary all of it is the same. A copy that became a primary itself has another timeline.
+_IDENTITY = sa.text(
+    "SELECT system_identifier, timeline_id, (SELECT oid FROM pg_database WHERE datname = current_database()) "
+    "FROM pg_control_system(), pg_control_checkpoint()"
+)
 _UTC_TIME = UtcTime(with_zone=True)
 _CLOCK = sa.func.clock_timestamp(type_=_UTC_TIME)
 _SMALL = 16 * 1024  # bytes: two pages of the server; a row without values in a TOAST table fits on one
@@ -125,9 +130,18 @@ class PostgresqlDialect(DialectDefaults):
         return self._engine(self._url.set(database="postgres"), isolation_level="AUTOCOMMIT")
 
     def is_same_database(self, here: sa.Connection, there: sa.Connection) -> bool:
-        """Takes a lock on one connection. If the other one cannot take it, both are in the same database."""
+        """Takes a lock on one connection. If the other one cannot take it, both are in the same database. So they are
+        if one is on a standby of the other's server: what it shows is written there."""
         number = {"number": randbits(63)}
-        return is_same_by(here, there, lambda: bool(here.scalar(_LOCK, number)) and not there.scalar(_LOCK, number))
+
+        def ask() -> bool:
+            locked_here, is_standby_here = here.execute(_LOCK, number).one()
+            locked_there, is_standby_there = there.execute(_LOCK, number).one()
+            if is_standby_here or is_standby_there:
+                return here.execute(_IDENTITY).one() == there.execute(_IDENTITY).one()
+            return bool(locked_here and not locked_there)
+
+        return is_same_by(here, there, ask)
 
     @property
     def server_clock(self) -> sa.ColumnElement[datetime] | None:

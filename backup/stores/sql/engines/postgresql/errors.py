@@ -24,9 +24,16 @@ _NOT_VERIFIED_HINT = (
 # The database or the role is gone or was made again; the server only reads now, since another one took its place.
 _EXCHANGED = ("23505", "23P01")
 """A unique value, or one that an exclusion constraint forbids: another record may be about to give it up."""
+_READS_ONLY, _READS_ONLY_HINT = (
+    "25006",
+    (
+        "The server is a standby, or the database or the login has default_transaction_read_only. Name the primary, or "
+        "ALTER … SET default_transaction_read_only = off."
+    ),
+)
 FULL = ("53100", "53400")
 """A disk is full, or a limit is reached, such as temp_file_limit."""
-_OF_OLD_SESSIONS = ("3D000", "42704", "25006", "XX000", "42501")
+_OF_OLD_SESSIONS = ("3D000", "42704", _READS_ONLY, "XX000", "42501")
 
 
 def is_session_lost(error: Exception, was_idle: bool) -> bool:
@@ -73,6 +80,8 @@ def failure(error: Exception, login: str | None) -> Failure:
     refused = "authentication failed" in whole or "pg_hba.conf" in whole or ("role" in whole and not state)
     if state[:2] == "28" or refused:
         return Failure("unavailable", text)
+    if state == _READS_ONLY:
+        return Failure("unavailable", text, _READS_ONLY_HINT)
     if state in FULL:
         return Failure("unavailable", text, FULL_HINT)
     if state[:2] in ("08", "53", "57") or state in ("40001", "40P01", "55P03", "25P03", "25P04"):

@@ -99,7 +99,8 @@ def export(engine: sa.Engine, tables: Sequence[TableName]) -> ExportedSnapshot:
 
 
 def _as_of_one_moment(cx: sa.Connection) -> None:
-    cx.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    # Not `postgresql_readonly`: the pool would ask a standby for transactions that write, once it has it back.
+    cx.execution_options(isolation_level="REPEATABLE READ")
 
 
 def _locked_out(cx: sa.Connection, tables: Sequence[TableName]) -> Iterator[tuple[TableName, str]]:
