@@ -134,6 +134,14 @@ class Settling:
         both, seconds = (self._source.relational, self._backup.relational), self._steps.quiet_seconds
         return all(side is not None and side.may_look_at_once(records, seconds) for side in both)
 
+    def may_look_in_parts(self, records: int) -> bool:
+        """Whether one statement may be about so many records, or about parts of them that are larger than chunks."""
+        return self.may_look_at_once(records) or self._pair.records_at_once > 0
+
+    def parts_at_once(self, part: Chunk, records: int) -> Iterator[Chunk]:
+        """Yields a part of about so many records in as few as may be looked at once (`StorePair.parts_at_once`)."""
+        return iter([part]) if self.may_look_at_once(records) else self._pair.parts_at_once(part, records)
+
     def skip(self, chunk: Chunk) -> Settled | None:
         """Returns the settled chunk if its fingerprints are equal, else None; also if no fingerprint may settle one, or
         a look before the run has shown that something differs."""

@@ -62,6 +62,25 @@ class StorePair:
             return None
         return proof.of_fingerprint(of_source)
 
+    @property
+    def records_at_once(self) -> int:
+        """About so many records may be looked at once, as `Relational.records_at_once` of both sides; 0 for others."""
+        sides = (self.source.relational, self.backup.relational)
+        return min(0 if side is None else side.records_at_once() for side in sides)
+
+    def parts_at_once(self, part: Chunk, records: int) -> Iterator[Chunk]:
+        """Yields a part of about so many records in parts that may be looked at once, in order. The next is cut off
+        while the caller works on the current one. Ends early where `records_at_once` is 0."""
+        return self._workers.ahead(self._parts_at_once(part, records), lambda _: False)
+
+    def _parts_at_once(self, part: Chunk, records: int) -> Iterator[Chunk]:
+        while (at_once := self.records_at_once) and (source := self.source.relational) is not None:
+            first = part if 0 < records <= at_once else source.beginning(part, at_once)
+            yield first
+            if first.upto == part.upto:
+                return
+            part, records = Chunk(first.upto, part.upto), records - at_once
+
     def read(
         self, keys: frozenset[Key] | None, chunk: Chunk, refuse: Callable[[Refusal], None]
     ) -> Iterator[Sequence[Record]]:

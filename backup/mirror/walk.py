@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from backup.core import spans
 from backup.core.errors import TransientStoreError
@@ -17,6 +17,8 @@ from backup.mirror.differing_parts import RECORDS_AS_ONE, RECORDS_AT_ONCE, Diffe
 from backup.mirror.settled import Settled, Spread
 from backup.mirror.steps import Steps
 from backup.stores import Store
+
+Part = TypeVar("Part", Chunk, DifferingParts)
 
 _CHUNKS_KEPT_FREE = 1.5  # so much time of the longest chunk so far must be left for one more
 _AS_DEAR_AS = 2  # fingerprints of blocks, as one of all
@@ -55,22 +57,23 @@ class Walk:
         """Settles the chunks that are left, in their order, and yields them; all of them as one where the last sync was
         quick. Else the first chunk goes alone: it shows how long a statement takes, and whether much has changed.
 
-        All at once means: a quiet source is asked for one fingerprint of all, unless the first chunk has changed. If it
-        differs, or the source is not quiet, blocks of neighbouring keys say what differs, as many as memory has room
-        for; also where that fingerprint would take several statements, as many blocks can be asked for as one. What is
-        left then goes chunk by chunk, as long as the time is enough for one more.
+        All at once means: a quiet source is asked for one fingerprint of all, or of parts as large as a statement may
+        be about, unless the first chunk has changed. If one differs, or the source is not quiet, blocks of neighbouring
+        keys say what differs, as many as memory has room for; also where that fingerprint would take several
+        statements, as many blocks can be asked for as one. What is left then goes chunk by chunk, as long as the time
+        is enough for one more.
         """
         settling, chunks = self._settling, self._chunks()
-        rest, quiet = self._rest() if settling.expects_nothing else None, settling.expects_nothing
-        changed = False  # the first chunk
+        quiet, changed = settling.expects_nothing, False  # the first chunk
+        rest = self._rest(lambda rest: quiet and settling.may_look_at_once(rest.records))
         if rest is None and (quiet or settling.learns_from_first) and (first := next(chunks, None)) is not None:
             settled = self._settle(first)
             yield settled
             quiet = quiet and settled.by == "fingerprints"
             changed = settled.by == "stamps"
             changed_few = changed and not Spread().after(settled).many
-            may_be_one = settled.by == "fingerprints" or (changed_few and settling.has_blocks)
-            rest = self._rest(by_blocks=changed) if may_be_one else None
+            if settled.by == "fingerprints" or changed_few:
+                rest = self._rest(lambda rest: has_large_parts(settling, rest, quiet=quiet, changed=changed))
         if rest is not None:
             yield from settled_in_large_parts(settling, rest, self._steps.seconds_left, quiet=quiet, changed=changed)
             if self.at.complete:
@@ -92,14 +95,13 @@ class Walk:
             span.tell(by=settled.by, source_records=settled.source_records, **vars(settled.counts))
         return settled
 
-    def _rest(self, *, by_blocks: bool = False) -> Rest | None:
-        """What the walk has still to pass, if one statement may be about all of it; with `by_blocks`, if those about
-        its blocks may."""
+    def _rest(self, fits: Callable[[Rest], bool]) -> Rest | None:
+        """What the walk has still to pass, if it is one part, `fits`, and the time is enough for a long statement."""
         if len(self.at.parts_left) != 1 or self._steps.seconds_left() <= SECONDS_FOR_THE_REST:
             return None
         records = (self._steps.records or self._steps.quiet_records) - self.at.source_records
-        may_look = self._settling.may_look_at_once(min(records, RECORDS_AT_ONCE) if by_blocks else records)
-        return Rest(self.at.parts_left[0], records) if may_look else None
+        rest = Rest(self.at.parts_left[0], records)
+        return rest if fits(rest) else None
 
 
 class Rest(NamedTuple):
@@ -107,6 +109,10 @@ class Rest(NamedTuple):
 
     part: Chunk
     records: int
+
+    def behind(self, settled: Settled) -> Rest:
+        """What is left behind its first chunk, which was settled."""
+        return Rest(Chunk(settled.chunk.upto, self.part.upto), self.records - settled.source_records)
 
 
 def chunks_of(source: Store, backup: Store, part: Chunk = WHOLE) -> Iterator[Chunk]:
@@ -134,23 +140,28 @@ def in_time(
             longest, started = max(longest, time.perf_counter() - started), time.perf_counter()
 
 
+def has_large_parts(settling: Settling, rest: Rest, *, quiet: bool, changed: bool) -> bool:
+    """Whether `settled_in_large_parts` can begin."""
+    looks = quiet and settling.may_look_in_parts(rest.records)
+    return looks or _has_blocks(settling, rest, changed=changed)
+
+
 def settled_in_large_parts(
     settling: Settling, rest: Rest, seconds_left: Callable[[], float], *, quiet: bool, changed: bool
 ) -> Iterator[Settled]:
-    """Yields the rest, settled: by one fingerprint if it is `quiet` and equal, else by its blocks, as many at once as
-    memory has room for. Ends early where neither can say what differs, where most does, and where the time is short.
+    """Yields the rest, settled: by the fingerprints of large parts if it is `quiet` and they are equal; from the first
+    that differs on by its blocks, as many at once as memory has room for. Ends early where neither can say what
+    differs, where most does, and where the time is short.
 
     `changed`: so is the chunk before it. Else little has changed in the rest, probably.
     """
     looks = quiet and not settling.asks_in_parts(rest.records)
-    skipped = _skipped(settling, rest.part) if looks else None
-    if skipped is not None:
-        yield skipped
-        return
-    # After a chunk that has changed, fingerprints of blocks are among the statements that were measured.
-    at_once = min(rest.records, RECORDS_AT_ONCE) if changed else min(rest.records, RECORDS_AS_ONE) * _AS_DEAR_AS
-    # The last block may reach beyond an end.
-    if not (settling.has_blocks and rest.part.upto is None and settling.may_look_at_once(at_once)):
+    for settled in _skipped_parts(settling, rest) if looks else ():
+        yield settled
+        if settled.chunk.upto == rest.part.upto or seconds_left() <= SECONDS_FOR_THE_REST:
+            return
+        rest = rest.behind(settled)
+    if not _has_blocks(settling, rest, changed=changed):
         return
     after, parts = rest.part.after, settling.differing_blocks(*rest, expects_few=not (looks or changed))
     while (differing := _next(parts)) is not None:
@@ -160,7 +171,22 @@ def settled_in_large_parts(
             return
 
 
-def _next(parts: Iterator[DifferingParts]) -> DifferingParts | None:
+def _has_blocks(settling: Settling, rest: Rest, *, changed: bool) -> bool:
+    """Whether blocks may say what differs in the rest, as `settled_in_large_parts` asks for them."""
+    # After a chunk that has changed, fingerprints of blocks are among the statements that were measured.
+    at_once = min(rest.records, RECORDS_AT_ONCE) if changed else min(rest.records, RECORDS_AS_ONE) * _AS_DEAR_AS
+    # The last block may reach beyond an end.
+    return settling.has_blocks and rest.part.upto is None and settling.may_look_at_once(at_once)
+
+
+def _skipped_parts(settling: Settling, rest: Rest) -> Iterator[Settled]:
+    """Yields the first parts of the rest, settled, up to one that differs or for which a server takes too long."""
+    parts = settling.parts_at_once(*rest)
+    while (part := _next(parts)) is not None and (skipped := _skipped(settling, part)) is not None:
+        yield skipped
+
+
+def _next(parts: Iterator[Part]) -> Part | None:
     """The next of these; None also if a server did not answer in time, as in `_skipped`."""
     try:
         return next(parts, None)

@@ -209,6 +209,15 @@ class Relational(Protocol):
         server has made before, or because a whole sync of these records took so many seconds. Never where a fingerprint
         needs memory of this process."""
 
+    def records_at_once(self) -> int:
+        """The fingerprint of so many records probably takes half of the time that a statement may take, by those that
+        the server has made before. 0 where these would be few chunks, and where a fingerprint needs memory of this
+        process."""
+
+    def beginning(self, part: Chunk, records: int) -> Chunk:
+        """The part's first `records` records; all of it if it has no more. Costs a walk along their keys in the key's
+        index. Raises what a store raises. Any thread may call it."""
+
     def small_fingerprint(self) -> Fingerprint | None:
         """The fingerprint of the whole table; None where `Store.fingerprint` gives None, and if the table has more
         records than a chunk may have. Costs no more than the fingerprint of a chunk. Any thread may call it."""

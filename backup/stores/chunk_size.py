@@ -38,6 +38,12 @@ class ChunkSize:
             return self._largest
         return min(self._largest, max(_AT_LEAST, int(seconds / seconds_per_record)))
 
+    @property
+    def at_once(self) -> int:
+        """Records of a statement that probably takes half of `max_seconds`, be they many chunks. 0 before one was
+        measured."""
+        return int(self._max_seconds / 2 / self._seconds_per_record) if self._seconds_per_record else 0
+
     def suffices_for(self, records: int) -> bool:
         """Whether a statement about so many records probably takes no longer than `max_seconds`. False before one was
         measured. A chunk goes through an index, so it is the dearer one."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise, starmap
 from typing import Any
 
 import pytest
 
 from backup.core.key_ranges import EqualRanges
-from backup.core.model import WHOLE, Chunk
+from backup.core.model import WHOLE, Chunk, Fingerprint
 from backup.mirror import chunk, differing_parts
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.guard import Guard
@@ -20,6 +21,8 @@ from backup.mirror.steps import Steps
 from backup.mirror.tally import Tally
 from backup.stores import Rules
 from backup.stores.sql.blocks import SqlBlocks
+from backup.stores.sql.relational import SqlRelational
+from backup.stores.sql.store import SqlStore
 from tests.contract.benches import NOW, RUN, Item, SqlBench
 from tests.contract.conftest import SQL_KINDS
 from tests.contract.recycled import Recycled, recycled
@@ -88,6 +91,28 @@ def test_all_the_rest_is_settled_by_the_blocks_that_differ(
     assert bench.items("backup") == bench.items("source")
     assert stamped
     assert max(stamped) <= 4
+
+
+def test_a_quiet_table_that_is_too_large_for_one_statement_is_looked_at_in_parts_of_many_chunks(
+    blocks_bench: SqlBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, sides, looked = blocks_bench, equal_sides(blocks_bench, range(200)), set[Chunk]()
+    monkeypatch.setattr(SqlRelational, "may_look_at_once", lambda *_: False)
+    monkeypatch.setattr(SqlRelational, "records_at_once", lambda _: 80)
+    fingerprint = SqlStore.fingerprint
+
+    def noted(store: SqlStore, chunk: Chunk) -> Fingerprint | None:
+        looked.add(chunk)
+        return fingerprint(store, chunk)
+
+    monkeypatch.setattr(SqlStore, "fingerprint", noted)
+    assert sync(sides, 200, quiet=True).counts.skipped == 200
+    ends = [None, (19,), (99,), (179,), None]
+    assert looked == set(starmap(Chunk, pairwise(ends)))
+    bench.put("source", Item(150, 2))
+    tally = sync(sides, 200, quiet=True)
+    assert (tally.counts.updated, tally.counts.skipped, tally.proof and tally.proof.verified) == (1, 199, True)
+    assert Chunk((99,), (119,)) in looked  # the part that differs, and what is left, by chunks
 
 
 def test_a_run_whose_time_is_short_stops_behind_a_part_of_the_blocks_and_goes_on_there(

@@ -62,6 +62,13 @@ def test_no_chunk_gets_too_small_to_be_worth_a_statement() -> None:
     assert Server().statement(50_000, 10_000.0) == 1_000
 
 
+def test_a_statement_about_many_chunks_takes_half_of_what_it_may() -> None:
+    server = Server()
+    assert server.chunk_size.at_once == 0
+    server.statement(1 << 15, 0.25)
+    assert server.chunk_size.at_once == 1 << 17
+
+
 def test_chunks_that_are_small_anyway_stay_as_they_are() -> None:
     assert Server(largest=7).statement(7, 100.0) == 7
 

@@ -196,6 +196,23 @@ class Walk:
         return Settled(part, Counts(), 10, 10)
 
 
+class WalkInParts(Walk):
+    """One whose second part differs, behind the key 32."""
+
+    def asks_in_parts(self, _records: int) -> bool:
+        return False
+
+    def parts_at_once(self, _part: Chunk, _records: int) -> Iterator[Chunk]:
+        yield from (Chunk((0,), (32,)), Chunk((32,)))
+
+    def skip(self, part: Chunk) -> Settled | None:
+        return Settled(part, Counts(), 4, 4) if part.upto else None
+
+    def differing_blocks(self, part: Chunk, records: int, *, expects_few: bool) -> Iterator[DifferingParts]:
+        assert (part, records) == (Chunk((32,)), 6)
+        return super().differing_blocks(part, records, expects_few=expects_few)
+
+
 FIRST, LAST = DifferingParts(Proof(), frozenset({1}), 64, (64,)), DifferingParts(Proof(), frozenset({65}), 64)
 
 
@@ -209,6 +226,12 @@ def test_the_rest_is_settled_by_blocks_part_by_part_as_long_as_there_is_time() -
     assert settled_parts(walk, rest, 60, quiet=True, changed=False) == [Chunk((0,), (64,))]
     assert settled_parts(Walk(19, LAST), rest, quiet=True, changed=False) == []
     assert settled_parts(Walk(20), rest, quiet=True, changed=False) == []
+
+
+def test_what_lies_behind_equal_parts_is_settled_by_its_own_blocks() -> None:
+    walk, rest = WalkInParts(20, FIRST, LAST), Rest(Chunk((0,)), 10)
+    ends = [Chunk((0,), (32,)), Chunk((32,), (64,)), Chunk((64,))]
+    assert settled_parts(walk, rest, quiet=True, changed=False) == ends
 
 
 @pytest.mark.parametrize(("changed", "at_once"), [(True, RECORDS_AT_ONCE), (False, 2 * RECORDS_AS_ONE)])

@@ -38,12 +38,16 @@ class SqlChunks:
                 yield whole
                 return
         while True:
-            bound = self._bound(shape, Chunk(after, whole.upto), self.chunk_size.chunk_size)
-            if bound is None or bound == whole.upto:
-                yield Chunk(after, whole.upto)
+            chunk = self.beginning(shape, Chunk(after, whole.upto), self.chunk_size.chunk_size)
+            yield chunk
+            if chunk.upto == whole.upto:
                 return
-            yield Chunk(after, bound)
-            after = bound
+            after = chunk.upto
+
+    def beginning(self, shape: TableShape, part: Chunk, records: int) -> Chunk:
+        """As `Relational.beginning`."""
+        bound = self._bound(shape, part, records)
+        return part if bound is None else Chunk(part.after, bound)
 
     def _bound(self, shape: TableShape, rest: Chunk, records: int) -> Key | None:
         """The key of the record at this place of the chunk, counted from 1; None if the chunk has fewer records."""

@@ -37,6 +37,7 @@ from backup.stores.sql.writes import SqlWrites
 from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, RelayedPart, SecondaryIndex, Written
 
 _CHUNKS_OF_A_PART, _STATEMENTS_OF_ALL = 4, 50  # of a fingerprint in parts: docs/decisions/whole-table.md
+_CHUNKS_TO_JOIN = 4  # in a statement, at least: as many go side by side
 
 
 class SqlRelational:
@@ -148,6 +149,13 @@ class SqlRelational:
         part = min(records, _CHUNKS_OF_A_PART * self._limits.chunk_size)  # each is a statement of its own
         part = max(part, records // _STATEMENTS_OF_ALL)
         return is_quick or chunk_size.suffices_for(part) or chunk_size.spans(records, seconds * part / max(1, records))
+
+    def records_at_once(self) -> int:
+        at_once = 0 if self._access.dialect.in_process else self._chunks.chunk_size.at_once
+        return at_once if at_once >= _CHUNKS_TO_JOIN * self._limits.chunk_size else 0
+
+    def beginning(self, part: Chunk, records: int) -> Chunk:
+        return self._chunks.beginning(self._catalog.shape, part, records)
 
     def small_fingerprint(self) -> Fingerprint | None:
         shape, at_most = self._catalog.shape, self._limits.chunk_size
