@@ -25,6 +25,7 @@ from backup.services.turns import side_by_side
 from backup.stores import Drift, IndexPlan, Listed
 from backup.stores.sides import kept_open
 from backup.verbs.lately import deleted_lately
+from backup.verbs.records_of_others import refuse_records_of_others
 from backup.verbs.schema import RULES
 
 _VERSION_NAMES = re.compile(
@@ -256,6 +257,8 @@ def _stop_by_guard(
         with service.stores() as (source, backup):
             guard = replace(spec.guard, deleted_lately=lambda: deleted_lately(History(backup), spec.name, utc_now()))
             guard.check_canary(source)
+            if spec.renamed_from is None and (opening := upgrade.read(backup, spec.name)) is not None:
+                refuse_records_of_others(source, backup, spec.name, opening)
             if not is_filling:
                 guard.check_updates(planned.updates, planned.backup_records, source.place.label)
             guard.check_deletes(planned.deletes, *sizes, "source", allowed=False, dry_run=True)

@@ -58,6 +58,10 @@ class Catalog(Protocol):
         The app's own tables may be among them. Cost: the catalogue of the schema, or a query for each container.
         """
 
+    def is_marked(self, source: Store) -> bool:
+        """Whether the backup says of itself that this app has made its table, or has written each of its documents. A
+        table says it by a column that its source lacks. Cost: the catalogue, or one query."""
+
     def initialize(self, source: Store) -> None:
         """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat.
 

@@ -19,6 +19,7 @@ from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
+from backup.verbs.records_of_others import refuse_records_of_others
 from backup.verbs.schema import MASKS_CHANGED, follow_schema
 from backup.verbs.watermarks import from_watermark, tell_what_was_compared
 
@@ -29,10 +30,12 @@ _SOON = timedelta(seconds=1)  # what was kept up to now is older than this
 def sync_with_schema(session: Session) -> None:
     """Brings the backup's columns in line, syncs, and looks at the proof.
 
-    When its time is up, it leaves the session unfinished, with a checkpoint. Raises what `follow_schema` raises before
-    the first record is written, then what `sync_stores` raises, and NotVerified after the sync.
+    When its time is up, it leaves the session unfinished, with a checkpoint. Raises what `refuse_records_of_others` and
+    `follow_schema` raise before the first record is written, then what `sync_stores` raises, and NotVerified after the sync.
     """
     refuse_expiring(session.backup, session.policy)
+    if not session.run.allow_mass_delete:
+        refuse_records_of_others(session.source, session.backup, session.run.service, session.opening)
     start = follow_schema(session)
     stopped_at = _sync(session, start)
     if stopped_at is not None:

@@ -296,6 +296,9 @@ class MemoryCatalog:
     def is_same_place(self, other: Store) -> bool:
         return isinstance(other, MemoryStore) and other.records is self._store.records
 
+    def is_marked(self, source: Store) -> bool:
+        return True
+
     def copies_beside(self) -> Sequence[str]:
         return ()
 

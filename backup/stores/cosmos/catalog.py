@@ -56,10 +56,18 @@ class CosmosCatalog:
         return [name for name in self._access.containers() if name != self._place.name and self._has_copies(name)]
 
     def _has_copies(self, name: str) -> bool:
-        query = f"SELECT TOP 1 VALUE c.id FROM c WHERE IS_DEFINED({path_of([MARK])})"  # noqa: S608 - quoted
-        for attempt in self._access.attempts(f"look for copies in {name}"):
+        return self._has_any(f"look for copies in {name}", name, f"IS_DEFINED({path_of([MARK])})")
+
+    def is_marked(self, source: Store) -> bool:
+        name = self._place.name
+        return not self._has_any("look for documents of others", name, f"NOT IS_DEFINED({path_of([MARK])})")
+
+    def _has_any(self, operation: str, name: str, condition: str) -> bool:
+        query = f"SELECT VALUE c.id FROM c WHERE {condition}"  # noqa: S608 - quoted
+        for attempt in self._access.attempts(operation):
             with attempt:
-                ids = self._access.container(name).query_items(query, enable_cross_partition_query=True)
+                container = self._access.container(name)
+                ids = container.query_items(query, enable_cross_partition_query=True, max_item_count=1)
                 first = next(iter(ids), None)
         return first is not None
 

@@ -191,6 +191,9 @@ class SqlCatalog:
         ]
         return [place for place in copies if place.lower() != own_name.lower()]
 
+    def is_marked(self, source: Store) -> bool:
+        return self.shape.find(SYNCED_AT) is not None and catalog_of(source).shape.find_copied(SYNCED_AT) is None
+
     def initialize(self, source: Store) -> None:
         original = catalog_of(source)
         shape = original.shape
