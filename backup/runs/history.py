@@ -274,6 +274,12 @@ class History:
             later_runs = self.runs(run.service, EVERY_RUN, above=run.number)
         return list(filter(_is_restore if restores else _has_changed, later_runs))
 
+    def from_synced(self, service: str, run: Run) -> list[Run]:
+        """The newest sync before this run that completed, and the runs after it that may have changed the backup,
+        newest first."""
+        synced = self.runs(service, 1, below=run.number, **SYNCED)
+        return [*self.later(synced[0]), synced[0]] if synced else []
+
     def about(self, service: str) -> dict[str, Any]:
         """The condition of the entries of the service's runs about this place."""
         return {"ServiceName": service, "Place": self.place}

@@ -13,6 +13,7 @@ from backup.core.model import Action, Key
 from backup.core.run_values import Run, Verb
 from backup.core.suggestions import quantity
 from backup.mirror.pending_deletes import PendingDeletes
+from backup.runs.emptied import found_empty
 from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.indexing import make_indexes
@@ -244,6 +245,15 @@ def _runs_since(session: Session, moment: datetime) -> Sequence[Run]:
                 f"{run.sync_id}, which has changed records since. Nothing was changed.",
                 hint=_OLDER,
             )
+    if runs and (emptied := found_empty(session.history.from_synced(service, runs[-1]))) is not None:
+        raise BadRequest(
+            f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: the run {emptied.sync_id} found no record in "
+            f"the {session.backup.place.label}, where the sync before it had left some. Somebody else has emptied it "
+            "since then, or made it anew. Nothing was changed.",
+            hint="Name a time after that run has ended. What single runs changed can still be seen, and restored with "
+            "--run.",
+        )
+    for run in runs:
         if not session.recycled.knows_keys_of(run.sync_id):
             raise BadRequest(
                 f"The state as of {moment:%Y-%m-%d %H:%M:%S %Z} is not known: the key of the "

@@ -10,10 +10,11 @@ from typing import Any
 
 from backup.core.errors import NotVerified, RecordsSetAside, SchemaMismatch
 from backup.core.model import Action
-from backup.core.run_values import Verb
+from backup.core.run_values import Status, Verb
 from backup.core.suggestions import quantity
 from backup.mirror.checkpoint import Checkpoint
 from backup.mirror.one_sync import sync_stores
+from backup.runs.emptied import found_empty
 from backup.runs.policy import Policy
 from backup.runs.session import Session
 from backup.stores import Store
@@ -31,7 +32,8 @@ def sync_with_schema(session: Session) -> None:
     """Brings the backup's columns in line, syncs, and looks at the proof.
 
     When its time is up, it leaves the session unfinished, with a checkpoint. Raises what `refuse_records_of_others` and
-    `follow_schema` raise before the first record is written, then what `sync_stores` raises, and NotVerified after the sync.
+    `follow_schema` raise before the first record is written, then what `sync_stores` raises, and NotVerified
+    after the sync.
     """
     refuse_expiring(session.backup, session.policy)
     if not session.run.allow_mass_delete:
@@ -44,6 +46,7 @@ def sync_with_schema(session: Session) -> None:
     _refuse_unproven(session)
     _refuse_promises(session)
     _tell_what_is_older(session, start)
+    _tell_what_was_emptied(session)
     tell_what_was_compared(session)
     if session.tally.counts.remaining:
         _leave_the_rest(session)
@@ -84,6 +87,19 @@ def _tell_what_is_older(session: Session, start: Checkpoint) -> None:
         session.note(
             f"The run took several calls. The backup has all that the source had at {at}. What the source has changed "
             "since then, where an earlier call had been, is left to the next sync."
+        )
+
+
+def _tell_what_was_emptied(session: Session) -> None:
+    """A note of a run that found nothing in the backup, though the last one had left records there."""
+    last, counts = session.last_synced(), session.tally.counts
+    if last is None or counts.failed or counts.remaining or session.run.dry_run:
+        return
+    run = replace(session.run, status=Status.COMPLETED, counts=counts, proof=session.tally.proof)
+    if found_empty([run, *session.history.later(last, session.opening), last]) is run:
+        session.note(
+            "The last sync had left records in the backup, and this one found none: somebody else has emptied it, or "
+            "made it anew. What it held before is known only as far as single runs changed it."
         )
 
 

@@ -12,6 +12,7 @@ from backup.core.run_values import Run, Status
 from backup.core.suggestions import quantity
 from backup.recycle_bin.bin import RecycleBin
 from backup.recycle_bin.entries import KeptImage
+from backup.runs.emptied import found_empty
 from backup.runs.session import Session
 from backup.verbs.taking_back import TakingBack
 
@@ -28,11 +29,13 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
 
     It reads again what it wrote, so the counts are of what is there.
 
-    Raises UnknownRun. Raises Conflict, before anything is changed, when images were purged, or when a run that stays
-    has changed the same records later. Raises RecordsSetAside when something was refused, and StoreError when something
-    had another effect or none, after all else was taken back. If it fails half-way, undo the same runs again.
+    Raises UnknownRun. Raises Conflict, before anything is changed, when images were purged, when a run that stays has
+    changed the same records later, or when somebody else emptied the backup between the runs. Raises RecordsSetAside
+    when something was refused, and StoreError when something had another effect or none, after all else was taken back.
+    If it fails half-way, undo the same runs again.
     """
     runs = _runs(session, sync_id, through)
+    _refuse_emptied(session, runs)
     in_bin = 0
     for run in runs:
         refuse_other_keys(session, run)
@@ -85,6 +88,17 @@ def _runs(session: Session, sync_id: str, through: bool) -> list[Run]:
     """The runs to undo, newest first."""
     first = find_run(session, sync_id)
     return [*session.history.later(first), first] if through else [first]
+
+
+def _refuse_emptied(session: Session, runs: Sequence[Run]) -> None:
+    """Raises Conflict if somebody else has emptied the backup between two of these runs."""
+    if (emptied := found_empty(runs)) is not None:
+        raise Conflict(
+            f"The run {emptied.sync_id} found no record in the {session.backup.place.label}, where the sync before it "
+            "had left some: somebody else has emptied it since then, or made it anew. What was there before is not "
+            "known, so nothing was changed.",
+            hint="Undo the runs from that one on. What single runs changed can still be seen, and restored with --run.",
+        )
 
 
 def find_run(session: Session, sync_id: str) -> Run:
