@@ -18,7 +18,7 @@ from backup.entry.access import permitted
 from backup.entry.answers import Answer, error_answer
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.metrics import get_metrics
-from backup.entry.requests import parse_service
+from backup.entry.requests import parse_service, whole_body, whole_query
 from backup.entry.telemetry_switch import switch_on
 from backup.entry.timer import last_firing
 from backup.jobs.job_queue import JobQueue, job_queue_of
@@ -33,6 +33,8 @@ class HostRequest(Protocol):
 
     @property
     def method(self) -> str: ...
+    @property
+    def url(self) -> str: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
     @property
@@ -103,13 +105,13 @@ class HttpCall(App):
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The parameters of the address."""
-        return self.request.params
+        """The parameters of the address. Raises BadRequest for one without a value."""
+        return whole_query(self.request.params, self.request.url)
 
     @property
     def body(self) -> bytes:
-        """The body of the request."""
-        return self.request.get_body()
+        """The body of the request. Raises BadRequest for one that has not arrived."""
+        return whole_body(self.request.get_body(), self.request.headers)
 
     def part(self, name: str) -> str:
         """The part of the address that the route calls so."""

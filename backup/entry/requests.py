@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import parse_qsl
 
 from pydantic import (
     AfterValidator,
@@ -25,6 +26,7 @@ from pydantic.alias_generators import to_camel
 from backup.core.errors import BadRequest
 from backup.core.suggestions import did_you_mean, quoted
 
+_OF_THE_HOST = ("code", "clientId")  # parameters of the Functions host: its key, and that key's name
 _AGO = re.compile(r"(\d+) ?(min|h|d|w)", re.I | re.A)
 _UNITS = {"min": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _SINCE = "Write how long ago (90min, 12h, 7d, 2w), or a time: 2026-11-20T00:00:00Z, for UTC."
@@ -147,6 +149,34 @@ class VerifyRequest(ApiRequest):
 AnyRequest = TypeVar("AnyRequest", bound=ApiRequest)
 
 
+def whole_body(body: bytes, headers: Mapping[str, str]) -> bytes:
+    """The body itself. Raises BadRequest if the request had one that has not arrived.
+
+    The Functions host drops a body that is sent in chunks. Without it a dry run of one service would be a sync of all.
+    """
+    told = (headers.get("transfer-encoding"), headers.get("content-length", "0").strip(" 0"))
+    if not body and any(told):
+        raise BadRequest(
+            "The body of the request has not arrived. Nothing was changed.",
+            hint="Send it with its Content-Length, and not in chunks (Transfer-Encoding: chunked).",
+        )
+    return body
+
+
+def whole_query(query: Mapping[str, str], address: str) -> Mapping[str, str]:
+    """The parameters of the address. Raises BadRequest for one without a value.
+
+    The Functions host passes none on, so that `?dryRun` would be a sync that writes.
+    """
+    valueless = [name for name, value in parse_qsl(address.partition("?")[2], keep_blank_values=True) if not value]
+    if missing := [name for name in valueless if name not in _OF_THE_HOST]:
+        raise BadRequest(
+            f"The query parameter {quoted(missing[0])} has no value. Nothing was changed.",
+            hint="Write its value, as in ?dryRun=true, or leave it out.",
+        )
+    return query
+
+
 def parse_body(kind: type[AnyRequest], body: bytes) -> AnyRequest:
     """The request; without a body every field has its default. Raises BadRequest, which names the wrong field."""
     names = [str(field.alias) for field in kind.model_fields.values()]
@@ -212,7 +242,7 @@ def parse_limit(query: Mapping[str, str]) -> int | None:
 
 def check_query(query: Mapping[str, str], *allowed: str) -> None:
     """Raises BadRequest for a query parameter that is neither `allowed` nor the Functions host's own."""
-    unknown = sorted(query.keys() - {*allowed, "code", "clientId"})
+    unknown = sorted(query.keys() - {*allowed, *_OF_THE_HOST})
     if unknown:
         hint = f"This route takes {', '.join(allowed)}." if allowed else "This route takes no query parameters."
         meant = did_you_mean(unknown[0], allowed)

@@ -162,6 +162,22 @@ def test_answers_are_json_by_their_content_type_and_the_page_is_its_files(place:
     assert (again["status"], again["body"]) == (304, "")
 
 
+def test_what_the_host_does_not_pass_on_is_no_wish_to_write(place: Place) -> None:
+    """It drops a body in chunks, and a parameter without a value: each may have been the dry run of one service."""
+    with worker(ROOT, environment(place.settings)) as running:
+        answers = [
+            running.http("TriggerSync", "POST", headers={"Transfer-Encoding": "chunked"}),
+            running.http("SyncCustomer", "POST", headers={"Content-Length": "15"}),
+            running.http("SyncCustomer", "POST", "http://localhost/api/backup/sync/customer?force=true&dryRun"),
+            running.http("HealthCheck", url="http://localhost/api/health?deep="),
+        ]
+        passed = running.http("HealthCheck", "GET", "http://localhost/api/health?code=", headers={"Content-Length": "00"})
+    assert [answer["status"] for answer in answers] == [400] * 4
+    assert ["arrived" in answer["body"] for answer in answers] == [True, True, False, False]
+    assert [service.backup.history() for service in place.services] == [[], []]
+    assert passed["status"] == 200
+
+
 def test_health_needs_no_settings_that_are_right() -> None:
     with worker(ROOT, environment({"BackupSync__ChunkSize": "many"})) as running:
         plain, deep = post(running, "HealthCheck"), post(running, "HealthCheck", query="?deep=true")
