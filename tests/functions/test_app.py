@@ -171,7 +171,7 @@ def test_what_the_host_does_not_pass_on_is_no_wish_to_write(place: Place) -> Non
             running.http("SyncCustomer", "POST", "http://localhost/api/backup/sync/customer?force=true&dryRun"),
             running.http("HealthCheck", url="http://localhost/api/health?deep="),
         ]
-        passed = running.http("HealthCheck", "GET", "http://localhost/api/health?code=", headers={"Content-Length": "00"})
+        passed = running.http("HealthCheck", url="http://localhost/api/health?code=", headers={"Content-Length": "0"})
     assert [answer["status"] for answer in answers] == [400] * 4
     assert ["arrived" in answer["body"] for answer in answers] == [True, True, False, False]
     assert [service.backup.history() for service in place.services] == [[], []]
