@@ -23,6 +23,7 @@ from backup.stores.grants import Needed, RightSeen, grouped
 from backup.stores.rights import default_schema_of, look_at, place_of, tables_of
 from backup.stores.sides import Side, list_places, open_store, write_triggers
 from backup.stores.tokens import token_of
+from backup.verbs.watermarks import NO_HINT
 
 CLOCK_WARNS, CLOCK_FAILS = timedelta(seconds=5), timedelta(minutes=5)
 """How far clocks may be apart. Tokens and signatures are refused beyond the second."""
@@ -117,6 +118,9 @@ def _side_check(examiner: Examiner, spec: ServiceSpec, side: Side) -> Check:
             yield from _readable(store, subject)
             if side.role == "backup":
                 yield from _own_tables(store, spec.name, side)
+            elif spec.needs_hint and store.incremental is None:
+                hint = "Name a column that every write raises with ModifiedBy, or remove FullEveryDays."
+                yield Finding(Grade.WARNING, subject, "FullEveryDays", NO_HINT, hint)
         except NotInitialized as error:
             yield _not_initialized(side, "table", error)
         except BackupError as error:

@@ -17,6 +17,7 @@ class Policy:
     `full_every_days` a sync compares everything. On SQL every sync does, unless it `may_count`: then those in between
     copy what the source names, and count both sides. A run sets aside no more than `max_failed_records`. `where` says
     in words which records belong to the service; empty for all. `selection` is a mark of the filter and the columns.
+    `needs_hint`: it is to count, so a source that cannot say what was written lately is worth a note.
     """
 
     guard: Guard = field(default_factory=Guard)
@@ -29,6 +30,7 @@ class Policy:
     where: str = ""
     selection: str | None = None
     may_count: bool = False
+    needs_hint: bool = False
 
     def kept_since(self, now: datetime) -> datetime:
         """The time before which images may be purged already."""

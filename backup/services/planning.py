@@ -12,6 +12,7 @@ from backup.runs.history import History, is_synced
 from backup.runs.opening import Opening
 from backup.services.places import Places
 from backup.stores import Drift, IndexPlan, OnNewColumn, Store
+from backup.verbs.watermarks import NO_HINT
 
 
 class Planning:
@@ -59,11 +60,12 @@ class Planning:
             next(iter(source.chunks()))  # a walk checks the keys before its first chunk
 
     def obstacle(self) -> str | None:
-        """Returns why a sync cannot ask the source what was written lately, though the settings name a column for that;
-        else None. Reads the catalogue and the newest value. Raises the errors of the stores."""
+        """Returns why a sync cannot ask the source what was written lately; None if it can. For services that want it:
+        their settings name a column, or how often everything is compared. Reads the catalogue and the newest value.
+        Raises the errors of the stores."""
         with self._places.stores() as (source, _):
             if source.incremental is None:
-                return None
+                return NO_HINT
             source.incremental.watermark()
             return source.incremental.obstacle
 

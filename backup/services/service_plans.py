@@ -283,8 +283,9 @@ def _drift_notes(drift: Drift) -> list[str]:
 
 
 def _obstacle_notes(spec: ServiceSpec, service: SyncService) -> list[str]:
-    """Why the column that is named as raised by writes is of no use, if it is not."""
-    obstacle = service.planning.obstacle() if spec.rules.modified_by else None  # to open stores for nothing takes time
+    """Why the source cannot say what was written lately, where it should."""
+    wanted = spec.rules.modified_by or spec.needs_hint  # to open stores for nothing takes time
+    obstacle = service.planning.obstacle() if wanted else None
     return [obstacle] if obstacle is not None else []
 
 

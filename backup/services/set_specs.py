@@ -75,6 +75,7 @@ class SetSpecs:
             is_new=is_new,
             is_consistent=self.section.consistent,
             full_every_days=options.full_every_days,
+            may_lack_hint=bool(modified_by) and not rules.modified_by,
         )
         primary = [] if listed is None else listed.primary_key
         if primary and options.key and {*map(str.lower, primary)} != {*map(str.lower, options.key)}:

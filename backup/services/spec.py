@@ -34,7 +34,7 @@ class ServiceSpec:
     `is_new` when its backup has no table yet; the first sync makes it. `refused` is why no run can do it.
     `renamed_from`: the backup's table under the name that it still has; the next sync renames it. `is_consistent`: its
     set is to be read as of one moment. `full_every_days`: as `Policy` says, of the service alone; None for that of the
-    settings.
+    settings. `may_lack_hint`: its set names a column of the last write for all tables, which this one does not have.
 
     A side without a connection string is missing in the settings; `check` names the setting. Raises ConfigError for a
     name that nobody can type or that SyncHistory cannot keep.
@@ -52,6 +52,7 @@ class ServiceSpec:
     renamed_from: Side | None = None
     is_consistent: bool = False
     full_every_days: float | None = None
+    may_lack_hint: bool = False
 
     def __post_init__(self) -> None:
         units = len(self.name.encode("utf-16-le", "surrogatepass")) // 2
@@ -118,7 +119,13 @@ class ServiceSpec:
             where=self.filter_text,
             selection=self.selection,
             may_count=bool(self.full_every_days),
+            needs_hint=self.needs_hint,
         )
+
+    @property
+    def needs_hint(self) -> bool:
+        """Whether it is to count records on most days, which takes a source that says what was written lately."""
+        return bool(self.full_every_days) and not self.may_lack_hint
 
     def check(self) -> None:
         """Raises ConfigError, which names the setting, when a side is missing."""

@@ -11,6 +11,12 @@ from backup.core.suggestions import quantity
 from backup.mirror.steps import Steps
 from backup.runs.session import Session
 
+NO_HINT = (
+    "FullEveryDays is of no use: ModifiedBy names no column, and no index begins with a rowversion as the version. "
+    "All records are compared in every run."
+)
+"""The note where a service is to count, and its source cannot say what was written lately."""
+
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
 _LOOKS_OF_A_COPY = 8  # to copy all records takes as long as so many looks at them: docs/decisions/whole-table.md
@@ -31,6 +37,8 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     now = steps.now()
     incremental = session.source.incremental
     if incremental is None:
+        if session.policy.needs_hint and NO_HINT not in session.run.notes:
+            session.note(NO_HINT)
         return steps
     mark = incremental.watermark()
     if (obstacle := incremental.obstacle) is not None and obstacle not in session.run.notes:

@@ -96,6 +96,13 @@ def test_a_backup_that_lies_in_its_source_is_told(sqlite_place: Place, own_file:
     assert the(findings, "order", "places").grade is Grade.OK
 
 
+def test_days_between_full_comparisons_that_no_column_allows_are_told(
+    sqlite_place: Place, own_file: dict[str, str]
+) -> None:
+    findings = examined({**sqlite_place.settings, **own_file, "SourceCustomerDb__FullEveryDays": "7"})
+    assert lines(findings) == {("warning", "customer source", "FullEveryDays")}
+
+
 def test_a_folder_that_cannot_be_written_is_a_missing_right(
     sqlite_place: Place, own_file: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -353,6 +353,18 @@ def test_settings_name_the_column_of_a_table_and_none_of_a_container(alone: Shop
             _ = Registry(load_settings({"BACKUP_TOML": text})).directory.sets
 
 
+def test_a_full_every_days_that_does_nothing_is_told(alone: Shop) -> None:
+    def notes(*lines: str) -> list[str]:
+        told = [*counted(alone, *lines).notes, *plan_of(registry(alone, *lines), alone.name(ITEM)).services[0].notes]
+        return [note.split(":")[0] for note in told if "FullEveryDays" in note]
+
+    assert notes("full_every_days = 7") == ["FullEveryDays is of no use"] * 2
+    assert notes("full_every_days = 0") == notes("indexes = false") == notes(COUNTED) == []
+    of_the_set = ("full_every_days = 7", 'modified_by = "UpdatedAt"')
+    plain = Registry(load_settings({"BACKUP_TOML": alone.text(*of_the_set)})).get(alone.name("Plain"))
+    assert plain.sync(Trigger.CLI).run.notes == ()  # the option is for the set's other tables
+
+
 COUNTED = f"{NAMED}\nfull_every_days = 7"
 
 
