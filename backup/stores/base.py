@@ -108,6 +108,10 @@ class Relational(Protocol):
     def forget(self) -> None:
         """Makes the next use read the table's name and columns again."""
 
+    def altered(self) -> Sequence[str]:
+        """The names of the columns that copies have, and that have another type now than when they were read. Cost: the
+        catalogue."""
+
     def read_ahead(self, begin: Begin) -> None:
         """Begins to read the table's name and columns in another thread, once. Their next use waits for it. If it has
         failed, that use reads them itself, unless the server did not answer: then it raises that."""

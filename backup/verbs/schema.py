@@ -40,6 +40,22 @@ def follow_schema(session: Session) -> Checkpoint:
     return start
 
 
+def refuse_altered(session: Session) -> None:
+    """Raises SchemaMismatch if a column of the source has got another type since a run that has written began: its
+    values were written as of the old type. Writes into the entry which columns the next run has to fill."""
+    relational = session.source.relational
+    if relational is None or session.run.dry_run or not session.tally.counts.processed:
+        return
+    if names := relational.altered():
+        session.become(added_columns=tuple(sorted({*session.run.added_columns, *names})))
+        columns = f"column{'s' * (len(names) > 1)} {', '.join(sorted(names))}"
+        raise SchemaMismatch(
+            f"The {columns} of the {session.source.place.label} got another type while the run was at work. What it "
+            "wrote before may lack a part of the values.",
+            hint="Sync again: it follows the new type where it can, and copies every record again.",
+        )
+
+
 def notes_of(drift: Drift) -> list[str]:
     """What to note about columns that need no change."""
     return ["The source has no version column; every record is compared by its content."] * drift.unversioned

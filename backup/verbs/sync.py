@@ -21,7 +21,7 @@ from backup.stores import Store
 from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
 from backup.verbs.records_of_others import refuse_records_of_others
-from backup.verbs.schema import MASKS_CHANGED, follow_schema
+from backup.verbs.schema import MASKS_CHANGED, follow_schema, refuse_altered
 from backup.verbs.watermarks import from_watermark, tell_what_was_compared
 
 _SECONDS_BETWEEN_SAVES = 1.0
@@ -32,8 +32,8 @@ def sync_with_schema(session: Session) -> None:
     """Brings the backup's columns in line, syncs, and looks at the proof.
 
     When its time is up, it leaves the session unfinished, with a checkpoint. Raises what `refuse_records_of_others` and
-    `follow_schema` raise before the first record is written, then what `sync_stores` raises, and NotVerified
-    after the sync.
+    `follow_schema` raise before the first record is written, then what `sync_stores` and `refuse_altered` raise, and
+    NotVerified after the sync.
     """
     refuse_expiring(session.backup, session.policy)
     if not session.run.allow_mass_delete:
@@ -43,6 +43,7 @@ def sync_with_schema(session: Session) -> None:
     if stopped_at is not None:
         session.unfinished = True
         return
+    refuse_altered(session)
     _refuse_unproven(session)
     _refuse_promises(session)
     _tell_what_is_older(session, start)

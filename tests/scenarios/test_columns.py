@@ -3,6 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from backup.config.settings import load_settings
+from backup.core.errors import SchemaMismatch
+from backup.core.run_values import Counts, Trigger
+from backup.runs.outcome import Observer
+from backup.services.registry import Registry
 from tests.scenarios.inside import command
 from tests.scenarios.places import Place
 
@@ -49,3 +54,30 @@ def test_a_restore_from_before_a_column_says_that_it_is_emptied(sqlite_place: Pl
     restored = run("restore", "customer", "--at", moment, "--yes")
     assert service.source.contents()[3]["Rank"] is None
     assert "the column Rank" in " ".join(restored["Notes"])
+
+
+def test_a_column_that_gets_another_type_while_a_run_copies_it_fails_the_run_and_is_filled(
+    postgres_place: Place,
+) -> None:
+    customer = postgres_place.customer
+    customer.source.run('ALTER TABLE {table} ADD "Since" date')
+    settings = {**customer.settings, "BackupSync__ChunkSize": "2", "BackupSync__Parallelism": "1"}
+    service = Registry(load_settings(settings)).get("customer")
+
+    class Altering(Observer):
+        """Alters the column once the first records are written."""
+
+        has_altered = False
+
+        def progress(self, service: str, counts: Counts) -> None:
+            if counts.processed and not self.has_altered:
+                self.has_altered = True
+                customer.source.run("""ALTER TABLE {table} ALTER "Since" TYPE timestamp USING '2026-03-01 12:34:56'""")
+
+    failed = service.sync(Trigger.CLI, observer=Altering())
+    assert isinstance(failed.error, SchemaMismatch)
+    assert "another type while" in str(failed.error)
+    assert isinstance(service.sync(Trigger.CLI).error, SchemaMismatch)  # the copy's column is a date
+    customer.backup.run('ALTER TABLE {table} ALTER "Since" TYPE timestamp')
+    assert service.sync(Trigger.CLI).error is None
+    assert customer.is_mirrored()

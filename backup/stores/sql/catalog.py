@@ -110,6 +110,15 @@ class SqlCatalog:
                 described = self.access.dialect.describe(cx, self.schema, self.name)
         return described
 
+    def altered(self) -> Sequence[str]:
+        """As `Relational.altered`."""
+        before = {column.name: column.type.declared for column in self.shape.columns}
+        described = self._read()
+        if described is None:
+            return ()  # the next run says so
+        now = described.columns if described.columns is not None else self._columns_of(described)
+        return [column.name for column in now if before.get(column.name, column.type.declared) != column.type.declared]
+
     def _existing_or_new(self, original: SqlCatalog) -> TableName:
         """Where the table is or, if it is missing, where to make it. Makes the database if that is missing."""
         self.access.create_database(original.access)
@@ -137,13 +146,17 @@ class SqlCatalog:
         if described is None:
             raise self._missing_error()
         if described.columns is None and described.error is None:
-            for attempt in self.access.attempts("read the columns"):
-                with attempt as cx:
-                    columns = self.access.dialect.columns(cx, described.table.schema, described.table.name)
+            columns = self._columns_of(described)
             if not columns:
                 raise self.access.missing(f"The {self.access.label} does not exist.")
             described = Described(described.table, columns)
         return described_shape(self.access.dialect, self._rules, described, self.access.label)
+
+    def _columns_of(self, described: Described) -> list[Column]:
+        for attempt in self.access.attempts("read the columns"):
+            with attempt as cx:
+                columns = self.access.dialect.columns(cx, described.table.schema, described.table.name)
+        return columns
 
     def _missing_error(self) -> BackupError:
         access, dialect = self.access, self.access.dialect

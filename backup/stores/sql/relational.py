@@ -66,6 +66,9 @@ class SqlRelational:
         self._access.dialect.forget_file()
         self._catalog.forget()
 
+    def altered(self) -> Sequence[str]:
+        return self._catalog.altered()
+
     def read_ahead(self, begin: Begin) -> None:
         self._catalog.read_ahead(begin)
 
