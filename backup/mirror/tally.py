@@ -6,7 +6,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Any
 
@@ -65,6 +65,12 @@ class Tally:
                 named = sorted(keys, key=_for_reader)[:room]
                 self._named[outcome] += len(named)
                 self.changes += [(tuple(self.key_to_json(key)), outcome) for key in named]
+
+    def walk_again(self) -> None:
+        """Forgets what was set aside and withheld: the run tries it once more."""
+        with self._lock:
+            self.counts = replace(self.counts, failed=0)
+            self.failures, self.aside, self.withheld = {}, set(), 0
 
     def note(self, text: str, once: str) -> None:
         """Adds a sentence for the run's entry, unless there is one that begins with `once`."""

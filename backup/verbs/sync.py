@@ -25,6 +25,9 @@ from backup.verbs.schema import MASKS_CHANGED, follow_schema, refuse_altered
 from backup.verbs.watermarks import from_watermark, tell_what_was_compared
 
 _SECONDS_BETWEEN_SAVES = 1.0
+_WALKS_AT_MOST = 3
+_LOST = "Connections to the backup were lost, so all is compared once more."
+_WALKED_AGAIN = "Connections to the backup were lost on the way, so all was compared once more."
 _SOON = timedelta(seconds=1)  # what was kept up to now is older than this
 
 
@@ -39,8 +42,7 @@ def sync_with_schema(session: Session) -> None:
     if not session.run.allow_mass_delete:
         refuse_records_of_others(session.source, session.backup, session.run.service, session.opening)
     start = follow_schema(session)
-    stopped_at = _sync(session, start)
-    if stopped_at is not None:
+    if _sync_surely(session, start) is not None:
         session.unfinished = True
         return
     refuse_altered(session)
@@ -159,6 +161,25 @@ def refuse_expiring(backup: Store, policy: Policy) -> None:
             )
 
 
+def _sync_surely(session: Session, start: Checkpoint) -> Checkpoint | None:
+    """As `_sync`; and once more from the beginning where connections to the backup were lost after it had written.
+    Raises NotVerified if that never ends."""
+    for _ in range(_WALKS_AT_MOST):
+        stopped_at = _sync(session, start)
+        if stopped_at is not None or _LOST not in session.run.notes:
+            return stopped_at
+        notes = [note for note in session.run.notes if note not in (_LOST, _WALKED_AGAIN)]
+        session.run = replace(session.run, notes=(*notes, _WALKED_AGAIN))
+        keep = session.recycled.recorder(session.run, session.steps.now, resumed=True)
+        session.resumed, session.steps, start = True, replace(session.steps, keep=keep, looked=None), Checkpoint()
+        session.tally.walk_again()
+    raise NotVerified(
+        f"Connections to the {session.backup.place.label} were lost after the run had written, {_WALKS_AT_MOST} times. "
+        "So nobody knows whether its server has it all. What was written stays.",
+        hint="Run it again.",
+    )
+
+
 def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
     """Syncs, and saves checkpoints in SyncHistory. Returns the last checkpoint if time was up, else None."""
     tally = session.tally
@@ -184,6 +205,7 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
         session.recycled.take_back(run.sync_id, tally.aside)
         raise
     steps.check_lock()  # a run that has lost its lock must not write its entry
+    saver.note_loss()
     session.recycled.take_back(run.sync_id, tally.aside)
     if stopped_at is not None:
         saver.save(stopped_at, always=True)
@@ -220,12 +242,29 @@ class _Saver:
         self._session = session
         self._saved_at, self._processed = time.monotonic(), session.tally.counts.processed
         self._records: int | None = None
+        self._processed_before, self._reconnects_before = self._processed, self._reconnects
+
+    def note_loss(self) -> None:
+        """Notes that connections to the backup were lost after this call had written. Another server may have taken its
+        place, which lacks the last commits: those before a checkpoint that is there are there as well, but not those
+        that this process has proven since."""
+        session = self._session
+        has_written = session.tally.counts.processed != self._processed_before
+        if has_written and self._reconnects != self._reconnects_before and _LOST not in session.run.notes:
+            session.note(_LOST)
+
+    @property
+    def _reconnects(self) -> int:
+        relational = self._session.backup.relational
+        run = self._session.run
+        return 0 if relational is None or run.dry_run or run.limit is not None else relational.reconnects
 
     def save(self, at: Checkpoint, *, always: bool = False) -> None:
         session = self._session
         processed, now = session.tally.counts.processed, time.monotonic()
         if always or processed != self._processed or now - self._saved_at >= _SECONDS_BETWEEN_SAVES:
             session.steps.check_lock()
+            self.note_loss()
             tally = session.tally
             session.become(
                 counts=tally.counts,

@@ -42,6 +42,15 @@ class Proxy:
             for end in self._open if self.silent else ():
                 end.close()
 
+    def lead_to(self, server_port: int) -> None:
+        """Breaks all connections; later ones lead to this server."""
+        with self._lock:
+            self.server_port = server_port
+            ended = [*self._open]
+        for end in ended:
+            with contextlib.suppress(OSError):  # closed already
+                end.shutdown(socket.SHUT_RDWR)
+
     def _accept(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):  # it was closed
             while True:

@@ -1,4 +1,4 @@
-"""A set whose source is a standby of PostgreSQL, which only reads, and shows what its primary has written."""
+"""A standby of PostgreSQL, as a source that only reads, and in the place of a backup, without the last commits."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 import sqlalchemy as sa
 
 from backup.core.errors import ConfigError, StoreUnavailable
-from backup.core.run_values import Trigger
+from backup.core.run_values import Counts, Run, Trigger, Verb
+from backup.runs.outcome import Observer
 from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.servers import postgres_standby
 from tests.scenarios import places
+from tests.scenarios.proxy import Proxy
 from tests.scenarios.shops import EXCLUDE, SHOP, Shop
 
 
@@ -24,6 +26,38 @@ def followed(postgres: str, postgres_shop: Shop) -> Iterator[Shop]:
     with postgres_standby(postgres) as standby:
         yield replace(postgres_shop, source=_on(standby, postgres_shop.source))
         places.engine(_on(standby, postgres_shop.source)).dispose()
+
+
+class Failover(Observer):
+    """Lets the standby become a primary when a run has begun, and take its primary's place when that has inserted."""
+
+    def __init__(self, primary: sa.Engine, standby: sa.Engine, proxy: Proxy) -> None:
+        self.primary, self.standby, self.proxy = primary, standby, proxy
+        self.inserted = 0
+
+    def started(self, run: Run) -> None:
+        if run.verb is Verb.UNDO:
+            return
+        with self.primary.connect() as cx:
+            upto = cx.exec_driver_sql("SELECT pg_current_wal_lsn()").scalar_one()
+        self._wait_for(f"SELECT pg_last_wal_replay_lsn() >= '{upto}'")
+        self._wait_for("SELECT pg_promote()")
+
+    def progress(self, service: str, counts: Counts) -> None:
+        if counts.inserted and not self.inserted:
+            self.inserted = counts.inserted
+            self.proxy.lead_to(self.standby.url.port or 0)
+
+        if counts.deleted:
+            self.proxy.lead_to(self.standby.url.port or 0)
+
+    def _wait_for(self, query: str) -> None:
+        waits_until = time.monotonic() + 60
+        while True:
+            with self.standby.connect() as cx:
+                if cx.exec_driver_sql(query).scalar_one():
+                    return
+            assert time.monotonic() < waits_until
 
 
 def _on(server: str, url: str) -> str:
@@ -54,3 +88,32 @@ def test_a_standby_is_a_source_that_may_be_read_as_of_one_moment_and_neither_a_b
     assert isinstance(restored.error, StoreUnavailable)
     assert "Name the primary" in restored.error.hint
     assert restored.run.counts.failed == 0
+
+
+def test_a_backup_whose_next_server_lacks_the_last_commits_is_compared_once_more(
+    postgres: str, postgres_shop: Shop
+) -> None:
+    shop = replace(postgres_shop, settings={"BackupSync__ChunkSize": "10", "BackupSync__Parallelism": "1"})
+    shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(9))')
+    shop.sync()
+    shop.run("""INSERT INTO "Thing" SELECT n, 'x' FROM generate_series(1, 30) n""")
+    proxy = Proxy(sa.make_url(postgres).port or 0, cut_after=1 << 40)
+    with postgres_standby(postgres) as standby, proxy.running():
+        moved = replace(
+            shop, backup=sa.make_url(shop.backup).set(port=proxy.port).render_as_string(hide_password=False)
+        )
+        primary, successor = (places.engine(_on(server, shop.backup)) for server in (postgres, standby))
+        failover = Failover(primary, successor, proxy)
+        [outcome] = moved.registry().sync("shop", Trigger.CLI, observer=failover)
+        assert 0 < failover.inserted < 30
+        assert outcome.error is None
+        assert any("was compared once more" in note for note in outcome.run.notes)
+        assert (outcome.run.counts.inserted, outcome.run.counts.skipped, outcome.run.verified) == (30, 0, True)
+        assert len(moved.rows('"Thing"')) == 30
+        [quiet] = moved.registry().sync("shop", Trigger.CLI)
+        assert (quiet.error, quiet.run.counts.skipped, quiet.run.counts.processed) == (None, 30, 0)
+        undone = moved.registry().get("shop/public.Thing").undo(outcome.run.sync_id, observer=failover)
+        assert undone.error is None
+        assert any("The same undo once more" in note for note in undone.run.notes)
+        for engine in (successor, places.engine(moved.backup)):
+            engine.dispose()

@@ -30,6 +30,7 @@ from backup.stores.sql.engines.opening import CALL_SECONDS
 from backup.stores.sql.engines.snapshot import Snapshot, SnapshotLost, SnapshotReads
 from backup.stores.sql.engines.tables import TableName
 from backup.stores.sql.held import HeldConnection
+from backup.stores.sql.pool import SharedPool
 
 _OF_RECORDS = ("refused", "constraint", "unique", "undecoded")
 
@@ -133,6 +134,12 @@ class SqlAccess:
                 return held.connection()
             held.give_back()  # so that the same one writes
         return stack.enter_context(dialect.writing() if writes else dialect.asking() if single else dialect.reading())
+
+    @property
+    def reconnects(self) -> int:
+        """As `Relational.reconnects`."""
+        pool = None if self.dialect.in_process else self.dialect.engine.pool
+        return pool.reconnects if isinstance(pool, SharedPool) else 0
 
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
         """Begins a snapshot, as `Dialect.begin_snapshot` says. Raises what a store raises."""

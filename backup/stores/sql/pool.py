@@ -98,6 +98,12 @@ class SharedPool(sa.Pool):
         if isinstance(error, Exception) and self.is_session_lost(error, was_idle):
             context.is_disconnect = True  # SQLAlchemy then closes it, and those that were made before
 
+    @property
+    def reconnects(self) -> int:
+        """How often connections were lost so far. The next one counts them; until then they count once."""
+        with self._changed:
+            return self._reconnects + self._has_lost
+
     def _note_lost(self, _connection: Any, _entry: Any, error: BaseException | None) -> None:
         if error is not None:
             self._has_lost = True

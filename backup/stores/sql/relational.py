@@ -62,6 +62,10 @@ class SqlRelational:
         self._range_deletes = SqlRangeDeletes(access, catalog, limits)
         self._blocks = SqlBlocks(access, catalog, chunks)
 
+    @property
+    def reconnects(self) -> int:
+        return self._access.reconnects
+
     def forget(self) -> None:
         self._access.dialect.forget_file()
         self._catalog.forget()
