@@ -17,6 +17,7 @@ class Policy:
     `full_every_days` a sync compares everything. On SQL every sync does, unless it `may_count`: then those in between
     copy what the source names, and count both sides. A run sets aside no more than `max_failed_records`. `where` says
     in words which records belong to the service; empty for all. `selection` is a mark of the filter and the columns.
+    `of_set`: patterns chose its tables, so nobody may have read their names.
     `needs_hint`: it is to count, so a source that cannot say what was written lately is worth a note.
     """
 
@@ -30,6 +31,7 @@ class Policy:
     where: str = ""
     selection: str | None = None
     may_count: bool = False
+    of_set: bool = False
     needs_hint: bool = False
 
     def kept_since(self, now: datetime) -> datetime:

@@ -257,7 +257,8 @@ def _stop_by_guard(
         with service.stores() as (source, backup):
             guard = replace(spec.guard, deleted_lately=lambda: deleted_lately(History(backup), spec.name, utc_now()))
             guard.check_canary(source)
-            if spec.renamed_from is None and (opening := upgrade.read(backup, spec.name)) is not None:
+            asks = spec.rules.of_set and spec.renamed_from is None
+            if asks and (opening := upgrade.read(backup, spec.name)) is not None:
                 refuse_records_of_others(source, backup, spec.name, opening)
             if not is_filling:
                 guard.check_updates(planned.updates, planned.backup_records, source.place.label)

@@ -119,6 +119,7 @@ class ServiceSpec:
             where=self.filter_text,
             selection=self.selection,
             may_count=bool(self.full_every_days),
+            of_set=self.rules.of_set,
             needs_hint=self.needs_hint,
         )
 

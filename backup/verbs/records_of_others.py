@@ -1,4 +1,4 @@
-"""Stops the first sync of a service into a backup with records that nothing says to be its copies. Changes nothing."""
+"""Stops the first sync of a service of a set where the backup holds records of others. Changes nothing."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def sync_with_schema(session: Session) -> None:
     NotVerified after the sync.
     """
     refuse_expiring(session.backup, session.policy)
-    if not session.run.allow_mass_delete:
+    if session.policy.of_set and not session.run.allow_mass_delete:
         refuse_records_of_others(session.source, session.backup, session.run.service, session.opening)
     start = follow_schema(session)
     if _sync_surely(session, start) is not None:
