@@ -17,10 +17,11 @@ class _Span(NamedTuple):
     """The place of a run in the order.
 
     `earliest` is the earliest time that the run can have. `instead` replaces its wrong times. If `is_wrong`, all its
-    times are wrong, else only those in the future.
+    times are wrong, else only those in the future. `stamped` is the start that its entry says.
     """
 
     number: int
+    stamped: datetime
     earliest: datetime
     instead: datetime
     is_wrong: bool
@@ -53,7 +54,7 @@ class Timeline:
             is_wrong = position not in true and (is_behind or run.started_at > later + AHEAD)
             began = later if is_wrong else min(run.started_at, now)
             earliest = began if earliest is None else max(earliest, began)
-            self._spans[run.sync_id] = _Span(run.number or 0, earliest, max(earliest, later), is_wrong)
+            self._spans[run.sync_id] = _Span(run.number or 0, run.started_at, earliest, max(earliest, later), is_wrong)
 
     def knows(self, sync_id: str) -> bool:
         """Returns whether the run is in this timeline."""
@@ -74,6 +75,15 @@ class Timeline:
         if span is None:
             return min(stamped, self.now)
         return span.instead if span.is_wrong or stamped > self.now else max(stamped, span.earliest)
+
+    def doubted(self, moment: datetime) -> dict[str, datetime]:
+        """Returns the runs that began on the other side of this moment than their order says, by their own times; and
+        these."""
+        return {
+            sync_id: span.stamped
+            for sync_id, span in self._spans.items()
+            if (span.stamped > moment) != ((span.instead if span.is_wrong else span.earliest) > moment)
+        }
 
     def ended(self, run: Run) -> datetime:
         """Returns when the run ended; `now` if it has not."""

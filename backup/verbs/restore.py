@@ -24,6 +24,7 @@ from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.restoring import Restoring
 from backup.verbs.undo import find_run, refuse_lost, refuse_other_keys, refuse_purged
 
+_NAMED_AT_MOST = 10
 _OLDER = "The platform's own backups may reach further back."
 
 
@@ -238,6 +239,14 @@ def _runs_since(session: Session, moment: datetime) -> Sequence[Run]:
     """The runs that ended after the moment. Raises BadRequest when the bin lacks the images of a run."""
     service, timeline = session.run.service, session.history.timeline(session.run.service, session.steps.now())
     runs = session.history.since(service, moment, timeline)
+    if doubted := timeline.doubted(moment):
+        named = ", ".join(
+            f"{sync_id} ({at:%Y-%m-%d %H:%M:%S %Z})" for sync_id, at in [*doubted.items()][:_NAMED_AT_MOST]
+        )
+        session.note(
+            f"A clock was wrong: the times of {quantity(len(doubted), 'run')} contradict the order of the runs, which "
+            f"decided what the state was then. See whether it is the one that is meant: {named}."
+        )
     for run in runs:
         if run.counts.processed and next(session.recycled.of_run(run.sync_id), None) is None:
             raise BadRequest(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from backup.config.settings import load_settings
+from backup.core.run_values import Trigger
+from backup.services.registry import Registry
 from tests.scenarios.inside import command, counted, done, first_synced, raised, refused, remove, revised, synced
 from tests.scenarios.places import Place, Sql
 from tests.scenarios.taking_back import AHEAD, LONG_AGO, after, change_orders, run_sql, whole
@@ -113,3 +117,17 @@ def test_without_a_completed_sync_a_time_is_refused_with_the_last_error(customer
     assert error == "BadRequest"
     assert "no sync of customer has completed yet" in message
     assert "could not be read or written" in message
+
+
+def test_a_time_about_which_clocks_and_order_disagree_is_noted(customers: Place, tmp_path: Path) -> None:
+    place, present = customers, datetime.now(UTC)
+    now = present
+    service = Registry(load_settings(place.settings), now=lambda: now).get("customer")
+    service.initialize()
+    for hours in (-2, -1, -5, -4, -3):  # the clock of two runs was ahead, or that of three was behind
+        now = present + timedelta(hours=hours)
+        raised(place, 1, version=10 + hours)
+        assert service.sync(Trigger.CLI).error is None
+    at = (present + timedelta(hours=-1.5)).isoformat()
+    restored = done(command(tmp_path, place.settings, "restore", "customer", "--at", at, "--yes", "--json"))
+    assert "A clock was wrong: the times of 1 run contradict" in " ".join(restored["Notes"])

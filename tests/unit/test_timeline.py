@@ -49,6 +49,12 @@ def test_a_clock_that_jumps_within_a_run_leaves_its_beginning() -> None:
     assert (times.moment("2", day(-2)), times.moment("2", day(50))) == (day(-2), day(-1))
 
 
+def test_a_moment_on_whose_two_sides_a_run_may_have_been_is_doubted() -> None:
+    times = timeline(-9, -5, -8, -7, -6)  # run 2 counts from the start of run 3
+    assert times.doubted(day(-7.5)) == {"2": day(-5)}
+    assert times.doubted(day(-8.5)) == times.doubted(day(-1)) == {}
+
+
 def test_what_is_not_known_is_never_later_than_now() -> None:
     assert (timeline().moment("?", day(5)), timeline().moment("?", day(-5))) == (NOW, day(-5))
     assert (timeline(-1).number("?"), timeline(-1).knows("?"), timeline(-1).number("1")) == (0, False, 1)
