@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from backup.stores.connection import SqlServer
 from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
+from backup.stores.sql.engines.mssql.json import JSON
 from backup.stores.sql.engines.mssql.relay import relay_rows, stage_rows
+from backup.stores.sql.engines.mssql.staged_images import rows_of_images
 from backup.stores.sql.engines.relayed import Relayed, RelayedRows
 from backup.stores.sql.engines.tables import TableName
 from tests.contract.tsql import Session, column, shape
@@ -103,9 +105,67 @@ def test_a_value_that_the_server_would_convert_passes_this_process() -> None:
     assert relay_rows(Session(), rows(Session(), other)) is None  # type: ignore[arg-type]
 
 
-def test_a_restore_and_a_condition_that_may_name_tables_pass_this_process() -> None:
-    assert relay_rows(Session(), rows(Session(), apart=True)) is None  # type: ignore[arg-type]
+def test_a_condition_that_may_name_tables_passes_this_process() -> None:
     assert relay_rows(Session(), rows(Session())._replace(own_condition=True)) is None  # type: ignore[arg-type]
+
+
+def restored(source: Session, **more: Any) -> RelayedRows:
+    """The rows as those of a backup, which is `source` here, for a place with a schema of the same name."""
+    given = rows(source, apart=True, **more)
+    place = declare(TableName("my shop", "P"), COLUMNS, ("Id",))
+    return given._replace(columns=[(column, place.c[column.name]) for column, _ in given.columns], mark=None)
+
+
+def test_what_is_restored_lies_in_a_temporary_table_before_the_place_is_written() -> None:
+    backup, place = Session(("one", 7, "kept")), Session(("one", 7), (), ())
+    assert relay_rows(place, restored(backup)) == Relayed(3)  # type: ignore[arg-type]
+    assert place.asked[1:] == [
+        "DROP TABLE IF EXISTS #backup_changes",
+        "SELECT TOP 0 [Id] AS c0, [Name] AS c1, [At] AS c2, [Stamp] AS c3 INTO #backup_changes FROM [my shop].[P]",
+        "INSERT INTO [#backup_changes] (c0, c1, c2, c3) SELECT kept.[my shop].[Things].[Id],"
+        " kept.[my shop].[Things].[Name], kept.[my shop].[Things].[At], kept.[my shop].[Things].[Stamp]"
+        " FROM kept.[my shop].[Things] WHERE kept.[my shop].[Things].[Id] > ?"
+        " AND kept.[my shop].[Things].[Name] IN (__[POSTCOMPILE_Name_1])",
+        "INSERT INTO [my shop].[P] ([Id], [Name], [At], [Stamp]) SELECT [#backup_changes].c0, [#backup_changes].c1,"
+        " [#backup_changes].c2, [#backup_changes].c3 FROM [#backup_changes]",
+    ]
+
+
+def test_no_column_of_the_temporary_table_numbers_rows_by_itself() -> None:
+    place = Session(("one", 7), (), ())
+    relay_rows(place, restored(Session(("one", 7, "kept")), identity=True))  # type: ignore[arg-type]
+    selected = "SELECT TOP 0 [Id] AS c0, [Name] AS c1, [At] AS c2, [Stamp] AS c3"
+    assert (
+        place.asked[2] == f"{selected} INTO #backup_changes FROM [my shop].[P] UNION ALL {selected} FROM [my shop].[P]"
+    )
+    on, insert, off = place.asked[4:]
+    assert (on, off) == ("SET IDENTITY_INSERT [my shop].[P] ON", "SET IDENTITY_INSERT [my shop].[P] OFF")
+    assert insert.startswith("INSERT INTO [my shop].[P]")
+
+
+def test_rows_are_made_of_the_images_of_a_bin_in_another_database() -> None:
+    bin_table = sa.Table(
+        "RecycleBin", sa.MetaData(), sa.Column("EntryId", sa.Unicode(99)), sa.Column("Record", JSON), schema="kept"
+    )
+    original = shape(columns=COLUMNS[:3]).table
+    made = rows_of_images(bin_table, (*original.columns,))
+    assert made is not None
+    given = restored(Session(("one", 7, "copies")))
+    pairs = [(made.rows.c[column.name], taker) for column, taker in given.columns if column.name != "Stamp"]
+    wanted = given._replace(columns=pairs, conditions=[made.entry_id == "x", made.is_exact], key=[made.entry_id])  # type: ignore[arg-type]
+    place = Session(("one", 7), (), ())
+    assert relay_rows(place, wanted) == Relayed(3)  # type: ignore[arg-type]
+    insert = place.asked[3]
+    assert insert.startswith(
+        "INSERT INTO [#backup_changes] (c0, c1, c2) SELECT images.[Id], images.[Name], images.[At]"
+        " FROM (SELECT j.c0 AS [Id], j.c1 AS [Name], convert(datetime2(7), j.c2, 121) AS [At],"
+        " copies.kept.[RecycleBin].[EntryId] AS entry_id, copies.kept.[RecycleBin].[Record] AS image"
+        " FROM copies.kept.[RecycleBin] CROSS APPLY OPENJSON([Record]) WITH (c0 bigint '$.\"Id\"',"
+        " c1 nvarchar(max) '$.\"Name\"', c2 nvarchar(max) '$.\"At\"') AS j) AS images WHERE images.entry_id = ?"
+        " AND (concat(CAST(N'' AS nvarchar(max)), N'{\"Id\":', isnull(CAST(images.[Id] AS nvarchar(20)), N'null'),"
+    )
+    assert insert.endswith("N'}') COLLATE Latin1_General_BIN2) = images.image")
+    assert rows_of_images(bin_table, (*shape(columns=COLUMNS).table.columns,)) is None  # it spells no bytes
 
 
 def test_no_server_is_asked_where_the_settings_name_two_or_two_logins() -> None:
@@ -114,3 +174,5 @@ def test_no_server_is_asked_where_the_settings_name_two_or_two_logins() -> None:
     for other in ({"Server": "two"}, {"UID": "reader"}, {"PWD": "y"}):
         source = SqlServerDialect(SqlServer({**given, **other}, token=False))
         assert own.relay(Session(), rows(Session()), source) is None  # type: ignore[arg-type]
+        assert not own.reads_images_of(source)
+    assert own.reads_images_of(SqlServerDialect(SqlServer(given, token=False)))

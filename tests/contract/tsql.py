@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 from sqlalchemy.dialects.mssql.pyodbc import dialect as mssql_dialect
@@ -81,8 +82,13 @@ class Session:
         self.info: dict[str, Any] = {}
         self._rows = list(rows)
 
-    def execute(self, statement: Any, _: Any = None) -> Any:
-        self.asked.append(" ".join(str(statement.compile(dialect=dialect())).split()))
+    def execute(
+        self, statement: Any, _: Any = None, *, execution_options: Mapping[str, Any] = MappingProxyType({})
+    ) -> Any:
+        schemas = execution_options.get("schema_translate_map")
+        options = {"schema_translate_map": schemas, "render_schema_translate": True} if schemas else {}
+        compiled = statement.compile(dialect=dialect(), **options)
+        self.asked.append(" ".join(str(compiled).split()))
         row = self._rows.pop(0)
         return SimpleNamespace(first=lambda: row, one=lambda: row, rowcount=3)
 

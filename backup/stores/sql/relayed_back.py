@@ -83,7 +83,9 @@ class SqlRelaysBack:
 
     def may_relay_images(self, backup: SqlCatalog, keys: Sequence[Key] = ()) -> bool:
         """As `Relational.may_relay_images`, of these keys."""
-        return self._access.dialect.reads_images and self._has_no_marks(backup) and self._may_relay(backup, keys)
+        if not (self._has_no_marks(backup) and self._may_relay(backup, keys)):
+            return False
+        return self._access.dialect.reads_images_of(backup.access.dialect)
 
     def _has_no_marks(self, backup: SqlCatalog) -> bool:
         """Whether no copy of a deleted record stays in this backup."""

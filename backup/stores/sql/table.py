@@ -350,6 +350,8 @@ class TableShape:
 
     def lists(self, keys: Sequence[Key]) -> bool:
         """Whether `is_one_of`, for several columns, and `is_none_of` name these keys shortly, however many they are."""
+        if len(self.key_names) > 1 and not self._types_of_key[0].lists_whole_keys:
+            return False
         values = zip(*keys, strict=True) if keys else [()] * len(self.key_names)
         return all(type_.may_list(parts) for type_, parts in zip(self._types_of_key, values, strict=True))
 

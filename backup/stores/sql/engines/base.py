@@ -79,9 +79,6 @@ class Dialect(Protocol):
     opens_quickly: bool
     """Whether to open a further connection takes milliseconds, and what it asks runs beside the others."""
 
-    reads_images: bool
-    """Whether `rows_of_images` knows an exact way."""
-
     relays_outside: bool
     """Whether `relay` and `stage` read the source by a connection of the copy's own, so outside a snapshot of it."""
 
@@ -262,6 +259,10 @@ class Dialect(Protocol):
     def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
         """How many of the table's rows with the keys of staged ones are now exactly what the images of these say: an
         image that the server would make of the row has the same names and values."""
+
+    def reads_images_of(self, source: Dialect) -> bool:
+        """Whether `relay` and `stage` may read `rows_of_images` of a bin in the database that `source` reaches. It is
+        one of the same product. Asks nobody."""
 
     def rows_of_images(
         self, cx: sa.Connection, images: sa.Table, columns: tuple[sa.Column[Any], ...]

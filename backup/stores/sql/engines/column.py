@@ -61,6 +61,9 @@ class ServerType(UserDefinedType[Any]):
         """The condition that a column of this type has one of the values."""
         return has_one_of(column, values)
 
+    lists_whole_keys = True
+    """Whether the server compares several columns at once with the keys that a subquery selects."""
+
     def may_list(self, values: Sequence[Any]) -> bool:  # noqa: ARG002 - of no type, unless it says so
         """Whether `listed` names keys that have these values in a column of this type."""
         return False

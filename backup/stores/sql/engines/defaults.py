@@ -26,7 +26,6 @@ class DialectDefaults(Dialect):
     """Members of `Dialect` for a server that does nothing special there. `Dialect` says what each returns."""
 
     kin: sa.TextClause | None = None
-    reads_images = False
     relays_outside = False
     blocks: ServerBlocks | None = None
     opens_quickly: bool = False
@@ -57,6 +56,9 @@ class DialectDefaults(Dialect):
 
     def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect, number: int | None) -> StagedRows | None:
         return None
+
+    def reads_images_of(self, source: Dialect) -> bool:
+        return False
 
     def rows_of_images(
         self, cx: sa.Connection, images: sa.Table, columns: tuple[sa.Column[Any], ...]

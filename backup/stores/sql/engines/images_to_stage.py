@@ -65,9 +65,11 @@ def image_rows(
     values: Sequence[sa.ColumnElement[Any]],
     are_equal: Callable[..., sa.ColumnElement[bool]],
     beside: sa.FromClause | None = None,
+    hint: tuple[str, str] | None = None,
 ) -> ImageRows:
     """The rows with these `values`, one for each of the table's `columns`, of a bin of `images`. `beside`, `are_equal`:
-    as in `ImagesToStage.rows` and `StagedImages.equal_rows`."""
+    as in `ImagesToStage.rows` and `StagedImages.equal_rows`. `hint`: what stands behind the bin's name, in the SQL of
+    which dialect."""
     names = {column.name.lower() for column in columns}
     entry_id, image = (next(name for name in _unlike(start) if name not in names) for start in ("entry_id", "image"))
     named = [
@@ -76,7 +78,8 @@ def image_rows(
     ]
     selected = sa.select(*named, images.c["EntryId"].label(entry_id), images.c["Record"].label(image))
     joined = images if beside is None else images.join(beside, sa.true())
-    rows = selected.select_from(joined).subquery("images")
+    selected = selected.select_from(joined)
+    rows = (selected if hint is None else selected.with_hint(images, *hint)).subquery("images")
     of_rows: Any = rows.c
     is_exact = are_equal([of_rows[column.name] for column in columns], of_rows[image])
     return ImageRows(rows, of_rows[entry_id], is_exact)

@@ -35,7 +35,8 @@ class RelayedRows(NamedTuple):
 
     - `columns`: each column of the source with the one that takes its values.
     - `mark`: a column of the copy's own, and the text that each row gets there; None without such a column.
-    - `conditions`, `key`: which rows, in the order of these columns. Both name the source's table.
+    - `conditions`, `key`: which rows, in the order of these columns. Both name the source's table, or the rows that its
+      server makes of images.
     - `own_condition`: one of the conditions is a text that somebody wrote, which may name other tables.
     - `reading`: opens a connection to the source for a single statement that reads.
     - `apart`: the transaction that writes them may hold no lock of the source while it does. It has done nothing yet.
@@ -53,8 +54,10 @@ class RelayedRows(NamedTuple):
 
     @property
     def original(self) -> sa.Table:
-        """The source's table."""
-        table = self.columns[0][0].table
+        """The source's table, or the bin of whose images the rows are made."""
+        table: Any = self.columns[0][0].table
+        if isinstance(table, sa.Subquery):
+            [table] = table.element.get_final_froms()  # type: ignore[attr-defined] # a SELECT
         assert isinstance(table, sa.Table)  # noqa: S101 - for mypy
         return table
 

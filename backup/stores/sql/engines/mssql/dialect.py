@@ -28,7 +28,7 @@ from backup.stores.sql.engines.defaults import DialectDefaults
 from backup.stores.sql.engines.described import Described
 from backup.stores.sql.engines.failures import Failure
 from backup.stores.sql.engines.images_to_make import ImagesToMake
-from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
+from backup.stores.sql.engines.images_to_stage import ImageRows, ImagesToStage, StagedImages
 from backup.stores.sql.engines.mixing import few_only
 from backup.stores.sql.engines.mssql import altering, listing, rights, system_tables
 from backup.stores.sql.engines.mssql.altering import MSSQL
@@ -57,7 +57,7 @@ from backup.stores.sql.engines.mssql.json import (
 from backup.stores.sql.engines.mssql.relay import relay_rows, stage_rows
 from backup.stores.sql.engines.mssql.shared_lock import share_a_lock
 from backup.stores.sql.engines.mssql.snapshot import begin_under_snapshot
-from backup.stores.sql.engines.mssql.staged_images import count_equal, stage_images
+from backup.stores.sql.engines.mssql.staged_images import count_equal, rows_of_images, stage_images
 from backup.stores.sql.engines.mssql.types import MssqlType, relation
 from backup.stores.sql.engines.opening import CALL_SECONDS, CONNECTIONS, DialectOptions
 from backup.stores.sql.engines.pairs import is_same_by
@@ -183,6 +183,17 @@ class SqlServerDialect(DialectDefaults):
 
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         return stage_images(cx, images) if self._has_openjson else None
+
+    def reads_images_of(self, source: Dialect) -> bool:
+        return self._has_openjson and self._may_share_a_server(source)
+
+    def rows_of_images(
+        self,
+        cx: sa.Connection,  # noqa: ARG002 - for SQLite
+        images: sa.Table,
+        columns: tuple[sa.Column[Any], ...],
+    ) -> ImageRows | None:
+        return rows_of_images(images, columns) if self._has_openjson else None
 
     def count_equal(self, cx: sa.Connection, staged: StagedImages) -> int:
         return count_equal(cx, staged)

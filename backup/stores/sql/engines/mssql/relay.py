@@ -2,14 +2,16 @@
 
 Only where the backup's session is the same login on the same server as the source's. Then it sees what that one sees,
 and no mask makes a difference. Only between columns of one type and collation: then the server converts nothing.
+A restore goes the other way, and by a temporary table: while it writes, it holds no lock of the backup.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.sql import visitors
@@ -42,31 +44,45 @@ _STAGED = "#backup_changes"
 
 def relay_rows(cx: sa.Connection, rows: RelayedRows) -> Relayed | None:
     """Inserts the rows; None, and nothing was done, where this session may not read them as the source's own does."""
-    query = _readable(cx, rows)
-    if query is None:
+    read = _readable(cx, rows)
+    if read is None:
         return None
+    if rows.apart:
+        read = _Read(sa.select(*_staged(cx, rows, read).table.columns))
     with own_identities(cx, spelled_table(MSSQL, rows.copy)) if rows.identity else nullcontext():
-        return Relayed(_insert(cx, rows.copy, rows.names, query))
+        return Relayed(_insert(cx, rows.copy, rows.names, read))
 
 
 def stage_rows(cx: sa.Connection, rows: RelayedRows) -> StagedRows | None:
     """As `relay_rows`, but into a temporary table. A session keeps it until it stages again, or ends."""
-    query = _readable(cx, rows)
-    if query is None:
-        return None
-    staged = empty_staging_table(cx, rows.copy, tuple(rows.names))
-    return StagedRows(staged, _insert(cx, staged, staged.columns.keys(), query))
+    read = _readable(cx, rows)
+    return None if read is None else _staged(cx, rows, read)
+
+
+class _Read(NamedTuple):
+    """The query of rows. Its tables have the schemas that the map names in place of theirs."""
+
+    query: sa.Select[Any]
+    schemas: Mapping[str, str] = MappingProxyType({})
+
+
+def _staged(cx: sa.Connection, rows: RelayedRows, read: _Read) -> StagedRows:
+    staged = empty_staging_table(cx, rows.copy, tuple(rows.names), identity=rows.identity)
+    return StagedRows(staged, _insert(cx, staged, staged.columns.keys(), read))
 
 
 def empty_staging_table(
-    cx: sa.Connection, copy: sa.Table, names: tuple[str, ...], *, with_text: bool = False
+    cx: sa.Connection, copy: sa.Table, names: tuple[str, ...], *, with_text: bool = False, identity: bool = False
 ) -> sa.Table:
     """Makes a temporary table with columns of the types of these ones of the copy, and no rows. `with_text`: and with a
-    text of any length behind them. A session keeps it until it makes it again, or ends."""
+    text of any length behind them. `identity`: one of them numbers new rows in the copy, but shall not do so here. A
+    session keeps it until it makes it again, or ends."""
     columns = [f"{spelled_column(MSSQL, copy, name)} AS c{place}" for place, name in enumerate(names)]
     columns += [f"CAST(N'' AS {JSON.declared}) AS c{len(names)}"] if with_text else []
+    selected, table = f"SELECT TOP 0 {', '.join(columns)}", spelled_table(MSSQL, copy)
+    union = f" UNION ALL {selected} FROM {table}" if identity else ""  # a column of a union numbers nothing
     send_ddl(cx, f"DROP TABLE IF EXISTS {_STAGED}")
-    send_ddl(cx, f"SELECT TOP 0 {', '.join(columns)} INTO {_STAGED} FROM {spelled_table(MSSQL, copy)}")  # noqa: S608 - names
+    send_ddl(cx, f"{selected} INTO {_STAGED} FROM {table}{union}")
     return _staging_table(copy, names, with_text=with_text)
 
 
@@ -76,18 +92,24 @@ def _staging_table(copy: sa.Table, names: tuple[str, ...], *, with_text: bool) -
     return sa.Table(_STAGED, sa.MetaData(), *(sa.Column(f"c{place}", type_) for place, type_ in enumerate(types)))
 
 
-def _insert(cx: sa.Connection, table: sa.Table, names: Sequence[str], query: sa.Select[Any]) -> int:
-    insert = table.insert().from_select([*names], query, include_defaults=False)
-    return cx.execute(insert.execution_options(preserve_rowcount=True)).rowcount
+def _insert(cx: sa.Connection, table: sa.Table, names: Sequence[str], read: _Read) -> int:
+    insert = table.insert().from_select([*names], read.query, include_defaults=False)
+    options = {"preserve_rowcount": True, "schema_translate_map": {**read.schemas}}
+    return cx.execute(insert, execution_options=options).rowcount
 
 
-def _readable(cx: sa.Connection, rows: RelayedRows) -> sa.Select[Any] | None:
+def _readable(cx: sa.Connection, rows: RelayedRows) -> _Read | None:
     """The query of the rows by the full name of their table, where this session reads them as they are."""
-    # The statement may lock what it reads until it has written: a restore must not hold the backup's rows so.
-    if rows.apart or rows.own_condition or not all(_are_alike(*pair) for pair in rows.columns):
+    if rows.own_condition or not all(_are_alike(*pair) for pair in rows.columns):
         return None
     database = _database_of(cx, rows)
-    return None if database is None else _selected(rows, database)
+    if database is None:
+        return None
+    if not rows.apart:
+        return _Read(_selected(rows, database))
+    # It goes into a temporary table, which has no schema.
+    values, schema = [column for column, _ in rows.columns], str(rows.original.schema)
+    return _Read(sa.select(*values).where(*rows.conditions), {schema: f"[{database}].[{schema}]"})
 
 
 def _are_alike(column: sa.Column[Any], copy: sa.Column[Any]) -> bool:

@@ -12,8 +12,14 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from backup.stores.sql.engines.images_to_stage import ImagesToStage, StagedImages
-from backup.stores.sql.engines.mssql.images import DECIMAL_BASES, INTEGER_BASES, may_spell, spelled_image
+from backup.stores.sql.engines.images_to_stage import ImageRows, ImagesToStage, StagedImages, image_rows
+from backup.stores.sql.engines.mssql.images import (
+    DECIMAL_BASES,
+    INTEGER_BASES,
+    may_spell,
+    may_spell_values,
+    spelled_image,
+)
 from backup.stores.sql.engines.mssql.json import MAX_COLUMNS, Form, written_value
 from backup.stores.sql.engines.mssql.relay import empty_staging_table
 from backup.stores.sql.engines.relayed import StagedRows
@@ -26,8 +32,7 @@ def stage_images(cx: sa.Connection, images: ImagesToStage) -> StagedImages | Non
     """As `Dialect.stage_images`. None also where no image could be compared, and where it is not documented how a path
     of JSON spells the name of a column."""
     key = [column for column in images.imaged if column.primary_key]
-    is_spelled = all({'"', "\\"}.isdisjoint(name) for name in images.names)
-    if not may_spell(key, images.imaged) or not is_spelled or len(images.columns) > MAX_COLUMNS:
+    if not (may_spell(key, images.imaged) and _may_read(images.columns)):
         return None
     staged = empty_staging_table(cx, images.copy, tuple(images.names), with_text=True)
     read, values = _decoded(images.columns)
@@ -37,9 +42,23 @@ def stage_images(cx: sa.Connection, images: ImagesToStage) -> StagedImages | Non
     return StagedImages(StagedRows(staged, number), images)
 
 
+@lru_cache(maxsize=64)
+def rows_of_images(images: sa.Table, columns: tuple[sa.Column[Any], ...]) -> ImageRows | None:
+    """As `Dialect.rows_of_images`. None also where no image could be compared."""
+    if not (may_spell_values(columns) and _may_read(columns)):
+        return None
+    read, values = _decoded(columns)
+    return image_rows(images, columns, values, _are_equal, hint=(read, "mssql"))
+
+
 def count_equal(cx: sa.Connection, staged: StagedImages) -> int:
     """As `Dialect.count_equal`. Two spellings of the same values count as different."""
     return int(cx.scalar(staged.equal_rows(_are_equal)) or 0)
+
+
+def _may_read(columns: Sequence[sa.Column[Any]]) -> bool:
+    """Whether it is documented how a path of JSON spells the names of these columns."""
+    return len(columns) <= MAX_COLUMNS and all({'"', "\\"}.isdisjoint(column.name) for column in columns)
 
 
 def _are_equal(columns: Sequence[sa.Column[Any]], other: sa.Column[Any]) -> sa.ColumnElement[bool]:

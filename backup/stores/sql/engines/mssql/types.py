@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from backup.core.errors import ConfigError
+from backup.core.model import Key
 from backup.stores.sql.engines.column import Relation, ServerType, digits, type_parts
 from backup.stores.sql.engines.mssql.expressions import as_exact_text, as_type, converted_to_text, hash_as_text
 
@@ -24,6 +25,7 @@ class MssqlType(ServerType):
     wrongly."""
 
     cache_ok = True
+    lists_whole_keys = False
 
     def __init__(self, declared: str, base: str) -> None:
         super().__init__(declared)
@@ -113,12 +115,20 @@ class IntegerType(MssqlType):
 
     cache_ok = True
 
+    def may_list(self, values: Sequence[Any]) -> bool:
+        return all(type(value) is int and value in _RANGES[self.base] for value in values)
+
+    def listed(self, types: Sequence[ServerType], keys: Sequence[Key]) -> sa.TextClause:  # noqa: ARG002 - of one column
+        # A list without NULL can be looked up by its hashes, also by NOT IN.
+        return self._rows([key[0] for key in keys], " WHERE v IS NOT NULL")
+
     def has_one_of(self, column: sa.ColumnElement[Any], values: Sequence[Any]) -> sa.ColumnElement[bool]:
-        if not all(type(value) is int and value in _RANGES[self.base] for value in values):
-            return super().has_one_of(column, values)
-        rows = sa.text(f"SELECT v FROM OPENJSON(:sought) WITH (v {self.declared} '$')")  # noqa: S608 - a type's name
-        listed = sa.bindparam("sought", f"{list(values)}", type_=MssqlType("nvarchar(max)", "nvarchar"))
-        return column.in_(rows.bindparams(listed))
+        return column.in_(self._rows(values)) if self.may_list(values) else super().has_one_of(column, values)
+
+    def _rows(self, values: Sequence[int], condition: str = "") -> sa.TextClause:
+        rows = sa.text(f"SELECT v FROM OPENJSON(:sought) WITH (v {self.declared} '$'){condition}")  # noqa: S608 - a type's name
+        sought = sa.bindparam("sought", f"{list(values)}", type_=MssqlType("nvarchar(max)", "nvarchar"), unique=True)
+        return rows.bindparams(sought)
 
 
 class ConvertedType(MssqlType):

@@ -74,7 +74,6 @@ class PostgresqlDialect(DialectDefaults):
     folds_names = False
     in_process = False
     opens_quickly = True
-    reads_images = True
     blocks = PostgresqlBlocks()
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
@@ -202,6 +201,9 @@ class PostgresqlDialect(DialectDefaults):
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         self._copying.refuse_stage(cx)
         return stage_images(cx, images)
+
+    def reads_images_of(self, source: base.Dialect) -> bool:  # noqa: ARG002 - of any
+        return True
 
     def rows_of_images(
         self,

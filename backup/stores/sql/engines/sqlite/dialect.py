@@ -71,7 +71,6 @@ class SqliteDialect(DialectDefaults):
     max_columns = 2_000
     folds_names = True
     in_process = True
-    reads_images = True
     relays_outside = True
     blocks = SqliteBlocks()
     references = system_tables.REFERENCES
@@ -203,6 +202,9 @@ class SqliteDialect(DialectDefaults):
 
     def stage_images(self, cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
         return None if self._file.hashed_encoding else stage_images(cx, images)
+
+    def reads_images_of(self, source: Dialect) -> bool:  # noqa: ARG002 - of any
+        return True
 
     def rows_of_images(
         self, cx: sa.Connection, images: sa.Table, columns: tuple[sa.Column[Any], ...]
