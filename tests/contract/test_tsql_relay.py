@@ -165,7 +165,15 @@ def test_rows_are_made_of_the_images_of_a_bin_in_another_database() -> None:
         " AND (concat(CAST(N'' AS nvarchar(max)), N'{\"Id\":', isnull(CAST(images.[Id] AS nvarchar(20)), N'null'),"
     )
     assert insert.endswith("N'}') COLLATE Latin1_General_BIN2) = images.image")
+    staging = Session(("one", 7), ())
+    again = wanted._replace(reading=Session(("one", 7, "copies")).opened)
+    assert stage_rows(staging, again) is not None  # type: ignore[arg-type]
+    assert staging.asked[1:] == place.asked[1:4]
     assert rows_of_images(bin_table, (*shape(columns=COLUMNS).table.columns,)) is None  # it spells no bytes
+
+
+def test_copies_that_a_restore_writes_over_other_rows_pass_this_process() -> None:
+    assert stage_rows(Session(), restored(Session())) is None  # type: ignore[arg-type]
 
 
 def test_no_server_is_asked_where_the_settings_name_two_or_two_logins() -> None:

@@ -54,8 +54,13 @@ def relay_rows(cx: sa.Connection, rows: RelayedRows) -> Relayed | None:
 
 
 def stage_rows(cx: sa.Connection, rows: RelayedRows) -> StagedRows | None:
-    """As `relay_rows`, but into a temporary table. A session keeps it until it stages again, or ends."""
-    read = _readable(cx, rows)
+    """As `relay_rows`, but into a temporary table. A session keeps it until it stages again, or ends.
+
+    None also for copies that a restore writes over other rows: what comes of it is compared by hashes of all values,
+    which costs the server more than the whole of it costs this process.
+    """
+    are_copies = isinstance(rows.columns[0][0].table, sa.Table)
+    read = None if rows.apart and are_copies else _readable(cx, rows)
     return None if read is None else _staged(cx, rows, read)
 
 
