@@ -51,6 +51,11 @@ def _shown_character(character: str) -> str:
     return character if is_visible else character.encode("unicode_escape").decode()
 
 
+def time_text(moment: datetime) -> str:
+    """The time as all answers, events and lines have it: in UTC with milliseconds, `2026-11-20T00:00:00.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def event(name: str, *, level: int = logging.INFO, **fields: Any) -> None:
     """Writes one line `name field=value …`, or a JSON object after `write_json`. The worker forwards only this text, so
     the fields stand in it. People who read a job's log get the first form either way, as the record's `plain_line`."""
@@ -98,8 +103,7 @@ _writes_json = False
 
 def _json_line(at: datetime, level: str, name: str, fields: dict[str, Any]) -> str:
     values = {key: _plain_value(value) for key, value in fields.items()}
-    time_text = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json.dumps({"time": time_text, "level": level, "event": name, "fields": values})
+    return json.dumps({"time": time_text(at), "level": level, "event": name, "fields": values})
 
 
 def _plain_value(value: Any) -> bool | int | float | str | None:

@@ -6,12 +6,12 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from typing import Any, Literal
 
 from backup.core import errors
-from backup.core.log import redact
+from backup.core.log import redact, time_text
 from backup.core.model import Now, Record, typed_key, utc_now
 from backup.core.run_values import Counts, Run
 from backup.core.suggestions import quantity
@@ -46,13 +46,22 @@ STATUS_OF: list[tuple[type[errors.BackupError], int]] = [
 By = Literal["day", "run", "service"]
 """What a result of changes stands for."""
 
+_STORED_TIMES = frozenset({"at", "startedAt", "completedAt", "readAsOf"})
 _UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 """Invisible characters and half surrogate pairs. ASCII's own control characters are not here: JSON escapes them."""
 
 
-def time_text(value: datetime) -> str:
-    """The time in UTC with milliseconds: `2026-11-20T00:00:00.000Z`."""
-    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def told_as_stored(stored: Any) -> Any:
+    """What the records say of a run, for an answer: with its times as all answers write them."""
+    if isinstance(stored, Mapping):
+        return {name: _told(name, value) for name, value in stored.items()}
+    return stored
+
+
+def _told(name: str, value: Any) -> Any:
+    if name in _STORED_TIMES and isinstance(value, str):
+        return time_text(datetime.fromisoformat(value))
+    return told_as_stored(value)
 
 
 def result_of(run: Run) -> dict[str, Any]:

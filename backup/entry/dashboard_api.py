@@ -14,11 +14,12 @@ from pydantic import Field
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError, BadRequest, UnknownRun
+from backup.core.log import time_text
 from backup.core.model import Action, Record
 from backup.core.run_values import Trigger
 from backup.core.suggestions import quoted
 from backup.entry.access import OPERATOR, READER, signed_in
-from backup.entry.answers import Answer, shape_one, status_of
+from backup.entry.answers import Answer, shape_one, status_of, told_as_stored
 from backup.entry.dashboard_shapes import shape_calendar, shape_overview
 from backup.entry.job_api import delete_job, number_in, post_retry
 from backup.entry.requests import ApiRequest, KeyText, SampleSize, check_query, parse_body
@@ -109,7 +110,7 @@ def get_run(job_queue: JobQueue, registry: Registry, sync_id: str, query: Mappin
     summary = job_queue.runs.get(sync_id)
     if summary is None:
         raise UnknownRun(f"There is no run {quoted(sync_id)}.", hint="Summaries of runs are kept for 400 days.")
-    return Answer(200, {**summary, "ofSeveral": registry.directory.is_group(summary["service"])})
+    return Answer(200, {**told_as_stored(summary), "ofSeveral": registry.directory.is_group(summary["service"])})
 
 
 def get_run_changes(job_queue: JobQueue, registry: Registry, sync_id: str, query: Mapping[str, str]) -> Answer:
@@ -153,7 +154,7 @@ def shape_changed(changed: ChangedRecord) -> dict[str, Any]:
         "key": changed.key,
         "change": changed.action.value,
         "side": changed.side,
-        "changedAt": changed.at.isoformat(),
+        "changedAt": time_text(changed.at),
         "old": old,
         "new": new,
         "laterRun": changed.later_run,

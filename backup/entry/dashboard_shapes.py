@@ -10,7 +10,8 @@ from typing import Any
 from backup.config.schedule import Schedule
 from backup.config.settings import Settings
 from backup.core.errors import BadRequest
-from backup.entry.answers import time_text
+from backup.core.log import time_text
+from backup.entry.answers import told_as_stored
 from backup.entry.service_states import WORST_FIRST, ServiceState, ServiceStates, ServiceView
 from backup.jobs.job import Job, State
 from backup.jobs.job_queue import JobQueue
@@ -116,15 +117,15 @@ def _service_row(
         "services": None if of_set is None else len(of_set),
         "state": state.value,
         "overdue": state is ServiceState.OVERDUE,
-        "lastSuccess": success,
+        "lastSuccess": told_as_stored(success),
         "lastSuccessAgeSeconds": _age(success, now),
         "allowedAgeSeconds": round(allowed.total_seconds()) if allowed else None,
-        "lastFailure": of_trouble.get("failure"),
+        "lastFailure": told_as_stored(of_trouble.get("failure")),
         "records": of_service.get("success", {}).get("records"),
-        "versionsProven": of_service.get("versions"),
-        "contentsProven": of_service.get("contents"),
-        "lastVerify": of_trouble.get("verify"),
-        "lastRestoreDrill": of_trouble.get("drill"),
+        "versionsProven": told_as_stored(of_service.get("versions")),
+        "contentsProven": told_as_stored(of_service.get("contents")),
+        "lastVerify": told_as_stored(of_trouble.get("verify")),
+        "lastRestoreDrill": told_as_stored(of_trouble.get("drill")),
         "nextOccurrence": time_text(due) if due else None,
         "job": {"jobId": job.job_id, "progress": job.percent or 0, "verb": job.request.verb} if job else None,
     }

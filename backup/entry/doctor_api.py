@@ -8,9 +8,10 @@ from typing import Any
 
 from backup.config.settings import Settings
 from backup.core.errors import ConfigError
+from backup.core.log import time_text
 from backup.core.model import utc_now
 from backup.doctor.findings import Finding, Grade, worst, wrong
-from backup.entry.answers import Answer, time_text
+from backup.entry.answers import Answer
 from backup.entry.requests import check_no_body, check_query
 
 

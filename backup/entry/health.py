@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from backup.core.errors import BackupError, ConfigError
-from backup.core.log import event
+from backup.core.log import event, time_text
 from backup.core.model import Now, utc_now
-from backup.entry.answers import Answer, time_text
+from backup.entry.answers import Answer
 from backup.runs.condition import Concern
 from backup.services.registry import Registry
 from backup.services.service import Health

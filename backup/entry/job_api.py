@@ -13,7 +13,7 @@ from backup.config.settings import Settings
 from backup.core.errors import BadRequest, Conflict, UnknownJob
 from backup.core.run_values import Status, Verb
 from backup.core.suggestions import did_you_mean, quoted
-from backup.entry.answers import Answer
+from backup.entry.answers import Answer, told_as_stored
 from backup.entry.job_shapes import shape_day, shape_job, shape_row, shape_stats
 from backup.entry.requests import ApiRequest, ChangeLimit, check_no_body, check_query, moment_of, parse_body
 from backup.jobs.job import Job, Request, State
@@ -82,7 +82,7 @@ def get_job_details(job_queue: JobQueue, job_id: str, query: Mapping[str, str]) 
     """Answers with a job, its states, its run and its last log lines. 404 without such a job."""
     check_query(query)
     job = _job(job_queue, job_id)
-    run = job_queue.runs.get(job.sync_id) if job.sync_id else None
+    run = told_as_stored(job_queue.runs.get(job.sync_id)) if job.sync_id else None
     details = {"run": run, "log": job_queue.records.lines(job.job_id)}
     return Answer(200, {**shape_job(job), **details})
 
@@ -145,7 +145,7 @@ def get_history(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
         limit=number_in(query, "limit", 50, 200),
         cursor=query.get("cursor"),
     )
-    return Answer(200, {"runs": list(page.runs), "cursor": page.cursor})
+    return Answer(200, {"runs": list(map(told_as_stored, page.runs)), "cursor": page.cursor})
 
 
 def get_summary(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:

@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from backup.config.settings import Settings
-from backup.entry.answers import time_text
+from backup.core.log import time_text
+from backup.entry.answers import told_as_stored
 from backup.jobs.job import Job, State
 from backup.jobs.job_queue import JobQueue
 from backup.jobs.run_numbers import percentile
@@ -137,11 +138,11 @@ def shape_stats(job_queue: JobQueue, settings: Settings, service: str, days: int
             {"date": day.isoformat(), **{name: numbers.get(name, 0) for name in ("inserted", "updated", "deleted")}}
             for day, numbers in sorted(by_day.items())
         ],
-        "lastSuccess": success,
+        "lastSuccess": told_as_stored(success),
         "lastSuccessAgeSeconds": round(age) if age is not None else None,
-        "lastFailure": last.get("failure"),
-        "lastVerify": last.get("verify"),
-        "lastRestoreDrill": last.get("drill"),
+        "lastFailure": told_as_stored(last.get("failure")),
+        "lastVerify": told_as_stored(last.get("verify")),
+        "lastRestoreDrill": told_as_stored(last.get("drill")),
         "nextOccurrence": time_text(schedule.next_due(now)) if settings.schedule_enabled else None,
     }
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from backup.core.log import time_text
 from backup.core.model import Now, utc_now
-from backup.entry.answers import Answer, time_text
+from backup.entry.answers import Answer
 from backup.entry.requests import check_query
 from backup.stores import pools
 from backup.stores.logins import LoginState

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from backup.core import errors
-from backup.core.log import redact, visible
+from backup.core.log import redact, time_text, visible
 from backup.core.run_values import Run, Status
 
 OVERDUE = "backup.sync.overdue"
@@ -53,7 +53,7 @@ class Event:
             "source": source,
             "type": self.type,
             **subject,
-            "time": moment_text(self.time),
+            "time": time_text(self.time),
             "datacontenttype": "application/json",
             "data": {name: value for name, value in self.data.items() if value is not None},
         }
@@ -79,8 +79,8 @@ def event_of(run: Run, job_id: str | None = None, hint: str | None = None) -> Ev
         "status": run.status.value,
         "syncId": run.sync_id,
         "jobId": job_id,
-        "startedAt": moment_text(run.started_at),
-        "completedAt": moment_text(run.completed_at),
+        "startedAt": time_text(run.started_at),
+        "completedAt": time_text(run.completed_at),
         "durationMs": run.duration_ms,
         "counts": asdict(run.counts),
         "verified": run.verified,
@@ -97,7 +97,7 @@ def recovered(run: Run, silence: Mapping[str, Any]) -> Event:
     data = {
         "service": run.service,
         "syncId": run.sync_id,
-        "completedAt": moment_text(completed_at),
+        "completedAt": time_text(completed_at),
         "silentSince": silence["since"],
         "overdueSince": silence["at"],
     }
@@ -111,7 +111,7 @@ def overdue(service: str, since: datetime, now: datetime, limit: timedelta, last
     data = {
         "service": service,
         "lastSuccess": _at(last.get("success")),
-        "silentSince": moment_text(since),
+        "silentSince": time_text(since),
         "ageHours": hours(now - since),
         "maxAgeHours": hours(limit),
         "lastFailure": _at(failure),
@@ -119,7 +119,7 @@ def overdue(service: str, since: datetime, now: datetime, limit: timedelta, last
         "errorKind": failure.get("errorKind"),
         "hint": OVERDUE_HINT,
     }
-    return Event(OVERDUE, f"{service.lower()}/{moment_text(now)}", now, service, data)
+    return Event(OVERDUE, f"{service.lower()}/{time_text(now)}", now, service, data)
 
 
 def failure_since(last: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -137,12 +137,7 @@ OVERDUE_HINT = (
 
 
 def _at(entry: Mapping[str, Any] | None) -> str | None:
-    return moment_text(datetime.fromisoformat(entry["at"])) if entry else None
-
-
-def moment_text(moment: datetime) -> str:
-    """The time in UTC as RFC 3339 has it, to the millisecond."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return time_text(datetime.fromisoformat(entry["at"])) if entry else None
 
 
 def hours(length: timedelta) -> float:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from backup.core.log import logger, plain_line_of, redact
+from backup.core.log import logger, plain_line_of, redact, time_text
 
 LINES_AT_MOST = 200
 _CHARACTERS_AT_MOST = 1_000
@@ -38,7 +38,7 @@ class JobLines(logging.Handler):
         line = plain_line_of(record)
         if record.thread == self._thread or any(named in f"{line} " for named in self._named):
             at = datetime.fromtimestamp(record.created, UTC)
-            self._lines.append(f"{at:%Y-%m-%dT%H:%M:%S.%f}Z {record.levelname} {redact(line)[:_CHARACTERS_AT_MOST]}")
+            self._lines.append(f"{time_text(at)} {record.levelname} {redact(line)[:_CHARACTERS_AT_MOST]}")
 
     @property
     def lines(self) -> list[str]:

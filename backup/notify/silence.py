@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from backup.config.schedule import Schedule
 from backup.config.settings import Settings
-from backup.core.log import event
+from backup.core.log import event, time_text
 from backup.core.run_values import Status, Verb
-from backup.jobs.events import DIGEST, GOOD_NIGHT, Event, failure_since, hours, moment_text, overdue, safe
+from backup.jobs.events import DIGEST, GOOD_NIGHT, Event, failure_since, hours, overdue, safe
 from backup.jobs.job import CLOCKS_DIFFER
 from backup.jobs.job_queue import JobQueue
 from backup.jobs.key_values import NEW, Change, Item
@@ -132,7 +132,7 @@ def _raise_overdue(settings: Settings, job_queue: JobQueue, service: str, now: d
     if item is None or silence is None or "overdue" in silence.last:
         return
     raised = overdue(service, silence.since, now, silence.limit, silence.last)
-    mark = {"at": moment_text(now), "since": moment_text(silence.since)}
+    mark = {"at": time_text(now), "since": time_text(silence.since)}
     # The etag: if a sync succeeds at this moment, nothing is told.
     changes = [Change(_key(service), {**silence.last, "overdue": mark}, item.etag), *job_queue.outbox.changes(raised)]
     if job_queue.keys.commit(changes):
@@ -165,7 +165,7 @@ def _raise_good_night(
             sets[name] = sets.get(name, False) or has_succeeded
     if all(sets.values()):
         night = settings.shared_schedule.last_due(now)
-        _raise_once(job_queue, "night", night, now, Event(GOOD_NIGHT, moment_text(night), now, None, {}))
+        _raise_once(job_queue, "night", night, now, Event(GOOD_NIGHT, time_text(night), now, None, {}))
 
 
 def _moment(entry: Mapping[str, Any] | None) -> datetime | None:
@@ -184,7 +184,7 @@ def _raise_digest(settings: Settings, job_queue: JobQueue, silences: Sequence[Si
         job_queue.keys.commit([Change("digest", {"due": due.isoformat()}, item.etag if item else NEW)])
         return
     data = _digest_of(job_queue, began, due, [silence.service for silence in silences])
-    _raise_once(job_queue, "digest", due, now, Event(DIGEST, moment_text(due), now, None, data))
+    _raise_once(job_queue, "digest", due, now, Event(DIGEST, time_text(due), now, None, data))
 
 
 def _raise_once(job_queue: JobQueue, key: str, due: datetime, now: datetime, raised: Event) -> None:
@@ -216,8 +216,8 @@ def _digest_of(job_queue: JobQueue, began: datetime, ended: datetime, silent: Se
             break
     services = [rows[name] for name in sorted(rows)][:_SERVICES_AT_MOST]
     return {
-        "from": moment_text(began),
-        "to": moment_text(ended),
+        "from": time_text(began),
+        "to": time_text(ended),
         "completed": sum(row["completed"] for row in rows.values()),
         "failed": sum(row["failed"] for row in rows.values()),
         "overdue": list(silent)[:_SERVICES_AT_MOST],

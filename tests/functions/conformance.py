@@ -7,6 +7,7 @@ services and its records are those of the environment.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +32,9 @@ from backup.services.registry import Registry
 KEY = "a-key"
 BASE = "http://127.0.0.1"
 # What only the backup's records can tell: a text that fits the description may be none of theirs.
+TIME = re.compile(r"\d{4}-\d\d-\d\dT[^\s\"']*")
+THE_APPS_OWN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+WITH_TIMES_OF_OTHERS = {"GetChangedRecord", "GetOpenApi", "DashboardFile"}  # of the records, of examples, of programs
 KNOWN_TO_THE_RECORDS = {"cursor", "key", "keys", "at", "run", "confirm", "from", "to"}
 
 
@@ -79,6 +83,9 @@ def conforms(operation: Any, known: dict[str, str], examples: int, with_seed: in
         unsure = named or sent & KNOWN_TO_THE_RECORDS or not refused or "Several runs begin with" in answer.text
         case.validate_response(answer, excluded_checks=[positive_data_acceptance] if unsure else [])
         assert answer.status_code < 500, f"{answer.status_code}: {answer.text}"
+        if answer.status_code == 200 and operation.definition.raw["operationId"] not in WITH_TIMES_OF_OTHERS:
+            odd = [time for time in TIME.findall(answer.text) if not THE_APPS_OWN.fullmatch(time)]
+            assert not odd, f"All times are written alike, but these are not: {odd}"
 
     try:
         check()
