@@ -225,7 +225,7 @@ class Runner:
             if session.ownership is not None:
                 session.ownership.leave()
             return replace(outcome, recorded=True)
-        return self._recorded(session.save, outcome)
+        return self._surely_there(session, self._recorded(session.save, outcome))
 
     # --- parts of them ------------------------------------------------------------------------------------------------
 
@@ -267,6 +267,21 @@ class Runner:
         run = resumed_run or run
         has_checkpoint = request.in_parts or (run.verb is Verb.SYNC and not run.dry_run)
         return replace(run, checkpoint=start.to_text()) if has_checkpoint else run, start, resumed_run
+
+    def _surely_there(self, session: Session, outcome: Outcome) -> Outcome:
+        """The outcome. A sync that lost connections to the backup after its last proof fails: it has no time to look
+        once more."""
+        run = outcome.run
+        has_written = run.verb is Verb.SYNC and not run.dry_run and run.counts.processed
+        if outcome.error is not None or not has_written or not session.has_lost_backup():
+            return outcome
+        session.tally.proof = None
+        error = StoreUnavailable(
+            f"Connections to the {session.backup.place.label} were lost when the run had done its work. If another "
+            "server answers since then, it may lack the last writes.",
+            hint="Run it again: it writes what is missing.",
+        )
+        return self._recorded(session.history.save, self._ended(session.run, session.tally, error, session.steps.now))
 
     def _recorded(self, save: Callable[[Run], Run | None], outcome: Outcome) -> Outcome:
         """Writes the run's entry, and returns the outcome with that. A run whose entry cannot be written fails; an

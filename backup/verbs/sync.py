@@ -242,22 +242,16 @@ class _Saver:
         self._session = session
         self._saved_at, self._processed = time.monotonic(), session.tally.counts.processed
         self._records: int | None = None
-        self._processed_before, self._reconnects_before = self._processed, self._reconnects
+        self._processed_before = self._processed
 
     def note_loss(self) -> None:
-        """Notes that connections to the backup were lost after this call had written. Another server may have taken its
-        place, which lacks the last commits: those before a checkpoint that is there are there as well, but not those
-        that this process has proven since."""
+        """Notes that connections to the backup were lost after this call had written. Of what stands before a
+        checkpoint that is there, nothing is missing then; but of what this process has proven since, something may."""
         session = self._session
         has_written = session.tally.counts.processed != self._processed_before
-        if has_written and self._reconnects != self._reconnects_before and _LOST not in session.run.notes:
+        is_whole = not session.run.dry_run and session.run.limit is None
+        if session.has_lost_backup() and has_written and is_whole and _LOST not in session.run.notes:
             session.note(_LOST)
-
-    @property
-    def _reconnects(self) -> int:
-        relational = self._session.backup.relational
-        run = self._session.run
-        return 0 if relational is None or run.dry_run or run.limit is not None else relational.reconnects
 
     def save(self, at: Checkpoint, *, always: bool = False) -> None:
         session = self._session
