@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from backup.core.errors import ConfigError, StoreUnavailable
 from backup.core.run_values import Counts, Run, Trigger, Verb
 from backup.runs.outcome import Observer
+from backup.verbs import sync as verbs_sync
 from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.servers import postgres_standby
 from tests.scenarios import places
@@ -117,3 +118,19 @@ def test_a_backup_whose_next_server_lacks_the_last_commits_is_compared_once_more
         assert any("The same undo once more" in note for note in undone.run.notes)
         for engine in (successor, places.engine(moved.backup)):
             engine.dispose()
+
+
+def test_a_sync_that_loses_its_connections_behind_its_last_proof_fails(
+    postgres_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = sa.make_url(postgres_shop.backup).port or 0
+    with Proxy(port, cut_after=1 << 40).running() as proxy:
+        url = sa.make_url(postgres_shop.backup).set(port=proxy.port)
+        shop = replace(postgres_shop, backup=url.render_as_string(hide_password=False))
+        shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY); INSERT INTO "Thing" VALUES (1)')
+        monkeypatch.setattr(verbs_sync, "_complete", lambda _: proxy.lead_to(port))
+        assert isinstance(shop.sync()["Thing"].error, StoreUnavailable)
+        assert shop.column('SELECT "Status" FROM "SyncHistory"') == ["Failed"]
+        monkeypatch.undo()
+        assert shop.sync()["Thing"].error is None
+        places.engine(shop.backup).dispose()
