@@ -50,16 +50,11 @@ def start(folder: Path, settings: Mapping[str, str], *arguments: str, **streams:
     return Program(arguments, folder, environment(settings), **piped | streams)
 
 
-def start_anew(folder: Path, settings: Mapping[str, str], *arguments: str) -> subprocess.Popen[str]:
+def start_anew(folder: Path, settings: Mapping[str, str], *arguments: str, **streams: Any) -> subprocess.Popen[str]:
     """Starts a Python that has imported nothing yet. Slower than `start`; for tests of the imports and of the start."""
+    piped = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(settings),
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, *arguments], cwd=folder, env=environment(settings), text=True, **piped | streams
     )
 
 

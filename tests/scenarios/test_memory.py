@@ -1,8 +1,10 @@
 """That memory does not grow with the table, and little with its largest record."""
 
+import json
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 
@@ -11,16 +13,21 @@ import pytest
 from backup.core.run_values import Trigger
 from tests.reliability.effort import rounds
 from tests.scenarios.places import Place, on_sqlite
-from tests.scenarios.product import python
+from tests.scenarios.product import start_anew
 
 SETTINGS = {"BackupSync__ChunkSize": "5000", "BackupSync__Parallelism": "1"}  # what threads add is the same and uneven
 FEW, MANY = rounds((5_000, 25_000), (20_000, 80_000))
 MAY_GROW_BY_KIB = rounds(4, 12) * 1024  # the stamps of so many more rows take 8 MiB, or 26
-# A process counts as its own what its parent held when it was started. So the parent is a small one, which tells.
-MEASURED = """
-import resource, subprocess, sys
-subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=subprocess.DEVNULL)
-print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+# A process counts as its own what its parent held when it was started. So the parent is a small one.
+SMALL_PARENT = "import subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True)"
+# For each line with settings it works once more, and answers with the most memory that it has held since its start.
+EACH_TIME = """
+import json, os, resource, sys
+
+for line in sys.stdin:
+    os.environ.update(json.loads(line))
+    work()
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
 """
 # Records of 12 MiB cost twice as much. Images whole instead of in parts cost 9 MiB more with 6, on PostgreSQL 14.
 RECORD_KIB, BATCH_KIB, UNEVEN_KIB = (mib << 10 for mib in rounds((6, 1, 13), (12, 8, 8)))
@@ -37,14 +44,15 @@ from backup.core.run_values import Trigger
 from backup.mirror.verification import Depth
 from backup.verbs.restore_spec import RestoreSpec
 
-registry = Registry(load_settings())
-[synced] = registry.sync("customer", Trigger.CLI)
-service = registry.get("customer")
-then = RestoreSpec(at=service.past.history(2)[-1].completed_at, overwrite_newer=True)
-for outcome in (synced, service.verify(Depth(full=True)), service.restore(then), service.undo(synced.run.sync_id)):
-    assert outcome.error is None, outcome.error
+def work():
+    registry = Registry(load_settings())
+    [synced] = registry.sync("customer", Trigger.CLI)
+    service = registry.get("customer")
+    then = RestoreSpec(at=service.past.history(2)[-1].completed_at, overwrite_newer=True)
+    for outcome in (synced, service.verify(Depth(full=True)), service.restore(then), service.undo(synced.run.sync_id)):
+        assert outcome.error is None, outcome.error
 """
-COPIED_TWICE = """
+SYNCED = """
 import os
 
 from backup.services.registry import Registry
@@ -52,10 +60,20 @@ from backup.services.service import Options
 from backup.config.settings import load_settings
 from backup.core.run_values import Trigger
 
-for chunk_size, options in ((5_000, Options()), (200_000, Options(force=True))):
-    os.environ["BackupSync__ChunkSize"] = str(chunk_size)
-    [outcome] = Registry(load_settings()).sync("customer", Trigger.CLI, options)
+def sync(**options):
+    [outcome] = Registry(load_settings()).sync("customer", Trigger.CLI, Options(**options))
     assert outcome.error is None, outcome.error
+"""
+COPIED_TWICE = f"""{SYNCED}
+def work():
+    os.environ["BackupSync__ChunkSize"] = "5000"
+    sync()
+    os.environ["BackupSync__ChunkSize"] = "200000"
+    sync(force=True)
+"""
+EMPTIED = f"""{SYNCED}
+def work():
+    sync(allow_mass_delete=True)
 """
 
 
@@ -65,35 +83,47 @@ def fill(file: Path, rows: int) -> None:
         database.executemany("INSERT INTO Customers VALUES (?, 1, 'Somebody')", ((n,) for n in range(1, rows + 1)))
 
 
-def measured(folder: Path, settings: Mapping[str, str], *command: str) -> int:
-    """The most memory that Python holds at once when it runs this, in KiB."""
-    ended = python(folder, settings, "-c", MEASURED, *command, anew=True)
-    assert ended.code == 0, ended.err
-    return int(ended.out)
+@contextmanager
+def working(folder: Path, work: str) -> Iterator[Callable[[Mapping[str, str]], int]]:
+    """A new process that has defined this work. What it yields has it work with these settings, and tells the most
+    memory that it has held since its start, in KiB."""
+    streams = {"stdin": subprocess.PIPE}
+    with start_anew(folder, {}, "-c", SMALL_PARENT, "-c", work + EACH_TIME, **streams) as process:
+        orders, answers = process.stdin, process.stdout
+        assert orders
+        assert answers
+
+        def peak_kib(settings: Mapping[str, str]) -> int:
+            print(json.dumps(settings), file=orders, flush=True)
+            if answer := answers.readline():
+                return int(answer)
+            raise AssertionError(process.communicate()[1])
+
+        yield peak_kib
+        process.communicate()
 
 
-def peak_kib(folder: Path, *command: str, source_rows: int, backup_rows: int) -> int:
-    """The most memory that the command, a sync by default, holds at once with so many rows on the sides."""
-    folder.mkdir()
-    place = on_sqlite(folder)
-    fill(folder / "customers.db", source_rows)
-    fill(folder / "customers_backup.db", backup_rows)
-    place.registry.get("customer").initialize()
-    command = command or ("-m", "backup", "sync", "customer", "--allow-mass-delete")
-    return measured(folder, {**place.customer.settings, **SETTINGS}, *command)
+def growth_kib(folder: Path, work: str, few: tuple[int, int], many: tuple[int, int]) -> int:
+    """How much more memory the work takes with many rows than with few, each in the source and in the backup."""
+    peaks = []
+    with working(folder, work) as peak_kib:
+        for name, (source_rows, backup_rows) in (("few", few), ("many", many)):
+            (folder / name).mkdir()
+            place = on_sqlite(folder / name)
+            fill(folder / name / "customers.db", source_rows)
+            fill(folder / name / "customers_backup.db", backup_rows)
+            place.registry.get("customer").initialize()
+            peaks.append(peak_kib({**place.customer.settings, **SETTINGS}))
+    return peaks[1] - peaks[0]
 
 
 def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:
     """Nor does a forced run hold the stamps of a chunk."""
-    few = peak_kib(tmp_path / "few", "-c", COPIED_TWICE, source_rows=FEW, backup_rows=0)
-    many = peak_kib(tmp_path / "many", "-c", COPIED_TWICE, source_rows=MANY, backup_rows=0)
-    assert many - few < MAY_GROW_BY_KIB
+    assert growth_kib(tmp_path, COPIED_TWICE, (FEW, 0), (MANY, 0)) < MAY_GROW_BY_KIB
 
 
 def test_memory_does_not_grow_with_what_only_the_backup_has(tmp_path: Path) -> None:
-    few = peak_kib(tmp_path / "few", source_rows=1, backup_rows=FEW)
-    many = peak_kib(tmp_path / "many", source_rows=1, backup_rows=MANY)
-    assert many - few < MAY_GROW_BY_KIB
+    assert growth_kib(tmp_path, EMPTIED, (1, FEW), (1, MANY)) < MAY_GROW_BY_KIB
 
 
 def large_text(random: Random) -> str:
@@ -115,12 +145,14 @@ def test_a_large_record_costs_four_times_its_size_above_a_batch(
     values = {"Data": "blob" if kind == "sqlite" else "bytea", "Text": "text"}
     for name, type_ in values.items():
         source.run(f'ALTER TABLE {{table}} ADD "{name}" {type_}')
-    few = measured(tmp_path, settings, "-c", EVERYTHING)
-    for version in (2, 3):
-        random = Random(version)
-        for key, value in enumerate((random.randbytes(RECORD_KIB << 10), large_text(random)), 1):
-            change = f'UPDATE {{table}} SET "Version" = :version, "{[*values][key - 1]}" = :value WHERE "Id" = :key'
-            source.run(change, version=version, value=value, key=key)
-        if version == 2:
-            assert place.registry.sync("customer", Trigger.CLI)[0].error is None
-    assert measured(tmp_path, settings, "-c", EVERYTHING) - few < BATCH_KIB + 4 * RECORD_KIB + UNEVEN_KIB
+    with working(tmp_path, EVERYTHING) as peak_kib:
+        few = peak_kib(settings)
+        for version in (2, 3):
+            random = Random(version)
+            for key, value in enumerate((random.randbytes(RECORD_KIB << 10), large_text(random)), 1):
+                change = f'UPDATE {{table}} SET "Version" = :version, "{[*values][key - 1]}" = :value WHERE "Id" = :key'
+                source.run(change, version=version, value=value, key=key)
+            if version == 2:
+                assert place.registry.sync("customer", Trigger.CLI)[0].error is None
+        many = peak_kib(settings)
+    assert many - few < BATCH_KIB + 4 * RECORD_KIB + UNEVEN_KIB
