@@ -24,7 +24,7 @@ def found_empty(runs: Sequence[Run]) -> Run | None:
             found = counts.skipped + counts.updated + counts.deleted - inserted
             had = before is not None and before.proof is not None and before.proof.backup.records > 0
             is_same = before is not None and before.selection == run.selection
-            if had and is_same and found <= 0 < counts.inserted:
+            if had and is_same and found <= 0:
                 empty = run
             before, inserted = run, 0
         else:

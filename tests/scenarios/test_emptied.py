@@ -33,6 +33,17 @@ def test_a_copy_that_was_made_anew_has_no_state_of_before(shop: Shop) -> None:
 
 
 @IN_FILES
+def test_a_copy_that_was_made_anew_of_an_empty_source_has_no_state_of_before(shop: Shop) -> None:
+    first = synced(shop)
+    shop.run('DROP TABLE "Customer"', side="backup")
+    shop.run('DELETE FROM "Invoice"; DELETE FROM "Customer"')
+    assert "made it anew" in " ".join(synced(shop).notes)
+    assert first.completed_at is not None
+    refused = customers(shop).restore(RestoreSpec(at=first.completed_at + timedelta(microseconds=1)))
+    assert isinstance(refused.error, BadRequest)
+
+
+@IN_FILES
 def test_a_copy_that_an_undo_has_emptied_keeps_its_states(shop: Shop, tmp_path: Path) -> None:
     first = synced(shop)
     assert customers(shop).undo(first.sync_id).error is None
