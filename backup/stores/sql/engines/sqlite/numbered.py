@@ -13,11 +13,11 @@ from operator import ge, gt, lt
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler, SQLiteDialect
 
 from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
-from backup.stores.sql.engines.column import ServerType
+from backup.stores.sql.engines.column import ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.prepared import TABLES_KEPT, numbered_union, spelled_once
 from backup.stores.sql.engines.sqlite.text import in_utf_8
 from backup.stores.sql.engines.sqlite.version_lists import (
@@ -36,6 +36,7 @@ _PARTS_TRIED, _ROWS_OF_A_PART = 4, KEYS_AT_ONCE // 8
 _TRIES = 3
 _GREATEST = (1 << 63) - 1
 _BLOB = ServerType("BLOB")
+_SPELLING = SQLiteDialect()
 GAPS = "has_gaps"
 """What a table's info says of the numbers that were listed last."""
 
@@ -115,7 +116,7 @@ def _rows_of_each(
 ) -> list[Any]:
     """The row of each table's statement, behind the place of the table: nothing promises that they come in an order.
     `columns`: the key and the version of each."""
-    texts = {i: guess.spelled(cx.dialect, *columns[i]) for i, guess in guesses.items()}
+    texts = {i: guess.spelled(*columns[i]) for i, guess in guesses.items()}
     cursor: Any = cx.exec_driver_sql(
         numbered_union(texts), tuple(bound for guess in guesses.values() for bound in guess[:2])
     ).cursor
@@ -138,9 +139,9 @@ class _Guess(NamedTuple):
         begins = info.get(_FIRST, 1)
         return cls(begins, min(begins + keys, _GREATEST), info.get(GAPS, False))
 
-    def spelled(self, dialect: sa.Dialect, key: sa.Column[Any], version: sa.Column[Any]) -> str:
+    def spelled(self, key: sa.Column[Any], version: sa.Column[Any]) -> str:
         """The statement. Its parameters are the two bounds."""
-        return _spelled(dialect, _pairs_between if self.has_gaps else _versions_between, key, version)[0]
+        return _guessing(key, version, self.has_gaps)
 
     def checked(self, info: dict[Any, Any], first: int | None, last: int, text: Any) -> tuple[VersionList | None, bool]:
         """The list of the table, if the row of the statement shows that the guess was right; and whether another guess
@@ -168,7 +169,7 @@ def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys
     or other versions than integers."""
     for _ in range(_TRIES):  # the rows may change between two statements
         guess = _Guess.of(key, keys)
-        cursor: Any = cx.exec_driver_sql(guess.spelled(cx.dialect, key, version), guess[:2]).cursor
+        cursor: Any = cx.exec_driver_sql(guess.spelled(key, version), guess[:2]).cursor
         [row] = cursor.fetchall()
         rows, may_differ = guess.checked(key.table.info, *row)
         if not may_differ:
@@ -251,22 +252,21 @@ def _versions(key: sa.Column[Any], version: sa.Column[Any], conditions: Sequence
     return _of_table(key, sa.func.json_group_array(version), conditions)
 
 
-def _versions_between(key: sa.Column[Any], version: sa.Column[Any], _none: object) -> sa.Select[Any]:
-    return _between(key, sa.func.json_group_array(version))
+@lru_cache(maxsize=2 * TABLES_KEPT)
+def _guessing(key: sa.Column[Any], version: sa.Column[Any], has_gaps: bool) -> str:
+    """The statement that selects both ends of the whole table, and the list of all values if the first number is its
+    first parameter and the last is below the second. SQLite compares the ends alone, which takes a seventh less than to
+    compare each number.
 
-
-def _pairs_between(key: sa.Column[Any], version: sa.Column[Any], _none: object) -> sa.Select[Any]:
-    return _between(key, sa.func.json_group_object(key, version))
-
-
-def _between(key: sa.Column[Any], values: Any) -> sa.Select[Any]:
-    """Both ends of the whole table, and the list of all values if the first number is this one and the last is below
-    that one. SQLite compares the ends alone, which takes a seventh less than to compare each number."""
-    # With a limit it asks for each end once.
-    first, last = _ends(key, None, ()).limit(sa.literal_column("1")).offset(sa.literal_column("0")).subquery().c
-    listed = sa.select(sa.cast(values, _BLOB)).select_from(key.table).with_hint(key.table, "NOT INDEXED")
-    is_right = sa.and_(first == sa.literal(0, key.type), last < sa.literal(0, key.type))
-    return sa.select(first, last, sa.case((is_right, listed.scalar_subquery())))
+    It is text, because SQLAlchemy takes 2 ms to spell it for a table that is new to the process.
+    """
+    number, value = (f"t.{spelled_column(_SPELLING, key.table, column.name)}" for column in (key, version))
+    rows = f"FROM {spelled_table(_SPELLING, key.table)} AS t"
+    ends = f"(SELECT min({number}) {rows}) AS lowest, (SELECT max({number}) {rows}) AS highest"
+    listed = f"json_group_object({number}, {value})" if has_gaps else f"json_group_array({value})"
+    listed = f"CASE WHEN lowest = ? AND highest < ? THEN (SELECT CAST({listed} AS BLOB) {rows} NOT INDEXED) END"
+    ends = f"FROM (SELECT {ends} LIMIT 1 OFFSET 0)"  # with a limit it asks for each end once
+    return f"SELECT lowest, highest, {listed} {ends}"
 
 
 def _numbers_and_versions(
