@@ -28,6 +28,18 @@ def default_jobs_file() -> str:
         return ""
 
 
+def current_folder() -> Path:
+    """Returns the folder that the process runs in. Raises ConfigError if somebody has removed it: a file of settings in
+    it may have been the only one."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"The folder that this process runs in cannot be used: {error.strerror}.",
+            hint="It was probably removed or replaced. Start again in a folder that is there.",
+        ) from None
+
+
 def use_local_settings(path: Path) -> None:
     """Puts the `Values` of a file like local.settings.json into the environment, unless it has the name already.
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from backup.config.bindings import RESUME_SCHEDULE, SCHEDULE
-from backup.config.environment import default_jobs_file, own_variables
+from backup.config.environment import current_folder, default_jobs_file, own_variables
 from backup.config.given_services import names_of, read_service, services_of, titles_in, unusable
 from backup.config.ncrontab import time_zone
 from backup.config.notify_settings import (
@@ -230,7 +230,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     # Before anything can be wrong: what is logged about other settings has this form too.
     write_json(_by_upper_name(variables).get("BACKUPLOG__FORMAT", "").strip() == "json")
     return _read(
-        tuple(variables.items()), _set_text(variables, [Path.cwd(), _HOST_FOLDER] if environment is None else [])
+        tuple(variables.items()), _set_text(variables, [current_folder(), _HOST_FOLDER] if environment is None else [])
     )
 
 
@@ -244,7 +244,7 @@ def given_settings() -> tuple[dict[str, str], SetText | None]:
         for name, value in variables.items()
         if name.lower() in setting_names and value.strip()
     }
-    text = _set_text(variables, [Path.cwd(), _HOST_FOLDER])
+    text = _set_text(variables, [current_folder(), _HOST_FOLDER])
     return {name: given[name] for name in setting_names.values() if name in given}, text
 
 

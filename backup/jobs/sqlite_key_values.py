@@ -33,7 +33,7 @@ class SqliteKeyValues:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._process = 0
+        self._process, self._opened = 0, (0, 0)
 
     def get(self, key: str) -> Item | None:
         """As `KeyValues` says."""
@@ -85,12 +85,27 @@ class SqliteKeyValues:
                     self._connection is None or self._process != os.getpid()
                 ):  # a connection of SQLite does not survive a fork
                     self._connection, self._process = self._open(), os.getpid()
+                    self._opened = self._identity()
+                elif self._opened != self._identity():  # what is written into a removed file is gone with the process
+                    raise StoreUnavailable(
+                        f"The file of jobs {self._path} was removed or replaced while this process used it.",
+                        hint="Start the process again: it takes the file that is there then, or makes a new one.",
+                    )
                 yield self._connection
             except (sqlite3.Error, OSError) as error:
                 raise StoreUnavailable(
                     f"The file of jobs {self._path} cannot be used: {error}.",
-                    hint="Check that the app may write the file and its folder, and that the disk is not full.",
+                    hint="Check that the app may write the file and its folder, and that the disk is not full. "
+                    "BackupJobs__File names another file.",
                 ) from None
+
+    def _identity(self) -> tuple[int, int]:
+        """What tells the file from another in its place; zeros where there is none."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        return status.st_dev, status.st_ino
 
     def _open(self) -> sqlite3.Connection:
         if not self._path.name:

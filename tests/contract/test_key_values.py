@@ -130,6 +130,24 @@ def test_a_file_that_is_no_database_is_an_error_that_names_it(tmp_path: Path) ->
         SqliteKeyValues(tmp_path / "jobs.db").get("x")
 
 
+@pytest.mark.parametrize("is_replaced", [True, False])
+def test_a_file_that_was_removed_or_replaced_takes_nothing_that_would_be_gone(
+    tmp_path: Path, is_replaced: bool
+) -> None:
+    keys, other = SqliteKeyValues(tmp_path / "jobs.db"), SqliteKeyValues(tmp_path / "other.db")
+    assert keys.commit([Change("x", {})])
+    assert other.commit([Change("y", {})])
+    other.close()
+    for path in tmp_path.glob("jobs.db*"):
+        path.unlink()
+    if is_replaced:
+        (tmp_path / "other.db").rename(tmp_path / "jobs.db")
+    with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+        keys.commit([Change("z", {})])
+    keys.close()
+    assert [item.key for item in keys.scan("", limit=9)] == (["y"] if is_replaced else [])
+
+
 def test_an_account_that_does_not_answer_is_an_error_that_says_so() -> None:
     account = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;TableEndpoint=http://127.0.0.1:1/a;"
     settings = load_settings({"AzureWebJobsStorage": account})

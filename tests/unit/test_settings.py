@@ -562,3 +562,14 @@ def test_the_example_of_local_settings_lists_every_setting_and_can_be_used() -> 
     identity = {name for name in NAMES if name.startswith("AzureWebJobsStorage__")}  # instead of a connection string
     assert set(NAMES) - identity == values.keys() - {"FUNCTIONS_WORKER_RUNTIME"}
     load_settings(values)
+
+
+def test_a_folder_that_was_removed_under_the_process_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="The folder that this process runs in cannot be used: No such file"):
+        load_settings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from pathlib import Path
 
-from backup.config.environment import use_local_settings
+from backup.config.environment import current_folder, use_local_settings
 from backup.config.settings import Settings, load_settings
 from backup.entry.telemetry_switch import switch_on
 from backup.jobs.job_queue import job_queue_of
@@ -31,7 +31,7 @@ def settings_from(path: Path | None) -> Settings:
     named = path or _chosen.get()
     if named is not None and named.is_dir():
         named /= "local.settings.json"
-    use_local_settings(named or Path.cwd())
+    use_local_settings(named or current_folder())
     return load_settings()
 
 

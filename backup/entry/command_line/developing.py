@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from backup.config.environment import current_folder
 from backup.core import interrupts
 from backup.core.errors import ConfigError
 from backup.core.model import utc_now
@@ -37,7 +38,7 @@ def serve_command(
     Requests need no key, unless SERVE_KEY is set.
     """
     with errors_shown(False):
-        folder = Path.cwd()
+        folder = current_folder()
         if not (folder / "function_app.py").exists():
             raise ConfigError(
                 f"There is no function_app.py in {folder}: serve runs the function app of the current folder.",
