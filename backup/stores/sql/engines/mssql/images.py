@@ -61,12 +61,7 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
 
 def may_spell(key: Sequence[sa.Column[Any]], columns: Sequence[sa.Column[Any]]) -> bool:
     """Whether the server may make images of rows with such a key and such columns."""
-    return len(key) == 1 and _base(key[0]) in INTEGER_BASES and may_spell_values(columns)
-
-
-def may_spell_values(columns: Sequence[sa.Column[Any]]) -> bool:
-    """Whether the server spells the values of such columns as this process would."""
-    return {*map(_base, columns)} <= _SPELLED
+    return len(key) == 1 and _base(key[0]) in INTEGER_BASES and {*map(_base, columns)} <= _SPELLED
 
 
 def spelled_image(columns: Sequence[sa.Column[Any]]) -> _Text:

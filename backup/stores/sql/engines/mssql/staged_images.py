@@ -17,7 +17,6 @@ from backup.stores.sql.engines.mssql.images import (
     DECIMAL_BASES,
     INTEGER_BASES,
     may_spell,
-    may_spell_values,
     spelled_image,
 )
 from backup.stores.sql.engines.mssql.json import MAX_COLUMNS, Form, written_value
@@ -31,8 +30,7 @@ _LONG = "nvarchar(max)"
 def stage_images(cx: sa.Connection, images: ImagesToStage) -> StagedImages | None:
     """As `Dialect.stage_images`. None also where no image could be compared, and where it is not documented how a path
     of JSON spells the name of a column."""
-    key = [column for column in images.imaged if column.primary_key]
-    if not (may_spell(key, images.imaged) and _may_read(images.columns)):
+    if not _may_read(images.columns, images.imaged):
         return None
     staged = empty_staging_table(cx, images.copy, tuple(images.names), with_text=True)
     read, values = _decoded(images.columns)
@@ -45,7 +43,7 @@ def stage_images(cx: sa.Connection, images: ImagesToStage) -> StagedImages | Non
 @lru_cache(maxsize=64)
 def rows_of_images(images: sa.Table, columns: tuple[sa.Column[Any], ...]) -> ImageRows | None:
     """As `Dialect.rows_of_images`. None also where no image could be compared."""
-    if not (may_spell_values(columns) and _may_read(columns)):
+    if not _may_read(columns, columns):
         return None
     read, values = _decoded(columns)
     return image_rows(images, columns, values, _are_equal, hint=(read, "mssql"))
@@ -56,9 +54,12 @@ def count_equal(cx: sa.Connection, staged: StagedImages) -> int:
     return int(cx.scalar(staged.equal_rows(_are_equal)) or 0)
 
 
-def _may_read(columns: Sequence[sa.Column[Any]]) -> bool:
-    """Whether it is documented how a path of JSON spells the names of these columns."""
-    return len(columns) <= MAX_COLUMNS and all({'"', "\\"}.isdisjoint(column.name) for column in columns)
+def _may_read(columns: Sequence[sa.Column[Any]], imaged: Sequence[sa.Column[Any]]) -> bool:
+    """Whether an image of all `imaged` columns of a table can be compared, and how a path of JSON spells the names of
+    these columns is documented."""
+    key = [column for column in imaged if column.primary_key]
+    is_spelled = all({'"', "\\"}.isdisjoint(column.name) for column in columns)
+    return may_spell(key, imaged) and is_spelled and len(columns) <= MAX_COLUMNS
 
 
 def _are_equal(columns: Sequence[sa.Column[Any]], other: sa.Column[Any]) -> sa.ColumnElement[bool]:
