@@ -18,6 +18,7 @@ from backup.core.suggestions import did_you_mean
 FILE_NAME = "backup.toml"
 _VARIABLE = re.compile(r"\$(\$?)\{([^}]*)\}")
 _HINT = "docs/whole-databases.md lists what the file may say. Nothing was changed."
+_NO_PATH = "BACKUP_TOML is the text itself. Name a file with BACKUP_CONFIG. Nothing was changed."
 _MISTAKES_AT_MOST = 10
 
 
@@ -70,7 +71,12 @@ def read_sets(source: SetText, environment: Mapping[str, str]) -> Mapping[str, S
         document = _replaced(tomllib.loads(text), (), value_of_variable)
         sets = {} if mistakes else BackupFile.model_validate(document).sets
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source.name} is not TOML: {error}.", hint=_HINT) from None
+        # In one line, and without a value, it is a path.
+        is_path = source.name == "BACKUP_TOML" and not {"\n", "="} & {*text.strip()}
+        hint = (
+            "BACKUP_TOML is the text itself. Name a file with BACKUP_CONFIG. Nothing was changed." if is_path else _HINT
+        )
+        raise ConfigError(f"{source.name} is not TOML: {error}.", hint=hint) from None
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_input=False):
             place = tuple(part for part in fault["loc"] if part != "[key]")

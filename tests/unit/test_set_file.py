@@ -260,6 +260,13 @@ def test_the_text_comes_from_the_setting_else_the_named_file_else_the_first_fold
         find_text("x", "y", folders)
 
 
+@pytest.mark.parametrize(("text", "is_path"), [("/home/site/backup.toml", True), ("[set.a\nsource = 'x'", False)])
+def test_a_path_in_place_of_the_text_is_told_where_paths_go(text: str, is_path: bool) -> None:
+    with pytest.raises(ConfigError, match="BACKUP_TOML is not TOML") as caught:
+        _ = load_settings({"BACKUP_TOML": text}).sets
+    assert ("Name a file with BACKUP_CONFIG" in caught.value.hint) is is_path
+
+
 def test_settings_without_the_file_have_no_sets() -> None:
     assert load_settings({}).sets == {}
     assert list(load_settings({"BACKUP_TOML": WHOLE, **ENVIRONMENT}).sets) == ["chinook"]
