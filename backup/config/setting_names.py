@@ -83,6 +83,8 @@ def _nearly(name: str, settings: tuple[str, ...]) -> str | None:
     separator = next((text for text in (*_CERTAIN, "_", ".", "-") if text in name), "")
     head, _, own = name.partition(separator) if separator else (name, "", "")
     prefixes = {_letters(prefix): prefix for prefix in _prefixes(settings)}
+    # Most settings begin with Backup, so people write it before the others, too.
+    prefixes |= {f"backup{letters}": prefix for letters, prefix in prefixes.items() if not letters.startswith("backup")}
     for alike in get_close_matches(_letters(head), prefixes, 3, _ALIKE) if separator else ():
         prefix = prefixes[alike]
         parts = {setting[len(prefix) :]: setting for setting in settings if setting.startswith(prefix)}

@@ -225,6 +225,8 @@ def test_a_setting_written_otherwise_is_refused_with_the_one_that_was_meant() ->
         ("BakupRetry__MaxAttempts", "BackupRetry__MaxAttempts"),
         ("CosmosDbs__EmulatorHost", "CosmosDb__EmulatorHosts"),
         ("BackupSync__CronExpression", "BackupSchedule__CronExpression"),
+        ("BackupNotify__Webhooks", "Notify__Webhooks"),
+        ("BACKUP_NOTIFY__WEBHOOK", "Notify__Webhooks"),
     ]
     for name, meant in given:
         with pytest.raises(ConfigError, match=re.escape(f"There is no setting {name}. Did you mean {meant}?")):
