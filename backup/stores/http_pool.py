@@ -210,9 +210,17 @@ class _SecureConnection(_Connection, HTTPSConnection):
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
 
+    def __str__(self) -> str:
+        """What an error of a connection begins with."""
+        return f"{self.host}:{self.port}"
+
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+
+    def __str__(self) -> str:
+        """As above."""
+        return f"{self.host}:{self.port}"
 
 
 _POOLS = {"http": _Pool, "https": _SecurePool}

@@ -14,6 +14,7 @@ import requests
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 from requests import sessions
+from urllib3.exceptions import ReadTimeoutError
 
 from backup.config.settings import Settings, load_settings
 from backup.core.errors import SourceMissing, StoreUnavailable
@@ -86,6 +87,12 @@ def test_clients_of_a_service_of_the_storage_account_share_their_connections(azu
         ("queue", 1, 1),
     ]
     assert {state.server for state in pools.states()} == {"devstoreaccount1"}
+
+
+def test_an_error_of_a_connection_names_the_server_and_no_class() -> None:
+    for scheme, pool_kind in http_pool._POOLS.items():
+        error = ReadTimeoutError(pool_kind("a.example", 7), scheme, "Read timed out.")
+        assert str(error) == "a.example:7: Read timed out."
 
 
 def test_a_closed_client_leaves_the_connections_to_others(cosmos_server: str) -> None:
