@@ -149,6 +149,12 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture
+def postgres_standby(postgres: str) -> Iterator[str]:
+    """The SQLAlchemy URL of a standby of the PostgreSQL server, for this test alone."""
+    yield from _serve(servers.postgres_standby(postgres))
+
+
+@pytest.fixture
 def postgres_database(postgres: str) -> Iterator[str]:
     """The SQLAlchemy URL of an empty PostgreSQL database for this test alone."""
     with servers.postgres_database(postgres) as url:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,19 +13,9 @@ from backup.core.run_values import Counts, Run, Trigger, Verb
 from backup.runs.outcome import Observer
 from backup.verbs import sync as verbs_sync
 from backup.verbs.restore_spec import RestoreSpec
-from tests.emulators.servers import postgres_standby
 from tests.scenarios import places
 from tests.scenarios.proxy import Proxy
 from tests.scenarios.shops import EXCLUDE, SHOP, Shop
-
-
-@pytest.fixture
-def followed(postgres: str, postgres_shop: Shop) -> Iterator[Shop]:
-    """A shop on a primary, as its standby shows it."""
-    postgres_shop.run(SHOP)
-    with postgres_standby(postgres) as standby:
-        yield replace(postgres_shop, source=_on(standby, postgres_shop.source))
-        places.engine(_on(standby, postgres_shop.source)).dispose()
 
 
 class Failover(Observer):
@@ -48,7 +37,6 @@ class Failover(Observer):
         if counts.inserted and not self.inserted:
             self.inserted = counts.inserted
             self.proxy.lead_to(self.standby.url.port or 0)
-
         if counts.deleted:
             self.proxy.lead_to(self.standby.url.port or 0)
 
@@ -62,13 +50,22 @@ class Failover(Observer):
 
 
 def _on(server: str, url: str) -> str:
-    moved = sa.make_url(url).set(port=sa.make_url(server).port)
-    return moved.render_as_string(hide_password=False)
+    return _at(url, sa.make_url(server).port)
+
+
+def _behind(shop: Shop, proxy: Proxy) -> Shop:
+    return replace(shop, backup=_at(shop.backup, proxy.port))
+
+
+def _at(url: str, port: int | None) -> str:
+    return sa.make_url(url).set(port=port).render_as_string(hide_password=False)
 
 
 def test_a_standby_is_a_source_that_may_be_read_as_of_one_moment_and_neither_a_backup_nor_another_place(
-    postgres_shop: Shop, followed: Shop
+    postgres_shop: Shop, postgres_standby: str
 ) -> None:
+    postgres_shop.run(SHOP)
+    followed = replace(postgres_shop, source=_on(postgres_standby, postgres_shop.source))
     registry = followed.registry(EXCLUDE, "consistent = true")
     for _ in range(2):  # the second time by the same connections
         outcomes = registry.sync("shop", Trigger.CLI)
@@ -92,18 +89,16 @@ def test_a_standby_is_a_source_that_may_be_read_as_of_one_moment_and_neither_a_b
 
 
 def test_a_backup_whose_next_server_lacks_the_last_commits_is_compared_once_more(
-    postgres: str, postgres_shop: Shop
+    postgres: str, postgres_shop: Shop, postgres_standby: str
 ) -> None:
     shop = replace(postgres_shop, settings={"BackupSync__ChunkSize": "10", "BackupSync__Parallelism": "1"})
     shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(9))')
     shop.sync()
     shop.run("""INSERT INTO "Thing" SELECT n, 'x' FROM generate_series(1, 30) n""")
     proxy = Proxy(sa.make_url(postgres).port or 0, cut_after=1 << 40)
-    with postgres_standby(postgres) as standby, proxy.running():
-        moved = replace(
-            shop, backup=sa.make_url(shop.backup).set(port=proxy.port).render_as_string(hide_password=False)
-        )
-        primary, successor = (places.engine(_on(server, shop.backup)) for server in (postgres, standby))
+    with proxy.running():
+        moved = _behind(shop, proxy)
+        primary, successor = (places.engine(_on(server, shop.backup)) for server in (postgres, postgres_standby))
         failover = Failover(primary, successor, proxy)
         [outcome] = moved.registry().sync("shop", Trigger.CLI, observer=failover)
         assert 0 < failover.inserted < 30
@@ -125,8 +120,7 @@ def test_a_sync_that_loses_its_connections_behind_its_last_proof_fails(
 ) -> None:
     port = sa.make_url(postgres_shop.backup).port or 0
     with Proxy(port, cut_after=1 << 40).running() as proxy:
-        url = sa.make_url(postgres_shop.backup).set(port=proxy.port)
-        shop = replace(postgres_shop, backup=url.render_as_string(hide_password=False))
+        shop = _behind(postgres_shop, proxy)
         shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY); INSERT INTO "Thing" VALUES (1)')
         monkeypatch.setattr(verbs_sync, "_complete", lambda _: proxy.lead_to(port))
         assert isinstance(shop.sync()["Thing"].error, StoreUnavailable)
