@@ -50,20 +50,20 @@ class Session:
     charged_before: float = 0.0
     unfinished: bool = False
     report: Report = field(default_factory=Report)
-    _reconnects: int = field(init=False)
+    _lost_before: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._reconnects = self._reconnects_now
+        self._lost_before = self._lost_now
 
     @property
-    def _reconnects_now(self) -> int:
-        return 0 if self.backup.relational is None else self.backup.relational.reconnects
+    def _lost_now(self) -> int:
+        return 0 if self.backup.relational is None else self.backup.relational.lost_connections
 
     def has_lost_backup(self) -> bool:
         """Whether connections to the backup were lost since somebody asked that last. Another server may answer since
         then, which lacks the last commits: docs/decisions/places.md."""
-        before, self._reconnects = self._reconnects, self._reconnects_now
-        return before != self._reconnects
+        before, self._lost_before = self._lost_before, self._lost_now
+        return before != self._lost_before
 
     def become(self, **fields: Any) -> None:
         """Changes these fields of the run, and writes its entry. The work calls it before it acts on them."""

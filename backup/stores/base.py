@@ -106,9 +106,9 @@ class Relational(Protocol):
         """Fingerprints of ranges of keys; None where the server is slow at that, or a key is not one integer."""
 
     @property
-    def reconnects(self) -> int:
-        """How often this process has lost connections to the database so far. Another server may answer since then,
-        which lacks the last that was confirmed. 0 where the database is a library in this process."""
+    def lost_connections(self) -> int:
+        """How many connections to the database this process has lost so far, and seen that. Another server may answer
+        since then, which lacks the last that was confirmed. 0 where the database is a library in this process."""
 
     def forget(self) -> None:
         """Makes the next use read the table's name and columns again."""

@@ -163,19 +163,24 @@ def refuse_expiring(backup: Store, policy: Policy) -> None:
 
 def _sync_surely(session: Session, start: Checkpoint) -> Checkpoint | None:
     """As `_sync`; and once more from the beginning where connections to the backup were lost after it had written.
-    Raises NotVerified if that never ends."""
+    Raises NotVerified if that never ends, and at once with a limit: nobody knows how much of it is used up."""
     for _ in range(_WALKS_AT_MOST):
         stopped_at = _sync(session, start)
         if stopped_at is not None or _LOST not in session.run.notes:
             return stopped_at
         notes = [note for note in session.run.notes if note not in (_LOST, _WALKED_AGAIN)]
-        session.run = replace(session.run, notes=(*notes, _WALKED_AGAIN))
+        session.run = replace(session.run, notes=tuple(notes))
+        if session.run.limit is not None:
+            break
+        session.note(_WALKED_AGAIN)
         keep = session.recycled.recorder(session.run, session.steps.now, resumed=True)
         session.resumed, session.steps, start = True, replace(session.steps, keep=keep, looked=None), Checkpoint()
         session.tally.walk_again()
+    session.tally.proof = None
+    times = f", {_WALKS_AT_MOST} times" if session.run.limit is None else ""
     raise NotVerified(
-        f"Connections to the {session.backup.place.label} were lost after the run had written, {_WALKS_AT_MOST} times. "
-        "So nobody knows whether its server has it all. What was written stays.",
+        f"Connections to the {session.backup.place.label} were lost after the run had written{times}. So nobody knows "
+        "whether its server has it all. What was written stays.",
         hint="Run it again.",
     )
 
@@ -249,8 +254,8 @@ class _Saver:
         checkpoint that is there, nothing is missing then; but of what this process has proven since, something may."""
         session = self._session
         has_written = session.tally.counts.processed != self._processed_before
-        is_whole = not session.run.dry_run and session.run.limit is None
-        if session.has_lost_backup() and has_written and is_whole and _LOST not in session.run.notes:
+        is_new = not session.run.dry_run and _LOST not in session.run.notes
+        if session.has_lost_backup() and has_written and is_new:
             session.note(_LOST)
 
     def save(self, at: Checkpoint, *, always: bool = False) -> None:

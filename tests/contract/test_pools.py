@@ -179,6 +179,32 @@ def test_a_connection_that_the_server_ended_is_replaced_before_it_is_used(things
     assert (state.open, state.idle, state.reconnects) == (1, 1, 1)
 
 
+def test_each_lost_connection_is_counted_also_where_no_other_was_opened_since_the_last(things: Any) -> None:
+    pool, engine = pool_of(things), things.access.dialect.engine
+    with engine.connect() as held, sa.create_engine(engine.url, poolclass=sa.NullPool).connect() as ending:
+
+        def end(pid: int) -> None:
+            ending.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+        def full() -> None:
+            pool._gone()
+            raise sa.exc.TimeoutError
+
+        with engine.connect() as idle:
+            pids = [cx.scalar(sa.text("SELECT pg_backend_pid()")) for cx in (held, idle)]
+        end(pids[1])
+        held.close()
+        assert backend(things) == pids[0]
+        with pool.connect(), pytest.MonkeyPatch.context() as patch:  # the one that is left; the lost one is found now
+            patch.setattr(pool, "_new", full)
+            with pytest.raises(sa.exc.TimeoutError):
+                pool.connect()
+        assert pool.lost_connections == 1
+        end(pids[0])
+        things.ping()
+    assert pool.lost_connections == 2
+
+
 def test_idle_connections_are_closed_in_time_and_used_ones_are_not(things: Any) -> None:
     pool, now = pool_of(things), [1000.0]
     pool.close_idle(0)

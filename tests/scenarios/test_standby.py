@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import sqlalchemy as sa
 
-from backup.core.errors import ConfigError, StoreUnavailable
+from backup.core.errors import ConfigError, NotVerified, StoreUnavailable
 from backup.core.run_values import Counts, Run, Trigger, Verb
 from backup.runs.outcome import Observer
+from backup.services.service import Options
 from backup.verbs import sync as verbs_sync
 from backup.verbs.restore_spec import RestoreSpec
 from tests.scenarios import places
@@ -126,5 +127,32 @@ def test_a_sync_that_loses_its_connections_behind_its_last_proof_fails(
         assert isinstance(shop.sync()["Thing"].error, StoreUnavailable)
         assert shop.column('SELECT "Status" FROM "SyncHistory"') == ["Failed"]
         monkeypatch.undo()
+        assert shop.sync()["Thing"].error is None
+        places.engine(shop.backup).dispose()
+
+
+class Cut(Observer):
+    """Cuts the connections to the backup once the run has inserted."""
+
+    def __init__(self, proxy: Proxy, port: int) -> None:
+        self.proxy, self.port, self.cuts = proxy, port, 0
+
+    def progress(self, service: str, counts: Counts) -> None:
+        if counts.inserted and not self.cuts:
+            self.cuts += 1
+            self.proxy.lead_to(self.port)
+
+
+def test_a_sync_with_a_limit_that_loses_its_connections_fails(postgres_shop: Shop) -> None:
+    port = sa.make_url(postgres_shop.backup).port or 0
+    with Proxy(port, cut_after=1 << 40).running() as proxy:
+        url = sa.make_url(postgres_shop.backup).set(port=proxy.port)
+        settings = {"BackupSync__ChunkSize": "10", "BackupSync__Parallelism": "1"}
+        shop = replace(postgres_shop, backup=url.render_as_string(hide_password=False), settings=settings)
+        shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY)')
+        shop.run('INSERT INTO "Thing" SELECT n FROM generate_series(1, 30) n')
+        [outcome] = shop.registry().sync("shop", Trigger.CLI, Options(limit=100), observer=Cut(proxy, port))
+        assert isinstance(outcome.error, NotVerified)
+        assert (outcome.run.proof, outcome.run.notes) == (None, ())
         assert shop.sync()["Thing"].error is None
         places.engine(shop.backup).dispose()

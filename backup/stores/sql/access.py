@@ -136,10 +136,10 @@ class SqlAccess:
         return stack.enter_context(dialect.writing() if writes else dialect.asking() if single else dialect.reading())
 
     @property
-    def reconnects(self) -> int:
-        """As `Relational.reconnects`."""
+    def lost_connections(self) -> int:
+        """As `Relational.lost_connections`."""
         pool = None if self.dialect.in_process else self.dialect.engine.pool
-        return pool.reconnects if isinstance(pool, SharedPool) else 0
+        return pool.lost_connections if isinstance(pool, SharedPool) else 0
 
     def begin_snapshot(self, tables: Sequence[TableName]) -> Snapshot:
         """Begins a snapshot, as `Dialect.begin_snapshot` says. Raises what a store raises."""

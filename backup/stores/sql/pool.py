@@ -79,7 +79,7 @@ class SharedPool(sa.Pool):
         self._open, self._limit, self._connect_seconds = 0, 0, 0.0
         self._connecting = 0
         self._refused: tuple[Exception, float] | None = None
-        self._has_lost, self._reconnects = False, 0
+        self._has_lost, self._reconnects, self._lost = False, 0, 0
         self._last_used_at: datetime | None = None
         sa.event.listen(self, "invalidate", self._note_lost)
         # The first of these listeners: the others ask the server.
@@ -99,14 +99,16 @@ class SharedPool(sa.Pool):
             context.is_disconnect = True  # SQLAlchemy then closes it, and those that were made before
 
     @property
-    def reconnects(self) -> int:
-        """How often connections were lost so far. The next one counts them; until then they count once."""
+    def lost_connections(self) -> int:
+        """How many connections were seen to be lost so far."""
         with self._changed:
-            return self._reconnects + self._has_lost
+            return self._lost
 
     def _note_lost(self, _connection: Any, _entry: Any, error: BaseException | None) -> None:
         if error is not None:
-            self._has_lost = True
+            with self._changed:
+                self._has_lost = True
+                self._lost += 1
 
     # --- what SQLAlchemy calls ----------------------------------------------------------------------------------------
 
@@ -128,10 +130,14 @@ class SharedPool(sa.Pool):
             made_at = getattr(entry, "last_connect_time", 0.0)
             is_young = time.time() - made_at < _AGE_SECONDS
             # What was made before another one was lost may be lost as well.
-            if is_young and made_at > self._invalidate_time and self.is_usable(entry, self.clock() - idle_since):
+            is_unknown = made_at > self._invalidate_time
+            is_usable = is_unknown and self.is_usable(entry, self.clock() - idle_since)
+            if is_young and is_usable:
                 entry.info[_WAS_IDLE] = True
                 return entry
-            self._has_lost |= is_young
+            with self._changed:
+                self._has_lost |= is_young
+                self._lost += is_unknown and not is_usable
             self._discard(entry)
             refused = None  # there may be room for another now
 

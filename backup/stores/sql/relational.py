@@ -63,8 +63,8 @@ class SqlRelational:
         self._blocks = SqlBlocks(access, catalog, chunks)
 
     @property
-    def reconnects(self) -> int:
-        return self._access.reconnects
+    def lost_connections(self) -> int:
+        return self._access.lost_connections
 
     def forget(self) -> None:
         self._access.dialect.forget_file()
