@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import wait
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
@@ -52,10 +51,8 @@ class Registry:
         Raises what `Directory` raises."""
         give_back_large_pieces()
         self._settings, self._now, self._watcher = settings, now, watcher
-        retry = Retry(settings.retry_max_attempts, settings.retry_base_seconds, settings.retry_max_seconds)
-        retry = replace(retry, unanswered_attempts=unanswered_attempts)
-        self._limits = replace(limits_of(settings), retry=retry)
-        self._lock = open_lock(settings, retry)
+        self._limits = limits_of(settings, unanswered_attempts)
+        self._lock = open_lock(settings, self._limits.retry)
         self.directory = Directory(settings, self._limits, specs)
 
     @property
@@ -252,8 +249,9 @@ class Registry:
         return lambda: max(0.0, seconds_left())
 
 
-def limits_of(settings: Settings) -> Limits:
-    """Returns the limits that the settings name, without the retries of calls."""
+def limits_of(settings: Settings, unanswered_attempts: int | None = None) -> Limits:
+    """Returns the limits that the settings name, and how often calls are tried. `unanswered_attempts`: as `Registry`
+    has it."""
     return Limits(
         chunk_size=settings.chunk_size,
         batch_size=settings.batch_size,
@@ -262,4 +260,10 @@ def limits_of(settings: Settings) -> Limits:
         max_statement_seconds=settings.max_statement_seconds,
         max_call_seconds=settings.max_call_seconds,
         max_request_units_per_second=settings.max_request_units_per_second,
+        retry=Retry(
+            settings.retry_max_attempts,
+            settings.retry_base_seconds,
+            settings.retry_max_seconds,
+            unanswered_attempts,
+        ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from backup.services.group_restore import restore_group
 from backup.services.service import Options
 from backup.services.service_plans import plan_of
 from backup.verbs.restore_spec import RestoreSpec
+from tests.emulators.servers import free_port
 from tests.scenarios.inside import command
 from tests.scenarios.shops import EXCLUDE, IN_FILES, SHOP, Shop
 
@@ -293,6 +295,28 @@ def test_commands_say_which_variables_to_set_and_a_shared_note_once(sqlite_shop:
     planned = command(tmp_path, {"BACKUP_CONFIG": str(tmp_path / "backup.toml"), **values}, "plan")
     assert "services: The backup has no table yet" in planned.out
     assert planned.out.count("no table yet") == 1
+
+
+@pytest.mark.parametrize(("most", "retries"), [("1", 0), ("9", 1)])
+def test_init_tries_as_often_as_the_settings_and_a_person_want(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, most: str, retries: int
+) -> None:
+    settings = {"BackupRetry__MaxAttempts": most, "BackupRetry__BaseSeconds": "0.01"}
+    ended = command(tmp_path, settings, "init", f"postgresql://app:secret@127.0.0.1:{free_port()}/shop")
+    assert (ended.code, "Nothing answers there" in ended.err, "secret" in ended.err) == (1, True, False)
+    assert caplog.text.count("attempt=") == retries
+
+
+def test_a_disk_that_is_full_leaves_no_half_first_file(sqlite_shop: Shop, tmp_path: Path) -> None:
+    sqlite_shop.run(SHOP)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        ended = command(tmp_path, {"SHOP_SOURCE": sqlite_shop.source}, "init", "SHOP_SOURCE")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (ended.code, "backup.toml cannot be written: File too large." in ended.err) == (1, True)
+    assert not (tmp_path / "backup.toml").exists()
 
 
 def test_the_first_file_can_be_read_whatever_things_are_called(sqlite_shop: Shop, tmp_path: Path) -> None:

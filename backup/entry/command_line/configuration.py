@@ -14,6 +14,10 @@ from backup.notify.concerns import concerns_now
 from backup.runs.condition import Concern
 from backup.services.registry import Registry
 
+UNANSWERED_ATTEMPTS = 2
+"""How often a command tries a call to an address where nothing listens. A person who waits wants to hear of a wrong
+port at once; the second try is for a server that restarts."""
+
 _chosen: ContextVar[Path | None] = ContextVar("the file named before the command", default=None)
 
 
@@ -37,10 +41,9 @@ def settings_from(path: Path | None) -> Settings:
 
 def open_registry(path: Path | None) -> Registry:
     """The services that the settings configure."""
-    # A person who waits wants to hear of a wrong port at once. The second try is for a server that restarts.
     settings = settings_from(path)
     switch_on(lambda: settings)
-    return Registry(settings, unanswered_attempts=2, watcher=watcher_of(settings, job_queue_of(settings)))
+    return Registry(settings, UNANSWERED_ATTEMPTS, watcher=watcher_of(settings, job_queue_of(settings)))
 
 
 def concerns_here(path: Path | None, registry: Registry) -> list[Concern]:

@@ -13,7 +13,7 @@ from backup.config.environment import variable_named
 from backup.config.set_file import FILE_NAME
 from backup.core.errors import ConfigError
 from backup.core.suggestions import quantity
-from backup.entry.command_line.configuration import open_registry, settings_from
+from backup.entry.command_line.configuration import UNANSWERED_ATTEMPTS, open_registry, settings_from
 from backup.entry.command_line.grid import GridColumn, GridRow
 from backup.entry.command_line.options import AnyService, AsJson, Config
 from backup.entry.command_line.outcomes import TOLD_APART
@@ -54,7 +54,7 @@ def init_command(
     Reads the catalogue alone, and changes nothing in the database.
     """
     with errors_shown(False):
-        limits = limits_of(settings_from(config))
+        limits = limits_of(settings_from(config), UNANSWERED_ATTEMPTS)
         value = variable_named(source)
         if value is None and _NAME.fullmatch(source):
             raise ConfigError(
@@ -62,15 +62,7 @@ def init_command(
                 hint="Set it to the source's connection string, or give the string itself.",
             )
         text = first_file(value or source, name, limits, database=database, variable=source if value else None)
-        try:
-            with file.open("x", encoding="utf-8") as opened:
-                opened.write(text)
-        except FileExistsError:
-            raise ConfigError(
-                f"{file} exists already. Nothing was written.", hint="Name another with --file."
-            ) from None
-        except OSError as error:
-            raise ConfigError(f"{file} cannot be written: {error.strerror}.") from None
+        _write_new(file, text)
         unset = [named for named in dict.fromkeys(_VARIABLE.findall(text)) if not variable_named(named)]
         noun = "a connection string" if len(unset) == 1 else "connection strings"
         todo = f" Set {' and '.join(unset)} to {noun}." if unset else ""
@@ -78,6 +70,22 @@ def init_command(
             todo += f" Set BACKUP_CONFIG to {file}: without it {FILE_NAME} is read."
         say(f"{file} is written.{todo} See what a sync would do, table by table:")
         say(as_called(f"  python -m backup plan {name}"))
+
+
+def _write_new(file: Path, text: str) -> None:
+    """Writes a file that does not exist yet: the whole of it, or none. Raises ConfigError."""
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            try:
+                opened.write(text)
+                opened.flush()
+            except BaseException:
+                file.unlink()  # a disk is full; half a file would be read as the whole, and stand in the way
+                raise
+    except FileExistsError:
+        raise ConfigError(f"{file} exists already. Nothing was written.", hint="Name another with --file.") from None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror}.") from None
 
 
 def plan_command(service: AnyService = "all", config: Config = None, as_json: AsJson = False) -> None:
