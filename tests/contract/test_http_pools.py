@@ -14,7 +14,7 @@ import requests
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 from requests import sessions
-from urllib3.exceptions import ReadTimeoutError
+from urllib3.exceptions import NameResolutionError, ReadTimeoutError
 
 from backup.config.settings import Settings, load_settings
 from backup.core.errors import SourceMissing, StoreUnavailable
@@ -207,12 +207,13 @@ def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_proxies")
-def test_requests_go_by_the_proxy_that_the_environment_names_but_for_the_servers_that_it_excepts(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_requests_go_by_the_proxy_of_the_environment_but_not_those_to_this_machine_or_a_server_that_it_excepts(
+    monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     with serving() as (proxy, of_proxy), serving() as (url, of_server):
-        monkeypatch.setenv("HTTP_PROXY", proxy)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv(variable, proxy)
+        monkeypatch.setenv("NO_PROXY", "excepted.invalid")
         pool = HttpPool(4)
         get = getting(pool)
         of_proxy += [201, 202]
@@ -220,6 +221,8 @@ def test_requests_go_by_the_proxy_that_the_environment_names_but_for_the_servers
         assert [get("http://account.invalid/"), get(url), get("http://account.invalid/a"), get(url)] == [
             *(201, 203, 202, 204),
         ]
+        with pytest.raises(NameResolutionError):
+            get("http://excepted.invalid/")
         pool.close_idle(0)
 
 
