@@ -220,7 +220,9 @@ def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:
         seen = start.counts.seen + tally.counts.seen - before.seen - (tally.counts.deleted - before.deleted)
         changed = session.recycled.counted(run.sync_id)
         failed = tally.counts.failed
-        skipped = max(0, seen - changed.inserted - changed.updated - failed)
+        # What an earlier call had inserted or updated, and this one has deleted, was not seen.
+        written = changed.inserted + changed.updated - max(0, tally.counts.deleted - changed.deleted)
+        skipped = max(0, seen - written - failed)
         tally.counts = replace(changed, skipped=skipped, failed=failed, remaining=tally.counts.remaining)
     return None
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
 from backup.core.errors import BadRequest, Conflict
-from backup.core.run_values import Run, Trigger
+from backup.core.run_values import Run, Status, Trigger
+from backup.runs.outcome import Turn
 from backup.services.service import Options, SyncService
 from backup.verbs.restore_spec import RestoreSpec
 from tests.scenarios.shops import EXCLUDE, IN_FILES, Shop
@@ -52,6 +56,24 @@ def test_a_copy_that_an_undo_has_emptied_keeps_its_states(shop: Shop, tmp_path: 
     spec = RestoreSpec(at=first.completed_at + timedelta(microseconds=1))
     restored = customers(shop).restore(spec, to=f"sqlite:///{tmp_path / 'to.db'}")
     assert (restored.error, restored.run.counts.inserted) == (None, 3)
+
+
+@IN_FILES
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_a_resumed_run_inserted_and_deleted_is_no_record_that_was_missed(shop: Shop, *, dies: bool) -> None:
+    shop = replace(shop, settings={"BackupSync__ChunkSize": "1"})
+    shop.run('DELETE FROM "Invoice"; DELETE FROM "Customer" WHERE "Id" < 3')
+    synced(shop)
+    shop.run('INSERT INTO "Customer" ("Id") VALUES (1)')
+    sliced = customers(shop).sync(Trigger.CLI, Options(allow_mass_delete=True), turn=Turn(0))
+    assert (sliced.run.status, sliced.run.counts.inserted) == (Status.IN_PROGRESS, 1)
+    shop.run('DELETE FROM "Customer" WHERE "Id" = 1')
+    if dies:  # behind its delete
+        shop.run('DELETE FROM "Customer" WHERE "Id" = 1', side="backup")
+        assert customers(shop).sync(Trigger.CLI).run.notes == ()  # other options, so it is another run
+        return
+    run = synced(shop)
+    assert (run.sync_id, run.notes, run.counts.skipped) == (sliced.run.sync_id, (), 1)
 
 
 def synced(shop: Shop, *, force: bool = False) -> Run:
