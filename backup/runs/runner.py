@@ -24,6 +24,7 @@ from backup.runs import upgrade
 from backup.runs.clock import clock_of, elapsed, since
 from backup.runs.history import History
 from backup.runs.lock import Lock, take
+from backup.runs.lost_backup import lost_behind_proof
 from backup.runs.open_runs import drop_scratches, has_left_sync, is_left_verify, take_over
 from backup.runs.opening import Opening, note_ahead
 from backup.runs.outcome import NOBODY, Observer, Observers, Outcome, tell_end
@@ -269,18 +270,11 @@ class Runner:
         return replace(run, checkpoint=start.to_text()) if has_checkpoint else run, start, resumed_run
 
     def _surely_there(self, session: Session, outcome: Outcome) -> Outcome:
-        """The outcome. A sync that lost connections to the backup after its last proof fails: it has no time to look
-        once more."""
-        run = outcome.run
-        has_written = run.verb is Verb.SYNC and not run.dry_run and run.counts.processed
-        if outcome.error is not None or not has_written or not session.has_lost_backup():
+        """The outcome, whose entry was just written; that of a failure if the backup may lack the last writes."""
+        error = None if outcome.error is not None else lost_behind_proof(session, outcome.run)
+        if error is None:
             return outcome
         session.tally.proof = None
-        error = StoreUnavailable(
-            f"Connections to the {session.backup.place.label} were lost when the run had done its work. If another "
-            "server answers since then, it may lack the last writes.",
-            hint="Run it again: it writes what is missing.",
-        )
         return self._recorded(session.history.save, self._ended(session.run, session.tally, error, session.steps.now))
 
     def _recorded(self, save: Callable[[Run], Run | None], outcome: Outcome) -> Outcome:
