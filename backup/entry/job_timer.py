@@ -58,8 +58,9 @@ def each_minute(settings: Settings, registry: Registry, job_queue: JobQueue) -> 
         busy = job_queue.records.services_at_work()
         if not is_inline:
             busy |= at_rest(settings, job_queue, registry.directory.entries)
-    except BackupError as error:
-        event("jobs.not_swept", level=logging.WARNING, error=error, hint=error.hint)
+    except Exception as error:  # such as a record that nobody can read: silence must be told, and open syncs resumed
+        hint = error.hint if isinstance(error, BackupError) else None
+        event("jobs.not_swept", level=logging.WARNING, error=safe_text(error), hint=hint)
     try:
         look_around(settings, job_queue, registry.directory.entries)
     except Exception as error:  # whatever it is: open syncs must be resumed

@@ -15,7 +15,7 @@ from backup.core.retry import Retry
 from backup.core.unexpected import safe_text
 from backup.jobs.doorbell import Doorbell, LocalDoorbell, QueueDoorbell
 from backup.jobs.job import Job, Request
-from backup.jobs.key_values import Change, KeyValues
+from backup.jobs.key_values import Change, Item, KeyValues
 from backup.jobs.occurrences import first_occurrence, pass_occurrence, passed_occurrences
 from backup.jobs.outbox import Outbox, subscriptions_of
 from backup.jobs.record_keys import hashed
@@ -93,7 +93,8 @@ class JobQueue:
     def _forget_workers(self, before: datetime) -> None:
         # Processes come and go. Without this their entries would hide the living ones from `workers` one day.
         for item in self.keys.scan("server:", limit=_WORKERS_AT_MOST):
-            if datetime.fromisoformat(item.value["at"]) < before:
+            at = _last_sign(item)
+            if at is None or at < before:
                 self.keys.commit([Change(item.key, None, item.etag)])
 
     def worker_is_alive(self) -> None:
@@ -105,7 +106,16 @@ class JobQueue:
         """Returns the processes that worked on jobs within the last two minutes."""
         since = self.now() - SILENCE
         items = self.keys.scan("server:", limit=_WORKERS_AT_MOST)
-        return [item.value["name"] for item in items if datetime.fromisoformat(item.value["at"]) > since]
+        return [item.value["name"] for item in items if (at := _last_sign(item)) is not None and at > since]
+
+
+def _last_sign(item: Item) -> datetime | None:
+    """When the worker of this entry was last alive; None for an entry that cannot be read."""
+    try:
+        at = datetime.fromisoformat(item.value["at"])
+        return at if at.tzinfo and isinstance(item.value["name"], str) else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def job_queue_of(settings: Settings) -> JobQueue:

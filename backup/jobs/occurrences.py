@@ -6,12 +6,14 @@ is anything to queue, so that a look of each minute costs one read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from backup.config.schedule import Schedule
 from backup.core.errors import ConfigError
+from backup.core.log import event
 from backup.jobs.key_values import NEW, Change, KeyValues, scan_all
 from backup.jobs.record_keys import hashed
 
@@ -51,11 +53,22 @@ def first_occurrence(due: datetime, now: datetime) -> datetime | None:
 
 
 def passed_occurrences(keys: KeyValues) -> Mapping[str, Passed]:
-    """Returns what was seen to of each service, by its name in small letters. Cost: a read for each thousand."""
+    """Returns what was seen to of each service, by its name in small letters. Cost: a read for each thousand.
+
+    Removes a note that cannot be read, such as one of a later release: its service is new then, and the others are
+    seen to."""
     passed: dict[str, Passed] = {}
     for item in scan_all(keys, "due:"):
-        schedule = Schedule(item.value["expression"], item.value["zone"])
-        passed[item.value["service"]] = Passed(datetime.fromisoformat(item.value["at"]), schedule, item.etag)
+        try:
+            at, service = datetime.fromisoformat(item.value["at"]), str(item.value["service"])
+            schedule = Schedule(str(item.value["expression"]), str(item.value["zone"]))
+            if at.tzinfo is None:
+                raise ValueError(at)
+        except (ValueError, TypeError, KeyError) as error:
+            event("schedule.not_read", level=logging.WARNING, key=item.key, error=type(error).__name__)
+            keys.commit([Change(item.key, None, item.etag)])
+            continue
+        passed[service] = Passed(at, schedule, item.etag)
     return passed
 
 

@@ -94,7 +94,8 @@ class RunNumbers:
     def last_of_all(self) -> Mapping[str, Mapping[str, Any]]:
         """Returns what `last` does, of every service with a run, by its name in small letters. Cost: a read for each
         thousand services."""
-        return {item.value["service"].lower(): item.value for item in scan_all(self._keys, "last:")}
+        values = (item.value for item in scan_all(self._keys, "last:"))
+        return {value["service"].lower(): value for value in values if is_last(value)}
 
     def sums_of_all(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
         """Returns the sums of all runs that have ended since sums are kept, by service in small letters and by verb.
@@ -103,6 +104,17 @@ class RunNumbers:
         `failedRecords` are those set aside. Dry runs do not count. Cost: a read for each thousand services.
         """
         return {item.value["service"].lower(): item.value["verbs"] for item in scan_all(self._keys, "sum:")}
+
+
+def is_last(value: Any) -> bool:
+    """Whether a record says which runs of a service were the last. One that does not, such as one of a later release,
+    counts as missing, and the next run writes it anew."""
+    try:
+        times = [value[kind]["at"] for kind in (*_LAST.values(), "failure", "seen") if kind in value]
+        times += [value["first"]] if "first" in value else []
+        return isinstance(value["service"], str) and all(datetime.fromisoformat(time).tzinfo for time in times)
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def number_changes(keys: KeyValues, run: Run, due_at: datetime | None, outbox: Outbox) -> list[Change]:
@@ -154,7 +166,7 @@ def _day_key(on: date, service: str) -> str:
 
 def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     item = keys.get(f"last:{hashed(run.service)}")
-    before: Mapping[str, Any] = item.value if item else {}
+    before: Mapping[str, Any] = item.value if item and is_last(item.value) else {}
     entry = {
         "at": (run.completed_at or run.started_at).astimezone(UTC).isoformat(),
         "startedAt": run.started_at.astimezone(UTC).isoformat(),

@@ -19,6 +19,7 @@ from backup.jobs.job_queue import JobQueue
 from backup.jobs.key_values import NEW, Change, Item
 from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.record_keys import hashed
+from backup.jobs.run_numbers import is_last
 
 _RUNS_AT_MOST = 2_000
 _LONGEST_RUN = timedelta(days=1)
@@ -96,7 +97,7 @@ def _has_left(settings: Settings, silence: Silence, lasts: Mapping[str, Mapping[
 def _seen(job_queue: JobQueue, service: str, now: datetime) -> Mapping[str, Any]:
     """Records that the app saw the service now, where its age counts from that. Returns its last runs."""
     item = job_queue.keys.get(_key(service))
-    last = item.value if item else {}
+    last = item.value if item and is_last(item.value) else {}
     if _since(last, now) is None:
         seen = {"at": now.isoformat(), "syncId": last.get("success", {}).get("syncId")}
         last = {"service": service, **last, "seen": seen}

@@ -15,6 +15,8 @@ from backup.core.errors import ConfigError
 from backup.entry.job_shapes import shape_stats
 from backup.entry.timer import run_own_schedules
 from backup.jobs.job_queue import JobQueue, open_job_queue
+from backup.jobs.key_values import Change
+from backup.jobs.record_keys import hashed
 from backup.services.registry import Registry
 from tests.scenarios.places import Place
 
@@ -69,6 +71,23 @@ def test_each_service_is_queued_by_its_own_schedule_and_zone(office: Office) -> 
     office.look(**given)
     queued = office.look_now_and_then(office.time + timedelta(hours=24), "customer,order", **given)
     assert queued == [("order", "2026-12-02T01:00:00+00:00"), ("customer", "2026-12-02T03:30:00+00:00")]
+
+
+@pytest.mark.parametrize("note", [{}, {"at": "soon"}, {"at": None}])
+def test_a_note_of_an_occurrence_that_cannot_be_read_stops_no_schedule(office: Office, note: dict[str, Any]) -> None:
+    office.look()
+    keys = office.job_queues[0].keys
+    customers, orders = (f"due:{hashed(name)}" for name in ("customer", "order"))
+    readable = keys.get(customers)
+    assert readable is not None
+    keys.commit([Change(customers, {**readable.value, **note} if note else {})])
+    office.time += timedelta(hours=12)
+    assert sorted(office.look()) == [(name, "2026-12-02T00:00:00+00:00") for name in ("customer", "order")]
+    assert office.look() == []
+    written = [keys.get(key) for key in (customers, orders)]
+    assert len({item.value["at"] for item in written if item is not None}) == 1
+    office.time += timedelta(days=1)
+    assert len(office.look()) == 2
 
 
 def test_a_zone_alone_moves_the_shared_schedule(office: Office) -> None:

@@ -124,3 +124,10 @@ def test_while_its_note_cannot_be_written_a_service_does_not_rest(
 
     monkeypatch.setattr(nights.job_queue.keys, "commit", refusing)
     assert [nights.minute() > 0 for _ in range(4)] == [True] * 4
+
+
+def test_a_record_that_cannot_be_read_stops_no_minute(nights: Nights) -> None:
+    for key in ("server:0", "rest:0", "due:0"):
+        nights.job_queue.keys.commit([Change(key, {"at": 7})])
+    assert nights.minute() > 0
+    assert [nights.job_queue.keys.scan(key, limit=2) for key in ("server:", "due:0")] == [[], []]

@@ -288,3 +288,21 @@ def test_what_an_earlier_release_wrote_is_read(office: Post) -> None:
     office.job_queue.keys.commit([Change(f"last:{hashed('customer')}", {"service": "customer", "success": success})])
     assert office.look(hours=27) == ["customer"]
     json.dumps(office.waiting())
+
+
+@pytest.mark.parametrize("spoilt", [{}, {"service": 7}, {"success": 7}, {"success": {"at": "soon"}}, {"first": []}])
+def test_a_record_of_last_runs_that_cannot_be_read_hides_no_silence_and_is_written_anew(
+    office: Post, spoilt: dict[str, Any]
+) -> None:
+    office.services = ["customer", "order"]
+    office.look()
+    office.ran()
+    key = f"last:{hashed('customer')}"
+    item = office.job_queue.keys.get(key)
+    assert item is not None
+    office.job_queue.keys.commit([Change(key, {**item.value, **spoilt} if spoilt else {})])
+    assert office.look() == []
+    assert office.look(hours=27) == ["customer", "order"]
+    office.job_queue.keys.commit([Change(key, {**item.value, **spoilt} if spoilt else {})])
+    office.ran()
+    assert office.look() == ["order"]
