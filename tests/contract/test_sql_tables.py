@@ -13,11 +13,19 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from backup.core.errors import ColumnMissing, NotInitialized, SchemaMismatch, StoreError, StoreUnavailable
+from backup.core.errors import (
+    ColumnMissing,
+    NotInitialized,
+    SchemaMismatch,
+    SourceMissing,
+    StoreError,
+    StoreUnavailable,
+)
 from backup.core.model import Chunk, unread_in
 from backup.core.retry import Retry
 from backup.stores import Rules, Shape, stamps_in
 from backup.stores.sides import Side, open_store
+from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.rows import Rows, first_rows, values_of
 from tests.contract.benches import (
@@ -582,6 +590,16 @@ def test_a_key_of_integers_in_a_table_without_row_numbers_may_hold_text(sqlite_b
     assert bench.rows("backup", query) == bench.rows("source", query)
     bench.sql("source", "UPDATE {table} SET Version = 2 WHERE Id = 'x'")
     assert run_sync(source, backup) == (0, 1, 0, 5)
+
+
+def test_a_table_that_goes_while_it_is_described_is_missing(sql_bench: SqlBench) -> None:
+    sql_bench.sql("source", "CREATE TABLE {table} (Id INTEGER PRIMARY KEY)")
+    store = sql_bench.open("source")
+    catalog = catalog_of(store)
+    table = catalog.table_name
+    sql_bench.drop("source")
+    with pytest.raises(SourceMissing, match="does not exist"), catalog.access.once("list the indexes") as cx:
+        sa.inspect(cx).get_indexes(table.name, table.schema)
 
 
 def test_what_a_view_or_a_value_names_in_vain_does_not_make_a_table_missing(sql_bench: SqlBench) -> None:

@@ -188,6 +188,8 @@ class SqlAccess:
             raise failed from None
         except OSError as error:
             raise self._error(operation, error, writes) from None
+        except sa.exc.NoSuchTableError:  # gone since the catalogue named it
+            raise self.missing(f"The {self.label} does not exist.") from None
         except sa.exc.TimeoutError:
             raise TransientStoreError(f"Could not {operation} in the {self.label}: no connection was free.") from None
         except Exception as error:
