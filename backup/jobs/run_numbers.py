@@ -103,7 +103,8 @@ class RunNumbers:
         They are `runs`, `failed`, `seconds`, `charge` (request units), and the records by what became of them:
         `failedRecords` are those set aside. Dry runs do not count. Cost: a read for each thousand services.
         """
-        return {item.value["service"].lower(): item.value["verbs"] for item in scan_all(self._keys, "sum:")}
+        values = (item.value for item in scan_all(self._keys, "sum:") if item.value)
+        return {value["service"].lower(): value["verbs"] for value in values}
 
 
 def is_last(value: Any) -> bool:
@@ -196,7 +197,7 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
 def _sum_change(keys: KeyValues, run: Run) -> Change:
     key = f"sum:{hashed(run.service)}"
     item = keys.get(key)
-    verbs = dict(item.value["verbs"]) if item else {}
+    verbs = dict(item.value.get("verbs", {})) if item else {}
     sums = _with_run(verbs.get(run.verb.value, {}), run, made=False)
     sums.pop("completed", None)
     sums["seconds"] = sums.get("seconds", 0) + (run.duration_ms or 0) / 1000

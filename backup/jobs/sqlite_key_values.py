@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from backup.core.errors import StoreUnavailable
-from backup.jobs.key_values import NEW, Change, Item
+from backup.jobs.key_values import NEW, Change, Item, stored_value
 from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
 _AFTER_ALL = "\x7f"  # sorts after every character that a key may have
@@ -139,4 +139,4 @@ def _apply(connection: sqlite3.Connection, change: Change) -> bool:
 
 
 def _item(row: tuple[str, str, int]) -> Item:
-    return Item(row[0], json.loads(row[1]), str(row[2]))
+    return Item(row[0], stored_value(row[1]), str(row[2]))

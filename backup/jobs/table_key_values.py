@@ -15,7 +15,7 @@ from azure.data.tables import TableClient, TableServiceClient, TableTransactionE
 
 from backup.config.settings import Settings
 from backup.core.retry import Retry
-from backup.jobs.key_values import NEW, Anything, Change, Item
+from backup.jobs.key_values import NEW, Anything, Change, Item, stored_value
 from backup.runs.storage_account import service_client, storage_error
 
 TABLE = "backupjobs"
@@ -121,4 +121,4 @@ def _operation(change: Change) -> Any:
 
 def _item(entity: Any) -> Item:
     parts = sorted(name for name in entity if name[0] == "v" and name[1:].isdigit())
-    return Item(entity["RowKey"], json.loads("".join(entity[name] for name in parts)), entity.metadata["etag"])
+    return Item(entity["RowKey"], stored_value("".join(str(entity[name]) for name in parts)), entity.metadata["etag"])

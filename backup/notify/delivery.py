@@ -124,7 +124,10 @@ class _Work:
         oldest = self._now() - self._sink.keep
         kept = []
         for number, item in enumerate(items):
-            if len(items) - number > WAITING_AT_MOST:
+            if not item.value:
+                event("notify.given_up", level=logging.ERROR, sink=self._sink.label, reason="it cannot be read")
+                self._keys.commit([Change(item.key, None, item.etag)])
+            elif len(items) - number > WAITING_AT_MOST:
                 self._give_up(item, f"more than {WAITING_AT_MOST} events wait for it")
             elif time_of(item) < oldest:
                 self._give_up(item, f"it has waited for {self._sink.keep.total_seconds() / 3600:g} h")

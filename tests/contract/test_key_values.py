@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from azure.data.tables import UpdateMode
 
 from backup.config.settings import load_settings
 from backup.core.errors import StoreUnavailable
@@ -51,6 +54,20 @@ def test_a_long_value_comes_back(keys: KeyValues) -> None:
     shorter = keys.get("job:1")
     assert shorter is not None
     assert shorter.value == {"text": "short"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", "[" * 20_000])
+def test_a_text_that_is_no_value_is_an_empty_one_and_hides_no_other(keys: KeyValues, text: str) -> None:
+    assert keys.commit([Change("job:1", {"a": 1}), Change("job:2", {"a": 2})])
+    if isinstance(keys, SqliteKeyValues):
+        with closing(sqlite3.connect(keys._path)) as connection, connection:
+            connection.execute("UPDATE items SET value = ?, etag = 7 WHERE key = 'job:1'", (text,))
+    else:
+        assert isinstance(keys, TableKeyValues)
+        keys._table().upsert_entity({"PartitionKey": "jobs", "RowKey": "job:1", "v00": text}, UpdateMode.REPLACE)
+    spoilt, whole = keys.scan("job:", limit=9)
+    assert (spoilt.key, spoilt.value, whole.value) == ("job:1", {}, {"a": 2})
+    assert keys.commit([Change("job:1", {"a": 3}, spoilt.etag)])
 
 
 def test_keys_are_scanned_in_order_from_where_one_was_left(keys: KeyValues) -> None:

@@ -24,7 +24,8 @@ from backup.core.run_values import Proof, Verb
 from backup.jobs import table_key_values
 from backup.jobs.job import Request
 from backup.jobs.job_queue import open_job_queue
-from backup.jobs.key_values import Item
+from backup.jobs.key_values import Change, Item
+from backup.jobs.outbox import OUTBOX
 from backup.jobs.run_records import RunKeeper
 from backup.jobs.worker import worker_of
 from backup.notify import delivery
@@ -243,6 +244,21 @@ def test_what_waits_is_bounded_by_age_and_number_and_what_is_given_up_is_said(
     assert [reason for reason in local.reasons() if "given up" in reason]
     local.at += timedelta(days=8)
     assert [reason for reason in local.reasons() if "given up" in reason] == []
+
+
+def test_an_event_and_a_sum_that_cannot_be_read_stop_no_others(
+    local: Post, receiver: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
+    local.ran()
+    keys = local.job_queue.keys
+    [event] = keys.scan(OUTBOX, limit=9)
+    [sums] = keys.scan("sum:", limit=9)
+    assert keys.commit([Change(event.key, {}), Change(sums.key, {})])
+    local.ran()
+    local.deliver()
+    assert (len(receiver.requests), local.waiting()) == (1, [])
+    assert "it cannot be read" in caplog.text
+    assert local.job_queue.runs.sums_of_all()["customer"]["sync"]["runs"] == 1
 
 
 def test_a_clock_that_was_ahead_stops_no_sink(local: Post, receiver: Hook) -> None:
