@@ -25,9 +25,11 @@ from backup.verbs.schema import MASKS_CHANGED, follow_schema, refuse_altered
 from backup.verbs.watermarks import from_watermark, tell_what_was_compared
 
 _SECONDS_BETWEEN_SAVES = 1.0
-_WALKS_AT_MOST = 3
 _LOST = "Connections to the backup were lost, so all is compared once more."
-_WALKED_AGAIN = "Connections to the backup were lost on the way, so all was compared once more."
+_WALKED_AGAIN = (
+    "Connections to the backup were lost on the way, so all was compared once more.",
+    "They were lost on the way once more, so all was compared a third time.",
+)
 _SOON = timedelta(seconds=1)  # what was kept up to now is older than this
 
 
@@ -164,20 +166,20 @@ def refuse_expiring(backup: Store, policy: Policy) -> None:
 def _sync_surely(session: Session, start: Checkpoint) -> Checkpoint | None:
     """As `_sync`; and once more from the beginning where connections to the backup were lost after it had written.
     Raises NotVerified if that never ends, and at once with a limit: nobody knows how much of it is used up."""
-    for _ in range(_WALKS_AT_MOST):
+    while True:
         stopped_at = _sync(session, start)
         if stopped_at is not None or _LOST not in session.run.notes:
             return stopped_at
-        notes = [note for note in session.run.notes if note not in (_LOST, _WALKED_AGAIN)]
-        session.run = replace(session.run, notes=tuple(notes))
-        if session.run.limit is not None:
+        session.run = replace(session.run, notes=tuple(note for note in session.run.notes if note != _LOST))
+        further = [note for note in _WALKED_AGAIN if note not in session.run.notes]  # with those of earlier calls
+        if session.run.limit is not None or not further:
             break
-        session.note(_WALKED_AGAIN)
+        session.note(further[0])
         keep = session.recycled.recorder(session.run, session.steps.now, resumed=True)
         session.resumed, session.steps, start = True, replace(session.steps, keep=keep, looked=None), Checkpoint()
         session.tally.walk_again()
     session.tally.proof = None
-    times = f", {_WALKS_AT_MOST} times" if session.run.limit is None else ""
+    times = f", {len(_WALKED_AGAIN) + 1} times" if session.run.limit is None else ""
     raise NotVerified(
         f"Connections to the {session.backup.place.label} were lost after the run had written{times}. So nobody knows "
         "whether its server has it all. What was written stays.",

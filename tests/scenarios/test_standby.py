@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from backup.core.errors import ConfigError, NotVerified, StoreUnavailable
 from backup.core.run_values import Counts, Run, Trigger, Verb
-from backup.runs.outcome import Observer
+from backup.runs.outcome import Observer, Turn
 from backup.runs.session import Session
 from backup.services.service import Options
 from backup.verbs import sync as verbs_sync
@@ -145,7 +145,7 @@ class Cut(Observer):
         self.proxy, self.port, self.cuts = proxy, port, 0
 
     def progress(self, service: str, counts: Counts) -> None:
-        if counts.inserted and not self.cuts:
+        if counts.processed and not self.cuts:
             self.cuts += 1
             self.proxy.lead_to(self.port)
 
@@ -162,4 +162,23 @@ def test_a_sync_with_a_limit_that_loses_its_connections_fails(postgres_shop: Sho
         assert isinstance(outcome.error, NotVerified)
         assert (outcome.run.proof, outcome.run.notes) == (None, ())
         assert shop.sync()["Thing"].error is None
+        places.engine(shop.backup).dispose()
+
+
+def test_a_sync_in_slices_whose_connections_break_in_each_walk_ends(postgres_shop: Shop) -> None:
+    port = sa.make_url(postgres_shop.backup).port or 0
+    with Proxy(port, cut_after=1 << 40).running() as proxy:
+        url = sa.make_url(postgres_shop.backup).set(port=proxy.port)
+        settings = {"BackupSync__ChunkSize": "1", "BackupSync__Parallelism": "1"}
+        shop = replace(postgres_shop, backup=url.render_as_string(hide_password=False), settings=settings)
+        shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY); INSERT INTO "Thing" VALUES (1), (2), (3)')
+        service = shop.registry().get("shop/public.Thing")
+        service.initialize()
+        outcome = service.sync(Trigger.CLI, Options(force=True), Cut(proxy, port), Turn(0))
+        for _ in range(30):
+            if (resumed := service.resume(Trigger.JOB, Turn(0), Cut(proxy, port))) is None:
+                break
+            outcome = resumed
+        assert isinstance(outcome.error, NotVerified)
+        assert len(outcome.run.notes) == 2
         places.engine(shop.backup).dispose()
