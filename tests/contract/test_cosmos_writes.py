@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,15 +11,16 @@ from typing import Any, Literal
 
 import pytest
 
-from backup.core.errors import RecordRefused, SourceMissing, StoreError, TransientStoreError
+from backup.core.errors import RecordRefused, SourceMissing, StoreError, StoreUnavailable, TransientStoreError
 from backup.core.model import WHOLE
 from backup.core.retry import Retry
 from backup.mirror.set_aside import Refusal, read_bisecting
-from backup.stores import Shape, stamps_in
+from backup.stores import Limits, Rules, Shape, stamps_in
 from backup.stores.connection import Cosmos, parse_connection
 from backup.stores.cosmos.access import CosmosAccess
 from backup.stores.cosmos.documents import size_of
 from backup.stores.cosmos.store import CosmosStore
+from backup.stores.sides import Side, open_store
 from tests.contract.benches import NOTE, RUN, CosmosBench
 from tests.contract.test_cosmos_partitions import by_key
 from tests.emulators.front import Answer
@@ -456,3 +458,13 @@ def test_entries_are_found_however_their_container_is_partitioned(
     account.requests.clear()
     assert notes.find({"Subject": "s1"}, order_by="NoteId", limit=9) == entries[1::3]
     assert account.requests["query of a key"] == (1 if path == "/subject" else 0)
+
+
+def test_a_server_whose_certificate_nobody_vouches_for_is_asked_once(cosmos_server: str) -> None:
+    address = re.sub("://(localhost|127.0.0.1)", "://127.1", cosmos_server)  # by a name that no emulator has
+    side = Side("orders", "source", "SourceOrderDb", address, container="orders", database="shop")
+    store = open_store(side, Rules(), Limits())
+    with pytest.raises(StoreUnavailable) as caught:
+        store.ping()
+    assert "REQUESTS_CA_BUNDLE" in caught.value.hint
+    store.close()

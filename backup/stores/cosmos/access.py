@@ -33,6 +33,7 @@ from backup.stores.cosmos.errors import (
     UnlessMissing,
     http_status_of,
     is_missing,
+    is_not_verified,
     is_transient,
     reason_of,
     retry_after_seconds,
@@ -41,6 +42,12 @@ from backup.stores.cosmos.throttle import Throttle
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+
+
+_NOT_VERIFIED_HINT = (
+    "The server must prove who it is, so nothing was sent. For a certificate of your own authority, REQUESTS_CA_BUNDLE "
+    "names a file with it."
+)
 
 
 class CosmosAccess:
@@ -237,6 +244,8 @@ class CosmosAccess:
         if is_transient(error):
             unanswered = "Failed to establish a new connection" in str(error)
             return TransientStoreError(message, retry_after=retry_after_seconds(error), unanswered=unanswered)
+        if is_not_verified(error):
+            return StoreUnavailable(message, hint=_NOT_VERIFIED_HINT)
         if is_missing(error) and self.missing is NotInitialized:
             return NotInitialized(f"The {self.label} is not initialized: its database or a container does not exist.")
         if is_missing(error):

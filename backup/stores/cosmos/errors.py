@@ -34,8 +34,15 @@ def http_status_of(error: AzureError) -> tuple[int, int]:
     return int(getattr(error, "status_code", None) or 0), int(getattr(error, "sub_status", None) or 0)
 
 
+def is_not_verified(error: AzureError) -> bool:
+    """Whether the server's certificate is not trusted. No request has reached it then."""
+    return isinstance(error, ServiceRequestError) and "CERTIFICATE_VERIFY_FAILED" in str(error)
+
+
 def is_transient(error: AzureError) -> bool:
     """Whether the same call may succeed later."""
+    if is_not_verified(error):
+        return False
     if isinstance(error, ServiceRequestError | ServiceResponseError | CosmosClientTimeoutError):
         return True
     status = http_status_of(error)
