@@ -73,10 +73,7 @@ def read_sets(source: SetText, environment: Mapping[str, str]) -> Mapping[str, S
     except tomllib.TOMLDecodeError as error:
         # In one line, and without a value, it is a path.
         is_path = source.name == "BACKUP_TOML" and not {"\n", "="} & {*text.strip()}
-        hint = (
-            "BACKUP_TOML is the text itself. Name a file with BACKUP_CONFIG. Nothing was changed." if is_path else _HINT
-        )
-        raise ConfigError(f"{source.name} is not TOML: {error}.", hint=hint) from None
+        raise ConfigError(f"{source.name} is not TOML: {error}.", hint=_NO_PATH if is_path else _HINT) from None
     except ValidationError as error:
         for fault in error.errors(include_url=False, include_input=False):
             place = tuple(part for part in fault["loc"] if part != "[key]")

@@ -53,16 +53,12 @@ class Session:
     _lost_before: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self._lost_before = self._lost_now
-
-    @property
-    def _lost_now(self) -> int:
-        return 0 if self.backup.relational is None else self.backup.relational.lost_connections
+        self._lost_before = losses_of(self.backup)
 
     def has_lost_backup(self) -> bool:
         """Whether connections to the backup were lost since somebody asked that last. Another server may answer since
         then, which lacks the last commits: docs/decisions/places.md."""
-        before, self._lost_before = self._lost_before, self._lost_now
+        before, self._lost_before = self._lost_before, losses_of(self.backup)
         return before != self._lost_before
 
     def become(self, **fields: Any) -> None:
@@ -103,6 +99,11 @@ class Session:
     def note(self, *notes: str) -> None:
         """Adds notes to the run, a line each. The next write of its entry records them."""
         self.run = replace(self.run, notes=(*self.run.notes, *notes))
+
+
+def losses_of(store: Store) -> int:
+    """Returns how many connections to the store's server this process has lost so far; 0 where nobody counts them."""
+    return 0 if store.relational is None else store.relational.lost_connections
 
 
 Work = Callable[[Session], None]

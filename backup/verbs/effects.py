@@ -9,7 +9,7 @@ from backup.core.errors import StoreError
 from backup.core.key_ranges import KeyRange
 from backup.core.model import WHOLE, Action, Image, Key, Record
 from backup.core.suggestions import quantity
-from backup.runs.session import Session
+from backup.runs.session import Session, losses_of
 from backup.stores import Store
 
 NOT_DONE = "NotWritten"
@@ -33,11 +33,7 @@ class Effects:
         self._is_shared = is_shared
         self._not_done: list[Key] = []
         self._changed: list[Key] = []
-        self._lost_before = self._lost_now
-
-    @property
-    def _lost_now(self) -> int:
-        return 0 if self._into.relational is None else self._into.relational.lost_connections
+        self._lost_before = losses_of(into)
 
     def content(self, image: Image) -> Content:
         """The content of a record of the place."""
@@ -105,7 +101,7 @@ class Effects:
         """Notes which records are not as they were written, and whether the server may have lost some since. Raises
         StoreError when writes or deletes had no effect."""
         label, run = self._into.place.label, self._session.run
-        if self._lost_now != self._lost_before and self._session.tally.counts.processed and not run.dry_run:
+        if losses_of(self._into) != self._lost_before and self._session.tally.counts.processed and not run.dry_run:
             self._session.note(
                 f"Connections to the {label} were lost on the way. If another server answers since then, it may lack "
                 f"the last writes. The same {run.verb} once more writes what is missing."

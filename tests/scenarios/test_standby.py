@@ -20,6 +20,11 @@ from tests.scenarios.proxy import Proxy
 from tests.scenarios.shops import EXCLUDE, SHOP, Shop
 
 
+def in_chunks(size: str) -> dict[str, str]:
+    """The settings of a sync that goes chunk by chunk."""
+    return {"BackupSync__ChunkSize": size, "BackupSync__Parallelism": "1"}
+
+
 class Failover(Observer):
     """Lets the standby become a primary when a run has begun, and take its primary's place when that has inserted."""
 
@@ -36,10 +41,9 @@ class Failover(Observer):
         self._wait_for("SELECT pg_promote()")
 
     def progress(self, service: str, counts: Counts) -> None:
-        if counts.inserted and not self.inserted:
-            self.inserted = counts.inserted
-            self.proxy.lead_to(self.standby.url.port or 0)
-        if counts.deleted:
+        is_first = counts.inserted and not self.inserted
+        self.inserted = self.inserted or counts.inserted
+        if is_first or counts.deleted:
             self.proxy.lead_to(self.standby.url.port or 0)
 
     def _wait_for(self, query: str) -> None:
@@ -93,7 +97,7 @@ def test_a_standby_is_a_source_that_may_be_read_as_of_one_moment_and_neither_a_b
 def test_a_backup_whose_next_server_lacks_the_last_commits_is_compared_once_more(
     postgres: str, postgres_shop: Shop, postgres_standby: str
 ) -> None:
-    shop = replace(postgres_shop, settings={"BackupSync__ChunkSize": "10", "BackupSync__Parallelism": "1"})
+    shop = replace(postgres_shop, settings=in_chunks("10"))
     shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(9))')
     shop.sync()
     shop.run("""INSERT INTO "Thing" SELECT n, 'x' FROM generate_series(1, 30) n""")
@@ -153,9 +157,7 @@ class Cut(Observer):
 def test_a_sync_with_a_limit_that_loses_its_connections_fails(postgres_shop: Shop) -> None:
     port = sa.make_url(postgres_shop.backup).port or 0
     with Proxy(port, cut_after=1 << 40).running() as proxy:
-        url = sa.make_url(postgres_shop.backup).set(port=proxy.port)
-        settings = {"BackupSync__ChunkSize": "10", "BackupSync__Parallelism": "1"}
-        shop = replace(postgres_shop, backup=url.render_as_string(hide_password=False), settings=settings)
+        shop = replace(_behind(postgres_shop, proxy), settings=in_chunks("10"))
         shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY)')
         shop.run('INSERT INTO "Thing" SELECT n FROM generate_series(1, 30) n')
         [outcome] = shop.registry().sync("shop", Trigger.CLI, Options(limit=100), observer=Cut(proxy, port))
@@ -168,9 +170,7 @@ def test_a_sync_with_a_limit_that_loses_its_connections_fails(postgres_shop: Sho
 def test_a_sync_in_slices_whose_connections_break_in_each_walk_ends(postgres_shop: Shop) -> None:
     port = sa.make_url(postgres_shop.backup).port or 0
     with Proxy(port, cut_after=1 << 40).running() as proxy:
-        url = sa.make_url(postgres_shop.backup).set(port=proxy.port)
-        settings = {"BackupSync__ChunkSize": "1", "BackupSync__Parallelism": "1"}
-        shop = replace(postgres_shop, backup=url.render_as_string(hide_password=False), settings=settings)
+        shop = replace(_behind(postgres_shop, proxy), settings=in_chunks("1"))
         shop.run('CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY); INSERT INTO "Thing" VALUES (1), (2), (3)')
         service = shop.registry().get("shop/public.Thing")
         service.initialize()

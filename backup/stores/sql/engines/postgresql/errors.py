@@ -21,18 +21,16 @@ _NOT_VERIFIED_HINT = (
     "certificate of a known authority, or name your own: ?sslrootcert=/path/root.crt. Or say ?sslmode=require in the "
     "connection string (encrypted, to whomever), or ?sslmode=disable."
 )
-# The database or the role is gone or was made again; the server only reads now, since another one took its place.
 _EXCHANGED = ("23505", "23P01")
 """A unique value, or one that an exclusion constraint forbids: another record may be about to give it up."""
-_READS_ONLY, _READS_ONLY_HINT = (
-    "25006",
-    (
-        "The server is a standby, or the database or the login has default_transaction_read_only. Name the primary, or "
-        "ALTER … SET default_transaction_read_only = off."
-    ),
+_READS_ONLY = "25006"
+_READS_ONLY_HINT = (
+    "The server is a standby, or the database or the login has default_transaction_read_only. Name the primary, or "
+    "ALTER … SET default_transaction_read_only = off."
 )
 FULL = ("53100", "53400")
 """A disk is full, or a limit is reached, such as temp_file_limit."""
+# The database or the role is gone or was made again; the server only reads now, since another one took its place.
 _OF_OLD_SESSIONS = ("3D000", "42704", _READS_ONLY, "XX000", "42501")
 
 
