@@ -18,7 +18,7 @@ from azure.cosmos import ConnectionRetryPolicy
 from hypothesis import HealthCheck, settings
 
 from backup.runs import lock
-from tests.emulators import servers
+from tests.emulators import folders, servers
 from tests.emulators.partitioned import Partitioned
 from tests.emulators.rabbit import Rabbit
 from tests.emulators.rabbit import rabbit as new_rabbit
@@ -26,7 +26,7 @@ from tests.reliability.effort import rounds
 
 gc.disable()  # until all tests are collected: it would take a sixth of that, and finds nothing
 
-if folder := servers.memory_folder():  # pytest makes the temporary folders of tests in it
+if folder := folders.memory_folder():  # pytest makes the temporary folders of tests in it
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
 
 # Each connection of a client that verifies nothing would read the system's 140 root certificates, which takes 20 ms.

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from tests.emulators.folders import server_folder
 from tests.emulators.servers import ServerMissing, as_unprivileged_user, free_port, running
 
 _PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
@@ -62,8 +62,8 @@ class Rabbit:
 @contextmanager
 def rabbit() -> Iterator[Rabbit]:
     """A new server, which nobody has started yet: a start costs four seconds of a processor."""
-    with TemporaryDirectory(prefix="rabbit-") as home:
-        server = Rabbit(Path(home))
+    with server_folder("rabbit") as home:
+        server = Rabbit(home)
         try:
             yield server
         finally:

@@ -24,16 +24,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import sqlalchemy
 
 from tests.emulators import guard
+from tests.emulators.folders import server_folder
 
 NODE_PROGRAMS = Path(__file__).parent / "node_modules" / ".bin"
 START_SECONDS = 100
-MEMORY_BYTES = 4 << 30
 PARSED_QUERIES = 1_000
 COMPUTE = "/~compute"
 """Where the Cosmos server computes a query about the documents in the request."""
@@ -66,7 +65,7 @@ def azurite() -> Iterator[str]:
     ready = (
         "".join(rf".*{kind} service is successfully \S+ at \S+:(\d+)" for kind in ("Blob", "Queue", "Table")) + r"\s"
     )
-    with TemporaryDirectory(prefix="azurite-") as home, running(command, Path(home), ready) as match:
+    with server_folder("azurite") as home, running(command, home, ready) as match:
         blob_port, queue_port, table_port = match.groups()
         yield (
             f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={AZURITE_KEY};"
@@ -132,7 +131,7 @@ def cosmos() -> Iterator[CosmosAccounts]:
         "  .then(ports => console.log('Listening at ' + ports.join(' ')));"
     )
     ready = r"Listening at (\d+) (\d+) (\d+) (\d+)\s"
-    with TemporaryDirectory(prefix="cosmos-") as home, running([node, "-e", script], Path(home), ready) as match:
+    with server_folder("cosmos") as home, running([node, "-e", script], home, ready) as match:
         schemes = ("https", "https", "http", "http")
         yield CosmosAccounts(
             *(
@@ -150,8 +149,7 @@ def postgres(iterations: int = 1) -> Iterator[str]:
     """
     programs = _postgres_programs()
     password = secrets.token_hex(8)
-    with TemporaryDirectory(prefix="postgres-", dir=memory_folder()) as temporary, ExitStack() as stack:
-        home = Path(temporary)
+    with server_folder("postgres") as home, ExitStack() as stack:
         data = home / "data"
         password_file = home / "password"
         password_file.write_text(_scram_secret(password, iterations))
@@ -176,8 +174,7 @@ def postgres_standby(server: str) -> Iterator[str]:
     programs, primary = (_postgres_programs() / "initdb").resolve().parent, sqlalchemy.make_url(server)
     if not (programs / "pg_basebackup").exists():
         raise ServerMissing(f"{programs} lacks pg_basebackup, which makes a standby")
-    with TemporaryDirectory(prefix="standby-", dir=memory_folder()) as temporary, ExitStack() as stack:
-        home = Path(temporary)
+    with server_folder("standby") as home, ExitStack() as stack:
         unprivileged = as_unprivileged_user(home)
         subprocess.run(
             [
@@ -321,16 +318,6 @@ def running(command: Sequence[str | Path], home: Path, ready: str) -> Iterator[r
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # nothing else limits the time of what ends after the last test
             process.wait()
-
-
-def memory_folder() -> Path | None:
-    """A folder that lies in memory and has room, where the system has one.
-
-    A new database is hundreds of new files. On a disk they take several times the CPU.
-    """
-    folder = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own
-    roomy = folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free >= MEMORY_BYTES
-    return folder if roomy else None
 
 
 def _scram_secret(password: str, iterations: int) -> str:

@@ -1,5 +1,6 @@
 """Every server that tests rely on answers the SDK or driver that the app uses."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 import uuid
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -20,6 +22,7 @@ from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
 from tests.emulators import servers
 from tests.emulators.clients import cosmos_client
+from tests.emulators.folders import server_folder
 
 
 def test_azurite_grants_a_blob_lease_to_one_at_a_time(azurite: str) -> None:
@@ -44,6 +47,29 @@ def test_cosmos_returns_what_was_created(server: str, request: pytest.FixtureReq
         read = container.read_item("1", partition_key="A")
         client.delete_database(name)
     assert (read["total"], read["note"]) == (12.5, "grüße")
+
+
+def test_what_a_killed_process_left_of_a_server_is_removed_and_nothing_else() -> None:
+    program = (
+        "from tests.emulators.folders import server_folder\n"
+        "with server_folder('lives') as folder: print(folder, flush=True); input()"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True) for _ in range(2)]
+    try:
+        killed, living = (Path(str(process.stdout and process.stdout.readline().strip())) for process in processes)
+        processes[0].kill()
+        processes[0].wait()
+        for folder in (killed, living):
+            os.utime(folder, (0, 0))
+        with server_folder("next"):
+            assert (killed.exists(), living.exists()) == (False, True)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    with server_folder("next") as folder, TemporaryDirectory(prefix="backup-tests-") as young, server_folder("another"):
+        assert Path(young).exists()
+    assert not folder.exists()
 
 
 def test_a_client_of_a_test_sends_nothing_after_its_block(cosmos_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
