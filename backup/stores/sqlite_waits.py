@@ -19,6 +19,7 @@ LOOK_SECONDS = 0.2
 """How long SQLite itself waits: the `timeout` of a connection. Meanwhile it looks at the lock every 1 to 50 ms."""
 
 _WAITED_SECONDS = LOOK_SECONDS / 2
+_PAUSE_SECONDS = 0.005
 
 
 class WaitingConnection(sqlite3.Connection):
@@ -55,11 +56,14 @@ class WaitingConnection(sqlite3.Connection):
             except sqlite3.OperationalError as error:
                 now = time.monotonic()
                 is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
-                # SQLite does not wait where waiting would not help: each of two would wait for the other.
-                if not is_busy or now - tried < _WAITED_SECONDS or self.was_interrupted:
+                # In a transaction SQLite does not wait where that would not help: each of two would wait for the other.
+                waited = now - tried >= _WAITED_SECONDS
+                if not is_busy or (self.in_transaction and not waited) or self.was_interrupted:
                     raise
                 if now - began >= interrupts.seconds_for(self.busy_seconds):
                     raise
+                if not waited:  # as where several programs make a new file keep its changes in a WAL
+                    time.sleep(_PAUSE_SECONDS)
             interrupts.check()
             calls.check_this()
 

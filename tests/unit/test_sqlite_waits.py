@@ -131,6 +131,22 @@ def test_two_that_would_wait_for_each_other_do_not_wait(tmp_path: Path, other: s
     own.close()
 
 
+def test_a_new_file_of_jobs_waits_for_another_program_that_writes_it(tmp_path: Path) -> None:
+    """Outside a transaction, SQLite says at once that it cannot get a file's only lock."""
+    path = tmp_path / "jobs.db"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.executescript("CREATE TABLE t (n); BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, lambda: other.execute("ROLLBACK"))
+    timer.start()
+    values = SqliteKeyValues(path)
+    try:
+        assert values.commit([])
+    finally:
+        timer.join()
+        other.close()
+        values.close()
+
+
 def test_a_signal_ends_the_wait_for_the_file_of_jobs(tmp_path: Path) -> None:
     values = SqliteKeyValues(tmp_path / "jobs.db")
     values.commit([])
