@@ -44,6 +44,7 @@ from backup.dev.queues import QueueOptions, keep_reading
 from backup.dev.routes import EncodedSlashes, Endpoint, in_azures_order, routes_of, with_key
 
 REQUEST_GRACE_SECONDS = 5
+_LOOK_SECONDS = 60  # how long a timer trusts the clock
 _QUEUE_SECONDS = 10  # how long to wait after a queue did not answer
 _CODECS: Any = func.get_binding_registry()  # type: ignore[no-untyped-call]
 
@@ -262,7 +263,8 @@ async def _keep_firing(timer: _Function) -> None:
         due = next_due(timer.schedule, datetime.now(UTC))
         event("host.scheduled", function=timer.name, due=due.isoformat())
         while (wait_seconds := (due - datetime.now(UTC)).total_seconds()) > 0:
-            await asyncio.sleep(min(wait_seconds, 60))  # somebody may set the clock, and the machine may sleep
+            await asyncio.sleep(min(wait_seconds, _LOOK_SECONDS))  # the machine may sleep
+            due = min(due, next_due(timer.schedule, datetime.now(UTC)))  # somebody may have set the clock back
         await _fire(timer, past_due=wait_seconds < -1)
 
 

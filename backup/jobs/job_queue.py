@@ -87,14 +87,14 @@ class JobQueue:
         for job in waiting:
             self.doorbell.ring(job.job_id)
         self.records.forget(self.now() - timedelta(days=KEEP_DAYS), _FORGOTTEN_AT_ONCE)
-        self._forget_workers(self.now() - _WORKERS_STAY)
+        self._forget_workers()
         return len(waiting)
 
-    def _forget_workers(self, before: datetime) -> None:
+    def _forget_workers(self) -> None:
         # Processes come and go. Without this their entries would hide the living ones from `workers` one day.
         for item in self.keys.scan("server:", limit=_WORKERS_AT_MOST):
-            at = _last_sign(item)
-            if at is None or at < before:
+            silence = self._silence(item)
+            if silence is None or silence > _WORKERS_STAY:
                 self.keys.commit([Change(item.key, None, item.etag)])
 
     def worker_is_alive(self) -> None:
@@ -104,18 +104,16 @@ class JobQueue:
 
     def workers(self) -> list[str]:
         """Returns the processes that worked on jobs within the last two minutes."""
-        since = self.now() - SILENCE
-        items = self.keys.scan("server:", limit=_WORKERS_AT_MOST)
-        return [item.value["name"] for item in items if (at := _last_sign(item)) is not None and at > since]
+        signs = [(item, self._silence(item)) for item in self.keys.scan("server:", limit=_WORKERS_AT_MOST)]
+        return [item.value["name"] for item, silence in signs if silence is not None and silence < SILENCE]
 
-
-def _last_sign(item: Item) -> datetime | None:
-    """When the worker of this entry was last alive; None for an entry that cannot be read."""
-    try:
-        at = datetime.fromisoformat(item.value["at"])
-        return at if at.tzinfo and isinstance(item.value["name"], str) else None
-    except (ValueError, TypeError, KeyError):
-        return None
+    def _silence(self, item: Item) -> timedelta | None:
+        """How long ago the worker of this entry said that it is alive; None for an entry that cannot be read."""
+        try:
+            at = datetime.fromisoformat(item.value["at"])
+            return item.age_by(at, self.now()) if at.tzinfo and isinstance(item.value["name"], str) else None
+        except (ValueError, TypeError, KeyError):
+            return None
 
 
 def job_queue_of(settings: Settings) -> JobQueue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
 
 CHANGES_AT_MOST = 100
@@ -22,12 +23,29 @@ ANY: Final = Anything()
 NEW: Final = Absent()
 
 
+_AHEAD = timedelta(minutes=10)
+"""A time of another process that lies further ahead is of a clock that was wrong."""
+
+
 class Item(NamedTuple):
-    """A key and its value. `etag` changes with every change of the value."""
+    """A key and its value. `etag` changes with every write of the value.
+
+    `age` is how long ago it was written, when it was read; None if the store does not know. Only the store's own clock
+    counts for it, so that no two clocks need to agree.
+    """
 
     key: str
     value: dict[str, Any]
     etag: str
+    age: timedelta | None = None
+
+    def age_by(self, written_at: datetime, now: datetime) -> timedelta:
+        """How long ago the item was written. Where the store does not know that, `now` and the time that its writer
+        noted count. A time that lies far ahead then counts as long ago."""
+        if self.age is not None:
+            return self.age
+        age = now - written_at
+        return age if age >= -_AHEAD else timedelta.max
 
 
 class Change(NamedTuple):

@@ -62,10 +62,14 @@ def page_of_jobs(
 def jobs_at(keys: KeyValues, items: Sequence[Item]) -> list[Job | None]:
     """Returns the jobs that these keys of one kind lead to; None for one that has been removed since, or
     that cannot be read."""
-    records: Sequence[Item | None] = items
-    if items and not items[0].key.startswith("all:"):
-        records = keys.get_all([f"all:{item.key.rpartition(':')[2]}" for item in items])
-    return [None if record is None else job_of(record.value) for record in records]
+    return [None if record is None else job_of(record.value) for record in records_at(keys, items)]
+
+
+def records_at(keys: KeyValues, items: Sequence[Item]) -> Sequence[Item | None]:
+    """Returns the items with the records that these keys of one kind lead to; None for one that has been removed."""
+    if not items or items[0].key.startswith("all:"):
+        return items
+    return keys.get_all([f"all:{item.key.rpartition(':')[2]}" for item in items])
 
 
 def _prefix(state: State | None, service: str | None) -> str:

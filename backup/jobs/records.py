@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,17 +13,15 @@ from backup.core.errors import BadRequest, StoreUnavailable
 from backup.core.model import Now
 from backup.jobs.job import OPEN, Job, Request, State, job_of
 from backup.jobs.key_values import NEW, Change, Item, KeyValues
-from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST, jobs_at
+from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST, records_at
 from backup.jobs.record_keys import once_key, order_of, pointer_keys, record_changes
+from backup.runs.process import Process
 
 SILENCE = timedelta(minutes=2)
 """Another worker may take a job whose worker has been silent for so long."""
 
 LONGEST_WAIT = timedelta(hours=1)
-"""No job is scheduled for a time that lies further ahead. One that is was scheduled by a clock that stood ahead."""
-
-_AHEAD = timedelta(minutes=10)
-"""A heartbeat that lies further ahead is of a clock that stood ahead. Clocks of living machines differ by less."""
+"""No job waits longer for its time. A record that says more was spoilt."""
 
 _TRIES = 20
 _NUMBERS = "numbers:"
@@ -87,11 +85,10 @@ class JobRecords:
         has a worker."""
         claim = str(uuid4())
 
-        def claimed(job: Job) -> Job | None:
-            now = self._now()
-            return _claimed(job, owner, claim, now) if waits(job, now) or is_silent(job, now) else None
+        def claimed(job: Job) -> Job:
+            return _claimed(job, owner, claim, self._now())
 
-        return self._change(job_id, claimed, lambda job: job.claim == claim)
+        return self._change(job_id, claimed, lambda job: job.claim == claim, only_free=True)
 
     def beat(self, job: Job, **progress: Any) -> Job | None:
         """Writes a new heartbeat and the progress; returns the job. Returns None if another worker has claimed it."""
@@ -147,13 +144,8 @@ class JobRecords:
     def waiting(self, limit: int = PAGE_AT_MOST) -> list[Job]:
         """Returns up to `limit` jobs that wait for a worker, oldest first: Enqueued, Scheduled and due, or Processing
         with a silent worker."""
-        now = self._now()
-        open_jobs = [job for state in sorted(OPEN) for job in self._of_state(state)]
-        return sorted(
-            (job for job in open_jobs if waits(job, now) or is_silent(job, now)),
-            key=lambda job: job.order,
-            reverse=True,
-        )[:limit]
+        open_jobs = [job for state in sorted(OPEN) for job in self._of_state(state, only_free=True)]
+        return sorted(open_jobs, key=lambda job: job.order, reverse=True)[:limit]
 
     def services_at_work(self) -> frozenset[str]:
         """Returns the services with jobs that have not ended."""
@@ -183,10 +175,25 @@ class JobRecords:
             self._keys.commit([Change(f"lines:{job.job_id}", None)])  # alone, because a job may have no lines
         return forgotten
 
-    def _of_state(self, state: State) -> Iterable[Job]:
+    def _of_state(self, state: State, *, only_free: bool = False) -> Iterator[Job]:
         items = self._keys.scan(f"state:{state}:", limit=SCANNED_AT_MOST)
-        jobs = jobs_at(self._keys, items)
-        return [job for job in jobs if job is not None and job.state is state]
+        for record in filter(None, records_at(self._keys, items)):
+            job = job_of(record.value)
+            if job is not None and job.state is state and not (only_free and not self._is_free(job, record)):
+                yield job
+
+    def _is_free(self, job: Job, record: Item) -> bool:
+        """Whether a worker may take the job of this record: it waits and is due, or its worker is silent.
+
+        A worker, and whoever schedules a job, writes its record at that moment. So the record's age counts, and no
+        clock of a worker is compared with another's.
+        """
+        written_at = job.heartbeat_at if job.state is State.PROCESSING else job.state_at
+        age = record.age_by(written_at or job.created_at, self._now())
+        if job.state is State.SCHEDULED:
+            pause = job.due_at - (job.state_at or job.created_at) if job.due_at else timedelta()
+            return age >= min(pause, LONGEST_WAIT)
+        return job.state is State.ENQUEUED or (job.state is State.PROCESSING and (age > SILENCE or _is_gone(job.owner)))
 
     def _item(self, job_id: str) -> Item | None:
         if not job_id or not all(character in _ID for character in job_id.lower()):
@@ -197,9 +204,15 @@ class JobRecords:
         return self._keys.get(f"all:{pointers[0].value['order']}") if pointers else None
 
     def _change(
-        self, job_id: str, change: Callable[[Job], Job | None], done: Callable[[Job], bool] = lambda _: False
+        self,
+        job_id: str,
+        change: Callable[[Job], Job | None],
+        done: Callable[[Job], bool] = lambda _: False,
+        *,
+        only_free: bool = False,
     ) -> Job | None:
-        """Commits what `change` makes of the job and returns it. Returns None if `change` does, or without such a job.
+        """Commits what `change` makes of the job and returns it. Returns None if `change` does, or without such a job,
+        or when `only_free` and the job has a worker or does not wait.
 
         `done` says whether an earlier try made the change already, but its answer was lost.
         """
@@ -212,6 +225,8 @@ class JobRecords:
                 return None
             if done(before):
                 return before
+            if only_free and not self._is_free(before, item):
+                return None
             after = change(before)
             if after is None or after == before:
                 return after
@@ -237,20 +252,10 @@ class JobRecords:
         return [Change(key, numbers, item.etag if item else NEW)]
 
 
-def waits(job: Job, now: datetime) -> bool:
-    """Whether the job waits for a worker, and is due. A clock that jumped back delays none by more than
-    `LONGEST_WAIT`."""
-    due = job.due_at or now
-    return job.state is State.ENQUEUED or (job.state is State.SCHEDULED and not now < due <= now + LONGEST_WAIT)
-
-
-def is_silent(job: Job, now: datetime) -> bool:
-    """Whether the last heartbeat of the job's worker is older than `SILENCE`, or in the future.
-
-    It is in the future when the clock has jumped back. A worker that lives then writes a new one within seconds.
-    """
-    age = now - (job.heartbeat_at or job.created_at)
-    return job.state is State.PROCESSING and not -_AHEAD <= age <= SILENCE
+def _is_gone(owner: str | None) -> bool:
+    """Whether the owner is a process of this machine that has ended."""
+    process = Process.read(owner) if owner else None
+    return process is not None and process.is_gone
 
 
 def _claimed(job: Job, owner: str, claim: str, now: datetime) -> Job:

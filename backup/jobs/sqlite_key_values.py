@@ -6,31 +6,44 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 
 from backup.core.errors import StoreUnavailable
 from backup.jobs.key_values import NEW, Change, Item, stored_value
+from backup.runs.process import this_process
 from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
 _AFTER_ALL = "\x7f"  # sorts after every character that a key may have
 _TABLE = """CREATE TABLE IF NOT EXISTS items (
-    key TEXT PRIMARY KEY, value TEXT NOT NULL, etag INTEGER NOT NULL
+    key TEXT PRIMARY KEY, value TEXT NOT NULL, etag INTEGER NOT NULL, written TEXT
 ) WITHOUT ROWID"""
-_INSERT = "INSERT INTO items (key, value, etag) VALUES (:key, :value, 1) ON CONFLICT (key) DO NOTHING"
-_UPSERT = """INSERT INTO items (key, value, etag) VALUES (:key, :value, 1)
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, etag = etag + 1"""
-_UPDATE_SAME = "UPDATE items SET value = :value, etag = etag + 1 WHERE key = :key AND etag = CAST(:etag AS INTEGER)"
+# `written` has the etag that was written, and when. An earlier release writes none, or leaves one that does not fit.
+_INSERT = """INSERT INTO items (key, value, etag, written) VALUES (:key, :value, 1, '1 ' || :moment)
+    ON CONFLICT (key) DO NOTHING"""
+_UPSERT = """INSERT INTO items (key, value, etag, written) VALUES (:key, :value, 1, '1 ' || :moment)
+    ON CONFLICT (key) DO UPDATE
+    SET value = excluded.value, etag = etag + 1, written = (etag + 1) || ' ' || :moment"""
+_UPDATE_SAME = """UPDATE items SET value = :value, etag = etag + 1, written = (etag + 1) || ' ' || :moment
+    WHERE key = :key AND etag = CAST(:etag AS INTEGER)"""
 _DELETE = "DELETE FROM items WHERE key = :key"
 _DELETE_SAME = "DELETE FROM items WHERE key = :key AND etag = CAST(:etag AS INTEGER)"
 
 
 class SqliteKeyValues:
-    """A SQLite file. `commit` returns once its changes are on the disk."""
+    """A SQLite file. `commit` returns once its changes are on the disk.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    The ages of its items are by the machine's clock that nobody can set. They are known until the machine starts again.
+    """
+
+    def __init__(self, path: Path, elapsed: Callable[[], float] = time.monotonic) -> None:
+        """`elapsed` gives seconds since some moment that is the same for all processes of the machine."""
+        self._path, self._elapsed = path, elapsed
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._process, self._opened = 0, (0, 0)
@@ -38,24 +51,24 @@ class SqliteKeyValues:
     def get(self, key: str) -> Item | None:
         """As `KeyValues` says."""
         with self._use() as connection:
-            row = connection.execute("SELECT key, value, etag FROM items WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _item(row)
+            row = connection.execute("SELECT key, value, etag, written FROM items WHERE key = ?", (key,)).fetchone()
+        return None if row is None else self._item(row)
 
     def scan(self, prefix: str, *, after: str = "", limit: int) -> list[Item]:
         """As `KeyValues` says."""
         # One lower bound: of two, SQLite begins at the first, and reads all keys from there to the second.
         above = ">" if after >= prefix else ">="
-        query = f"SELECT key, value, etag FROM items WHERE key {above} ? AND key < ? ORDER BY key LIMIT ?"  # noqa: S608
+        query = f"SELECT key, value, etag, written FROM items WHERE key {above} ? AND key < ? ORDER BY key LIMIT ?"  # noqa: S608
         with self._use() as connection:
             rows = connection.execute(query, (max(after, prefix), prefix + _AFTER_ALL, limit)).fetchall()
-        return list(map(_item, rows))
+        return list(map(self._item, rows))
 
     def get_all(self, keys: Sequence[str]) -> list[Item | None]:
         """As `KeyValues` says."""
-        query = "SELECT key, value, etag FROM items WHERE key IN (SELECT value FROM json_each(?))"
+        query = "SELECT key, value, etag, written FROM items WHERE key IN (SELECT value FROM json_each(?))"
         with self._use() as connection:
             rows = connection.execute(query, (json.dumps(keys),)).fetchall()
-        items = {row[0]: _item(row) for row in rows}
+        items = {row[0]: self._item(row) for row in rows}
         return [items.get(key) for key in keys]
 
     def commit(self, changes: Sequence[Change]) -> bool:
@@ -63,7 +76,8 @@ class SqliteKeyValues:
         with self._use() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                done = all(_apply(connection, change) for change in changes)
+                moment = f"{_this_boot()} {self._elapsed():.3f}"
+                done = all(_apply(connection, change, moment) for change in changes)
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
@@ -76,6 +90,18 @@ class SqliteKeyValues:
             if self._connection is not None and self._process == os.getpid():
                 self._connection.close()
             self._connection = None
+
+    def _item(self, row: tuple[str, str, int, str | None]) -> Item:
+        key, value, etag, written = row
+        return Item(key, stored_value(value), str(etag), self._age(str(etag), written))
+
+    def _age(self, etag: str, written: str | None) -> timedelta | None:
+        try:
+            written_etag, boot, moment = str(written).split(" ")
+            age = timedelta(seconds=self._elapsed() - float(moment))
+        except (ValueError, OverflowError):
+            return None
+        return age if (written_etag, boot) == (etag, _this_boot()) and age >= timedelta() else None
 
     @contextmanager
     def _use(self) -> Iterator[sqlite3.Connection]:
@@ -122,10 +148,31 @@ class SqliteKeyValues:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(_TABLE)
+        _add_written(connection)
         return connection
 
 
-def _apply(connection: sqlite3.Connection, change: Change) -> bool:
+def _add_written(connection: sqlite3.Connection) -> None:
+    """Adds the column to a file of an earlier release. That release goes on with the file as before."""
+    query = "SELECT 1 FROM pragma_table_info('items') WHERE name = 'written'"
+    if connection.execute(query).fetchone() is None:
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute(query).fetchone() is None:  # no other process was faster
+                connection.execute("ALTER TABLE items ADD COLUMN written TEXT")
+
+
+@lru_cache
+def _this_boot() -> str:
+    """What tells the machine's start from others: the clock began anew with it. A container may have its own clock."""
+    try:
+        clock = str(Path("/proc/self/ns/time").readlink())
+    except OSError:
+        clock = ""
+    return sha256(f"{this_process().boot} {clock}".encode()).hexdigest()[:8]
+
+
+def _apply(connection: sqlite3.Connection, change: Change, moment: str) -> bool:
     """Makes the change if its condition holds; returns whether it did."""
     text = None if change.value is None else json.dumps(change.value, separators=(",", ":"))
     if isinstance(change.only_if, str):
@@ -134,9 +181,6 @@ def _apply(connection: sqlite3.Connection, change: Change) -> bool:
         statement = _INSERT
     else:
         statement = _DELETE if text is None else _UPSERT
-    parameters = {"key": change.key, "value": text, "etag": change.only_if if isinstance(change.only_if, str) else None}
+    etag = change.only_if if isinstance(change.only_if, str) else None
+    parameters = {"key": change.key, "value": text, "etag": etag, "moment": moment}
     return connection.execute(statement, parameters).rowcount == 1
-
-
-def _item(row: tuple[str, str, int]) -> Item:
-    return Item(row[0], stored_value(row[1]), str(row[2]))

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from azure.core import MatchConditions
@@ -38,8 +40,10 @@ class TableKeyValues:
         """As `KeyValues` says."""
         for attempt in self._retry.attempts("read jobs"):
             with attempt, _errors():
+                clock = _ServerClock()
                 try:
-                    return _item(self._table().get_entity(_PARTITION, key))
+                    entity = self._table().get_entity(_PARTITION, key, raw_response_hook=clock.hear)
+                    return _item(entity, clock.now)
                 except ResourceNotFoundError:
                     return None
         raise AssertionError("the last try returns or raises")
@@ -52,10 +56,12 @@ class TableKeyValues:
         items: list[Item] = []
         for attempt in self._retry.attempts("read jobs"):
             with attempt, _errors():
-                items = []
-                pages = self._table().query_entities(query, parameters=parameters, results_per_page=min(limit, 1000))
+                items, clock = [], _ServerClock()
+                pages = self._table().query_entities(
+                    query, parameters=parameters, results_per_page=min(limit, 1000), raw_response_hook=clock.hear
+                )
                 for page in pages.by_page():
-                    items += map(_item, page)
+                    items += [_item(entity, clock.now) for entity in page]
                     if len(items) >= limit:
                         break
         return items[:limit]
@@ -95,6 +101,22 @@ class TableKeyValues:
             return self._client
 
 
+class _ServerClock:
+    """The time of the service, as its latest answer says it; None before. At most a second ahead."""
+
+    def __init__(self) -> None:
+        self.now: datetime | None = None
+
+    def hear(self, response: Any) -> None:
+        """Reads the time of an answer."""
+        try:
+            now = parsedate_to_datetime(response.http_response.headers["Date"])
+        except (KeyError, ValueError, TypeError):  # a proxy has taken it away
+            self.now = None
+        else:
+            self.now = now + timedelta(seconds=1) if now.tzinfo else None  # it has only whole seconds
+
+
 @contextmanager
 def _errors() -> Iterator[None]:
     """Turns the SDK's errors into the app's."""
@@ -119,6 +141,9 @@ def _operation(change: Change) -> Any:
     return "update", entity, {"mode": UpdateMode.REPLACE, **condition}
 
 
-def _item(entity: Any) -> Item:
+def _item(entity: Any, now: datetime | None) -> Item:
     parts = sorted(name for name in entity if name[0] == "v" and name[1:].isdigit())
-    return Item(entity["RowKey"], stored_value("".join(str(entity[name]) for name in parts)), entity.metadata["etag"])
+    value = stored_value("".join(str(entity[name]) for name in parts))
+    written_at: datetime | None = entity.metadata["timestamp"]
+    age = None if now is None or written_at is None else max(timedelta(), now - written_at)
+    return Item(entity["RowKey"], value, entity.metadata["etag"], age)

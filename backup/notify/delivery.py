@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -24,8 +24,9 @@ from backup.core.unexpected import safe_text
 from backup.jobs.job_queue import JobQueue
 from backup.jobs.key_values import Change, Item, KeyValues
 from backup.jobs.outbox import OUTBOX
+from backup.jobs.stored import moment_in, count_in
 from backup.notify.sink import NotDelivered, Send, Sink
-from backup.notify.sink_state import LEASE, SinkState, read_state, write_state
+from backup.notify.sink_state import SinkState, pause_after, read_state, write_state
 from backup.notify.sinks import sinks_of
 
 SEND_SECONDS = 20.0
@@ -38,8 +39,6 @@ REFUSALS_AT_MOST = 8
 """How often an event is tried that the sink itself refuses."""
 
 _WORK_SECONDS = 60.0  # well below LEASE, also with the last event's seconds
-_PAUSE = timedelta(seconds=45)  # less than a minute, so that the minute timer does not come too early
-LONGEST_PAUSE = timedelta(hours=1)
 
 
 class Delivery:
@@ -81,9 +80,9 @@ class Delivery:
             return 0
         item, state = read_state(self._keys, sink)
         now = self._now()
-        if state.is_claimed(now) or (not at_once and state.rests(now, LONGEST_PAUSE)):
+        if state.is_claimed(item, now) or (not at_once and state.rests(item, now)):
             return 0
-        claimed = replace(state, claim=str(uuid4()), until=now + LEASE)
+        claimed = state.claimed(str(uuid4()), now)
         if not write_state(self._keys, sink, claimed, item):
             return 0
         work = _Work(self._keys, sink, self._now, claimed)
@@ -121,19 +120,18 @@ class _Work:
 
     def _bounded(self, items: Sequence[Item]) -> list[Item]:
         """The items that may still be sent now; gives up the others that are too old or too many."""
-        oldest = self._now() - self._sink.keep
+        now = self._now()
         kept = []
         for number, item in enumerate(items):
-            if not item.value:
+            if not _is_readable(item):
                 event("notify.given_up", level=logging.ERROR, sink=self._sink.label, reason="it cannot be read")
                 self._keys.commit([Change(item.key, None, item.etag)])
             elif len(items) - number > WAITING_AT_MOST:
                 self._give_up(item, f"more than {WAITING_AT_MOST} events wait for it")
-            elif time_of(item) < oldest:
+            elif (now - time_of(item) if item.age is None else item.age) > self._sink.keep:
                 self._give_up(item, f"it has waited for {self._sink.keep.total_seconds() / 3600:g} h")
             else:
                 kept.append(item)
-        now = self._now()
         return [item for item in kept if not _rests(item, now)]
 
     def _send(self, send: Send, item: Item) -> None:
@@ -151,18 +149,16 @@ class _Work:
         self.state = self.state.recovered(self._now())
 
     def _refused(self, item: Item, error: NotDelivered) -> None:
-        tries = item.value.get("tries", 0) + 1
+        tries = count_in(item.value, "tries") + 1
         if tries >= REFUSALS_AT_MOST:
             self._give_up(item, f"the sink refused it {tries} times: {error}")
             return
-        after = self._now() + min(_PAUSE * 2.0**tries, LONGEST_PAUSE)
+        after = self._now() + pause_after(tries + 1)
         self._keys.commit([Change(item.key, {**item.value, "tries": tries, "after": after.isoformat()}, item.etag)])
         event("notify.refused", level=logging.WARNING, sink=self._sink.label, tries=tries, error=error)
 
     def _failed(self, error: NotDelivered) -> None:
-        now = self._now()
-        pause = min(_PAUSE * 2.0 ** min(self.state.failures, 10), LONGEST_PAUSE)
-        self.state = self.state.failed(now, pause, str(error), error.hint)
+        self.state = self.state.failed(self._now(), str(error), error.hint)
         event(
             "notify.failed",
             level=logging.WARNING,
@@ -262,6 +258,15 @@ def time_of(item: Item) -> datetime:
     return datetime.fromisoformat(item.value["event"]["time"])
 
 
+def _is_readable(item: Item) -> bool:
+    """Whether the item has an event that can be sent."""
+    message = item.value.get("event")
+    if not isinstance(message, Mapping) or moment_in(message, "time") is None:
+        return False
+    return all(isinstance(message.get(name), str) for name in ("id", "type"))
+
+
 def _rests(item: Item, now: datetime) -> bool:
-    after = item.value.get("after")
-    return after is not None and now < datetime.fromisoformat(after) <= now + LONGEST_PAUSE
+    """Whether it is too early to try an event again that the sink has refused."""
+    after, pause = moment_in(item.value, "after"), pause_after(count_in(item.value, "tries") + 1)
+    return after is not None and item.age_by(after - pause, now) < pause

@@ -6,6 +6,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +19,8 @@ from backup.core.retry import Retry
 from backup.jobs.key_values import ANY, CHANGES_AT_MOST, NEW, Change, KeyValues
 from backup.jobs.sqlite_key_values import SqliteKeyValues
 from backup.jobs.table_key_values import TableKeyValues
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(params=["sqlite", "azurite"])
@@ -68,6 +71,34 @@ def test_a_text_that_is_no_value_is_an_empty_one_and_hides_no_other(keys: KeyVal
     spoilt, whole = keys.scan("job:", limit=9)
     assert (spoilt.key, spoilt.value, whole.value) == ("job:1", {}, {"a": 2})
     assert keys.commit([Change("job:1", {"a": 3}, spoilt.etag)])
+
+
+def test_an_item_knows_how_long_ago_it_was_written_whatever_the_clock_of_the_reader_says(keys: KeyValues) -> None:
+    assert keys.commit([Change("job:1", {})])
+    [scanned], got, [one, two] = keys.scan("job:", limit=9), keys.get("job:1"), keys.get_all(["job:1", "job:1"])
+    for item in (scanned, got, one, two):
+        assert item is not None
+        assert item.age is not None
+        assert timedelta() <= item.age < timedelta(minutes=1)
+        assert item.age_by(START, START + timedelta(days=9)) == item.age
+
+
+def test_a_file_of_an_earlier_release_is_used_on_and_by_that_release_too(tmp_path: Path) -> None:
+    """Its items have no age, and those that it changes later have none any more."""
+    path = tmp_path / "jobs.db"
+    with closing(sqlite3.connect(path)) as earlier:
+        earlier.execute(
+            "CREATE TABLE items (key TEXT PRIMARY KEY, value TEXT NOT NULL, etag INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        with earlier:
+            earlier.execute("INSERT INTO items (key, value, etag) VALUES ('a', '{}', 1), ('b', '{}', 1)")
+        keys = SqliteKeyValues(path)
+        assert keys.commit([Change("b", {"n": 2}), Change("c", {})])
+        with earlier:
+            earlier.execute("UPDATE items SET etag = etag + 1 WHERE key = 'c'")
+        known = [(item.key, item.age is not None) for item in keys.scan("", limit=9)]
+        keys.close()
+    assert known == [("a", False), ("b", True), ("c", False)]
 
 
 def test_keys_are_scanned_in_order_from_where_one_was_left(keys: KeyValues) -> None:
@@ -178,7 +209,7 @@ def test_a_scan_reads_what_it_returns_however_many_keys_come_before(tmp_path: Pa
     assert keys.commit([Change("z:1", {}), Change("z:2", {})])
     connection = keys._connection
     assert connection is not None
-    connection.executemany("INSERT INTO items VALUES (?, '{}', 1)", [(f"a:{n}",) for n in range(5_000)])
+    connection.executemany("INSERT INTO items VALUES (?, '{}', 1, NULL)", [(f"a:{n}",) for n in range(5_000)])
     steps: list[int] = []
     connection.set_progress_handler(lambda: steps.append(1), 100)
     assert len(keys.scan("z:", limit=10)) == 2

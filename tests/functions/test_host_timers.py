@@ -36,6 +36,15 @@ def test_a_timer_is_not_run_before_it_is_due(tmp_path: Path, monkeypatch: pytest
         assert loaded().events.empty()
 
 
+def test_a_clock_that_is_set_back_delays_no_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = iter([5])
+    monkeypatch.setattr(host, "next_due", lambda schedule, now: now + timedelta(hours=next(hours, 0)))
+    monkeypatch.setattr(host, "_LOOK_SECONDS", 0)
+    with serving(write_app(tmp_path, TIMER)):
+        loaded().release.set()
+        assert next_event() == "began"
+
+
 def test_a_timer_that_fails_is_logged_and_runs_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,6 +17,7 @@ from backup.jobs.outbox import OUTBOX
 from backup.notify.concerns import concerns_now
 from backup.notify.delivery import delivery_of, wait_for_delivery
 from backup.notify.silence import look_around
+from tests.scenarios.aging import let_pass
 
 NIGHT = datetime(2026, 11, 29, 0, 0, tzinfo=UTC)
 SECRET = "whsec_" + "c2VjcmV0" * 6
@@ -49,6 +50,8 @@ class Post:
     def deliver(self, **passed: float) -> None:
         """Lets so much time pass (hours=…), and sends what waits."""
         self.at += timedelta(**passed)
+        if passed:
+            let_pass(self.job_queue.keys, timedelta(**passed))
         delivery_of(self.settings, self.job_queue).start()
         wait_for_delivery(30)
 

@@ -17,7 +17,7 @@ from backup.config.settings import Settings, load_settings
 from backup.core.errors import Locked, StoreUnavailable
 from backup.core.retry import Retry
 from backup.core.run_values import Counts, Run, Trigger
-from backup.jobs import table_key_values, worker
+from backup.jobs import records, table_key_values, worker
 from backup.jobs.job import Job, Request, State
 from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.records import SILENCE
@@ -25,6 +25,7 @@ from backup.jobs.worker import RETRIES, JobWorker
 from backup.runs.lock import open_lock
 from backup.runs.outcome import Observer
 from backup.services.registry import Registry
+from tests.scenarios.aging import let_pass
 from tests.scenarios.places import Place, filled_on_sqlite
 
 CUSTOMER = Request("customer")
@@ -47,6 +48,10 @@ class Office:
         self.place, self.clock = place, Clock()
         self.settings: Settings = load_settings({**place.settings, **given})
         self.job_queue: JobQueue = open_job_queue(self.settings, self.clock)
+
+    def let_pass(self, time: timedelta) -> None:
+        self.clock.ahead += time
+        let_pass(self.job_queue.keys, time)
 
     def worker(self, registry: Callable[..., Any] | None = None, slice_seconds: float | None = None) -> JobWorker:
         job_queue = self.job_queue
@@ -145,21 +150,21 @@ def unreachable(_watcher: Observer) -> Registry:
     raise StoreUnavailable("Nothing answers there.")
 
 
-def test_an_error_that_may_pass_is_tried_again_after_longer_and_longer_pauses(any_office: Office) -> None:
-    job = any_office.asked()
+def test_an_error_that_may_pass_is_tried_again_after_longer_and_longer_pauses(office: Office) -> None:
+    job = office.asked()
     for minutes in (2, 4, 8, 16, 32):
-        before, left, after = any_office.clock(), any_office.worked(job, registry=unreachable), any_office.clock()
+        before, left, after = office.clock(), office.worked(job, registry=unreachable), office.clock()
         assert (left.state, left.error) == (State.SCHEDULED, "Nothing answers there.")
         assert left.due_at is not None
         assert left.due_at >= before + timedelta(minutes=minutes)
         assert left.due_at <= after + timedelta(minutes=1.25 * minutes)
-        assert any_office.worker().work(job.job_id) is None
-        any_office.clock.ahead += left.due_at - any_office.clock()
-    left = any_office.worked(job, registry=unreachable)
+        assert office.worker().work(job.job_id) is None
+        office.let_pass(left.due_at - office.clock() + timedelta(seconds=1))
+    left = office.worked(job, registry=unreachable)
     assert (left.state, left.attempt) == (State.FAILED, RETRIES + 1)
-    again = any_office.job_queue.records.requeue(job.job_id, "Ada asked.")
+    again = office.job_queue.records.requeue(job.job_id, "Ada asked.")
     assert again is not None
-    left = any_office.worked(job)
+    left = office.worked(job)
     assert (left.state, left.error) == (State.SUCCEEDED, None)
 
 
@@ -170,7 +175,7 @@ def test_a_job_whose_service_is_at_work_waits_in_line(office: Office) -> None:
     with open_lock(office.settings, Retry())("customer", location):
         left = office.worked(job)
     assert (left.state, left.retries, left.error) == (State.SCHEDULED, 0, None)
-    office.clock.ahead += timedelta(minutes=1)
+    office.let_pass(timedelta(minutes=1))
     assert [waiting.job_id for waiting in office.job_queue.records.waiting()] == [job.job_id]
     assert office.worked(job).state is State.SUCCEEDED
 
@@ -238,11 +243,16 @@ def test_a_verify_and_a_drill_say_how_far_they_are_and_stop_where_their_job_is_c
     assert percents == [20, 20]  # it hears of it at the next chunk
 
 
-def test_a_job_whose_worker_died_goes_on_with_another(any_office: Office) -> None:
+def test_a_job_whose_worker_died_goes_on_with_another_and_a_wrong_clock_takes_none(
+    any_office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = any_office.asked()
     assert any_office.job_queue.records.claim(job.job_id, "a process that is gone") is not None
-    assert any_office.worker().work(job.job_id) is None
-    any_office.clock.ahead += SILENCE + timedelta(seconds=1)
+    for ahead in (timedelta(minutes=4), timedelta(days=-3), timedelta(days=3), timedelta(hours=-5)):
+        any_office.clock.ahead = ahead
+        assert any_office.worker().work(job.job_id) is None
+        assert any_office.job_queue.sweep() == 0
+    monkeypatch.setattr(records, "SILENCE", timedelta(seconds=-1))  # the time has passed by the clock of the records
     assert any_office.job_queue.sweep() == 1
     left = any_office.worked(job)
     assert (left.state, left.attempt) == (State.SUCCEEDED, 2)
@@ -272,10 +282,12 @@ def test_an_occurrence_of_the_schedule_is_queued_once_and_a_missed_night_is_caug
 def test_a_worker_that_has_long_been_silent_is_forgotten(office: Office) -> None:
     office.job_queue.worker_is_alive()
     assert len(office.job_queue.workers()) == 1
-    office.clock.ahead += SILENCE + timedelta(seconds=1)
+    office.clock.ahead = timedelta(days=3)
+    assert len(office.job_queue.workers()) == 1
+    office.let_pass(SILENCE + timedelta(seconds=1))
     office.job_queue.sweep()
     assert (office.job_queue.workers(), len(office.job_queue.keys.scan("server:", limit=10))) == ([], 1)
-    office.clock.ahead += timedelta(hours=1)
+    office.let_pass(timedelta(hours=1))
     office.job_queue.sweep()
     assert office.job_queue.keys.scan("server:", limit=10) == []
 

@@ -249,15 +249,22 @@ def test_what_waits_is_bounded_by_age_and_number_and_what_is_given_up_is_said(
 def test_an_event_and_a_sum_that_cannot_be_read_stop_no_others(
     local: Post, receiver: Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    local.ran()
+    odd: list[dict[str, Any]] = [{}, {"event": 5}, {"event": {}}, {"event": {"time": "soon", "id": "1", "type": "t"}}]
     keys = local.job_queue.keys
-    [event] = keys.scan(OUTBOX, limit=9)
+    for value in odd:
+        local.ran()
+        local.at += timedelta(seconds=1)
+        event = keys.scan(OUTBOX, limit=9)[-1]
+        assert keys.commit([Change(event.key, value)])
     [sums] = keys.scan("sum:", limit=9)
-    assert keys.commit([Change(event.key, {}), Change(sums.key, {})])
+    state = {"label": 5, "failures": "x", "until": "soon", "after": 7, "given_up": None, "given_up_at": []}
+    assert keys.commit([Change(sums.key, {}), Change("sink:webhook1", state)])
     local.ran()
+    waiting = keys.scan(OUTBOX, limit=9)[-1]
+    assert keys.commit([Change(waiting.key, {**waiting.value, "tries": "x", "after": {}})])
     local.deliver()
-    assert (len(receiver.requests), local.waiting()) == (1, [])
-    assert "it cannot be read" in caplog.text
+    assert (len(receiver.requests), local.waiting(), local.reasons()) == (1, [], [])
+    assert caplog.text.count("it cannot be read") == len(odd)
     assert local.job_queue.runs.sums_of_all()["customer"]["sync"]["runs"] == 1
 
 
@@ -269,7 +276,7 @@ def test_a_clock_that_was_ahead_stops_no_sink(local: Post, receiver: Hook) -> No
     local.at = NIGHT
     receiver.status = 204
     local.ran()
-    local.deliver()
+    local.deliver(minutes=1)
     assert local.waiting() == []
 
 

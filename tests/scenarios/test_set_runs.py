@@ -25,6 +25,7 @@ from backup.services.service_plans import plan_of
 from backup.services.several_as_one import RunSoFar
 from backup.services.turns import new_run_of_several
 from backup.verbs import schema
+from tests.scenarios.aging import let_pass
 from tests.scenarios.shops import EXCLUDE, IN_FILES, SHOP, SLICES, Shop, work_on_set
 
 
@@ -102,7 +103,8 @@ def test_a_job_of_a_set_whose_worker_died_at_once_is_still_one_run(sqlite_shop: 
     assert job is not None
     begun = new_run_of_several("shop", Trigger.JOB, NO_OPTIONS)
     job_queue.runs.save(begun, job_id=job.job_id)
-    worked = worker_of(settings, open_job_queue(settings, lambda: utc_now() + 2 * SILENCE)).work(job.job_id)
+    let_pass(job_queue.keys, 2 * SILENCE)
+    worked = worker_of(settings, job_queue).work(job.job_id)
     assert worked is not None
     assert (worked.state, worked.sync_id, worked.counts["inserted"]) == (State.SUCCEEDED, begun.sync_id, 8)
     assert [run["status"] for run in job_queue.runs.page(service="shop").runs] == ["Completed"]
@@ -127,7 +129,8 @@ def test_a_job_of_a_set_whose_worker_died_later_counts_nothing_twice_and_forgets
     assert job_queue.records.beat(dead, counts=counts, error=None, error_kind=None) is not None
     inserted, job = [first.counts["inserted"]], None
     while job is None or job.state is State.ENQUEUED:
-        job = worker_of(settings, open_job_queue(settings, lambda: utc_now() + 2 * SILENCE)).work(first.job_id)
+        let_pass(job_queue.keys, 2 * SILENCE)
+        job = worker_of(settings, job_queue).work(first.job_id)
         assert job is not None
         inserted.append(job.counts["inserted"])
     assert (job.state, inserted[-1], inserted) == (State.FAILED, 8, sorted(inserted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,26 +11,34 @@ from typing import Any
 import pytest
 
 from backup.core.errors import BadRequest
+from backup.jobs import sqlite_key_values
 from backup.jobs.job import HISTORY_AT_MOST, Job, Request, State
 from backup.jobs.key_values import Change
 from backup.jobs.listing import page_of_jobs
 from backup.jobs.record_keys import hashed
 from backup.jobs.records import SILENCE, JobRecords
 from backup.jobs.sqlite_key_values import SqliteKeyValues
+from backup.runs.process import this_process
 
 START = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 CUSTOMER = Request("customer")
 
 
 class Clock:
+    """A clock that can be set, and one that only runs."""
+
     def __init__(self) -> None:
-        self.now = START
+        self.now, self.elapsed = START, 0.0
 
     def __call__(self) -> datetime:
-        self.now += timedelta(milliseconds=1)
+        self.pass_by(milliseconds=1)
         return self.now
 
     def pass_by(self, **time: float) -> None:
+        self.set(**time)
+        self.elapsed += timedelta(**time).total_seconds()
+
+    def set(self, **time: float) -> None:
         self.now += timedelta(**time)
 
 
@@ -39,8 +48,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Iterator[SqliteKeyValues]:
-    made = SqliteKeyValues(tmp_path / "jobs.db")
+def keys(tmp_path: Path, clock: Clock) -> Iterator[SqliteKeyValues]:
+    made = SqliteKeyValues(tmp_path / "jobs.db", lambda: clock.elapsed)
     yield made
     made.close()
 
@@ -111,19 +120,49 @@ def test_a_job_whose_worker_is_silent_is_anothers_and_the_first_hears_of_it(reco
     assert records.leave(second, State.SUCCEEDED) is not None
 
 
-def test_a_clock_that_stood_ahead_for_hours_delays_no_job(records: JobRecords, clock: Clock) -> None:
-    lost, alive, later = (records.claim(enqueued(records).job_id, "one") for _ in range(3))
-    assert lost is not None
+@pytest.mark.parametrize("jump", [timedelta(minutes=3), timedelta(hours=5), timedelta(days=400)])
+@pytest.mark.parametrize("direction", [1, -1])
+def test_a_clock_that_is_set_takes_no_job_from_its_worker_and_delays_none(
+    records: JobRecords, clock: Clock, jump: timedelta, direction: int
+) -> None:
+    alive, later = (records.claim(enqueued(records).job_id, "one") for _ in range(2))
     assert alive is not None
     assert later is not None
-    records.leave(later, State.SCHEDULED, due_at=clock() + timedelta(minutes=32))
-    clock.pass_by(seconds=-60)  # as clocks of two machines may differ
+    records.leave(later, State.SCHEDULED, due_at=clock() + timedelta(minutes=1))
+    clock.set(days=jump.days * direction, seconds=jump.seconds * direction)
     assert records.waiting() == []
-    clock.pass_by(seconds=-5 * 3600)
-    assert records.beat(alive) is not None  # within seconds, as a worker does
-    assert {job.job_id for job in records.waiting()} == {lost.job_id, later.job_id}
-    assert records.claim(lost.job_id, "other") is not None
+    assert (records.claim(alive.job_id, "other"), records.claim(later.job_id, "other")) == (None, None)
+    clock.pass_by(minutes=1)
+    assert [job.job_id for job in records.waiting()] == [later.job_id]
+    clock.pass_by(seconds=SILENCE.total_seconds())
+    assert records.claim(alive.job_id, "other") is not None
     assert records.claim(later.job_id, "other") is not None
+
+
+def test_after_a_new_start_of_the_machine_the_times_in_the_records_count(
+    keys: SqliteKeyValues, records: JobRecords, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So they do in records that an earlier release has written, or changed since."""
+    job = records.claim(enqueued(records).job_id, "one")
+    assert job is not None
+    monkeypatch.setattr(sqlite_key_values, "_this_boot", lambda: "another")
+    assert {item.age for item in keys.scan("", limit=100)} == {None}
+    clock.set(seconds=SILENCE.total_seconds() - 5)
+    assert records.waiting() == []
+    clock.set(seconds=6)
+    assert records.waiting() == [job]
+    clock.set(days=-1)  # the clock was ahead when the worker wrote
+    assert records.waiting() == [job]
+
+
+def test_a_job_whose_worker_has_ended_on_this_machine_is_taken_at_once(records: JobRecords) -> None:
+    here = this_process()
+    job = enqueued(records)
+    assert records.claim(job.job_id, str(here)) is not None
+    assert records.claim(job.job_id, "other") is None
+    gone = records.claim(enqueued(records).job_id, str(replace(here, number=2**22 + 1)))
+    assert gone is not None
+    assert [waiting.job_id for waiting in records.waiting()] == [gone.job_id]
 
 
 def test_an_occurrence_is_queued_once(records: JobRecords) -> None:
