@@ -24,7 +24,7 @@ from backup.core.unexpected import safe_text
 from backup.jobs.job_queue import JobQueue
 from backup.jobs.key_values import Change, Item, KeyValues
 from backup.jobs.outbox import OUTBOX
-from backup.jobs.stored import moment_in, count_in
+from backup.jobs.stored import count_in, moment_in
 from backup.notify.sink import NotDelivered, Send, Sink
 from backup.notify.sink_state import SinkState, pause_after, read_state, write_state
 from backup.notify.sinks import sinks_of

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol, Self
 
 from backup.jobs.key_values import NEW, Change, Item, KeyValues
-from backup.jobs.stored import moment_in, count_in
+from backup.jobs.stored import count_in, moment_in
 
 LEASE = timedelta(minutes=3)
 """How long a process may send before another may."""
