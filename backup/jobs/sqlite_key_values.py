@@ -76,7 +76,7 @@ class SqliteKeyValues:
         with self._use() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                moment = f"{_this_boot()} {self._elapsed():.3f}"
+                moment = f"{_this_boot()} {self._elapsed()!r}"
                 done = all(_apply(connection, change, moment) for change in changes)
             except BaseException:
                 connection.execute("ROLLBACK")
