@@ -132,13 +132,11 @@ def test_a_table_that_is_not_found_may_be_one_that_the_login_does_not_see(
 ) -> None:
     monkeypatch.setattr(system_tables, "describe_named", lambda *_: None)
     memory = sqlite3.connect(":memory:", check_same_thread=False)
+    memory.execute("ATTACH ':memory:' AS sys")  # stands in for a server: a catalogue that shows nothing
+    for table in ("objects (name, type, schema_id)", "schemas (name, schema_id)"):
+        memory.execute(f"CREATE TABLE sys.{table}")
+    memory.create_function("SCHEMA_NAME", 0, lambda: "dbo")
     engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool, creator=lambda: LeavableConnection(memory, OSError))
-    with engine.connect() as cx:  # stands in for a server: a catalogue that shows nothing
-        cx.exec_driver_sql("ATTACH ':memory:' AS sys")
-        for table in ("objects (name, type, schema_id)", "schemas (name, schema_id)"):
-            cx.exec_driver_sql(f"CREATE TABLE sys.{table}")
-        cx.connection.create_function("SCHEMA_NAME", 0, lambda: "dbo")
-        cx.commit()
     where = Side("customer", side, "X", "Server=db;Database=shop;User Id=app;Password=x", "crm.Customers")
     store: Any = open_store(where, Rules(("Version",)), Limits())
     store.access.dialect._engines.__dict__ |= {"engine": engine, "reading": engine}

@@ -16,7 +16,7 @@ from backup.stores.connection import parse_connection
 from backup.stores.sql.engines.mssql.connection import connect, text_from
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.mssql.engines import _keep_levels
-from backup.stores.sql.engines.mssql.leavable import LeavableConnection
+from backup.stores.sql.engines.mssql.leavable import LeavableConnection, LeavableCursor
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
 from backup.stores.sql.rows import first_rows
 from tests.contract.tsql import dialect, text, unasked_server
@@ -37,16 +37,72 @@ def test_rows_that_are_read_one_by_one_are_those_of_the_driver_whatever_reads_th
         assert [*(cursor.fetchone() for _ in range(one_by_one)), *cursor.fetchall()] == plain
 
 
+class Answered:
+    """A driver's cursor. Each statement is answered by numbers of rows, rows, and errors, one behind another."""
+
+    fast_executemany, rowcount, description = False, -1, None
+
+    def __init__(self, *answers: int | str | Exception) -> None:
+        self.answers, self.left, self.heard_out = answers, [*answers], 0
+
+    def execute(self, *_: Any) -> None:
+        self.left = [*self.answers]
+        self.nextset()
+
+    def executemany(self, *_: Any) -> None:
+        self.execute()
+
+    def nextset(self) -> bool:
+        if not self.left:
+            self.heard_out, self.rowcount = self.heard_out + 1, -1
+            return False
+        answer = self.left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        self.rowcount, self.description = (-1, [answer]) if isinstance(answer, str) else (answer, None)
+        return True
+
+
+@pytest.mark.parametrize("statement", ["INSERT INTO t SELECT 1", "UPDATE t SET a = 1", "DELETE FROM t", "EXEC p"])
+def test_a_statement_has_its_own_number_of_rows_and_no_error_behind_what_its_triggers_did_is_lost(
+    statement: str,
+) -> None:
+    """The driver stops at the first answer. But the first one is that of a trigger without NOCOUNT."""
+    cursor = LeavableCursor(driver := Answered(300, 2), LeavableConnection(Unasked(), OSError))
+    cursor.execute(statement)
+    assert (cursor.rowcount, driver.heard_out) == (2, 1)
+    cursor.executemany(statement, [(1,), (2,), (3,)])
+    assert driver.heard_out == 4
+    driver.answers, driver.fast_executemany = (300, "a row that a trigger shows"), True
+    cursor.executemany(statement, [(1,), (2,), (3,)])
+    assert driver.heard_out == (4 if statement == "EXEC p" else 5)  # of other statements, the rows may be the answer
+    for _ in range(2):
+        driver.answers, driver.fast_executemany = (300, ValueError("the row is refused")), not driver.fast_executemany
+        for refused in (lambda: cursor.execute(statement), lambda: cursor.executemany(statement, [()])):
+            with pytest.raises(ValueError, match="the row is refused"):
+                refused()
+
+
+def test_rows_of_a_query_are_left_to_be_fetched() -> None:
+    cursor = LeavableCursor(driver := Answered("a row"), LeavableConnection(Unasked(), OSError))
+    cursor.execute("SELECT a FROM t")
+    assert (cursor.description, driver.heard_out) == (["a row"], 0)
+
+
+class Unasked:
+    """A driver's connection."""
+
+    def close(self) -> None: ...
+
+
 @pytest.mark.parametrize(("number", "hidden"), [(3903, True), (3902, False)])
 def test_a_transaction_that_the_server_has_ended_hides_no_error_of_a_statement(number: int, hidden: bool) -> None:
-    class Lost:
-        def close(self) -> None: ...
-
+    class Ended(Unasked):
         def rollback(self) -> None:
             raise sqlite3.OperationalError("25000", f"[25000] [SQL Server]no transaction ({number}) (SQLEndTran)")
 
     with nullcontext() if hidden else pytest.raises(sqlite3.OperationalError):
-        LeavableConnection(Lost(), OSError).rollback()
+        LeavableConnection(Ended(), OSError).rollback()
 
 
 def test_a_connection_goes_back_to_the_level_of_every_new_session_though_no_server_says_it() -> None:
@@ -179,7 +235,7 @@ def test_the_driver_is_told_who_asks_for_a_readable_secondary() -> None:
     connect(Odbc(), where, 600)  # type: ignore[arg-type]
     sent = set(asked[0].split(";"))
     assert {"ApplicationIntent=ReadOnly", "Encrypt=yes", "PWD={a=b,}}c}", "ConnectRetryCount=0"} <= sent
-    assert asked[1:] == ["SET NOCOUNT OFF; SET LOCK_TIMEOUT 60000"]
+    assert asked[1:] == ["SET NOCOUNT, NUMERIC_ROUNDABORT OFF; SET LOCK_TIMEOUT 60000"]
     connect(Odbc(), where, 600, halves=True)  # type: ignore[arg-type]
     assert asked[4:] == [text_from] * 3
 

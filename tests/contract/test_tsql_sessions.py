@@ -90,6 +90,9 @@ class Cursor:
     def fetchmany(self, *_: int) -> list[Any]:
         return self.fetchall()
 
+    def nextset(self) -> bool:
+        return False
+
     def close(self) -> None: ...
 
 
@@ -104,7 +107,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 GREETING = [
-    "SET NOCOUNT OFF; SET LOCK_TIMEOUT 60000",
+    "SET NOCOUNT, NUMERIC_ROUNDABORT OFF; SET LOCK_TIMEOUT 60000",
     "SELECT CAST(SERVERPROPERTY('ProductVersion') AS VARCHAR)",
     "SELECT schema_name()",
     "SELECT CAST('test max support' AS NVARCHAR(max))",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from backup.stores.calls import CallEnded
@@ -13,6 +13,7 @@ T = TypeVar("T")
 _NO_TRANSACTION = "(3903)"
 _ROWS_AHEAD = 256
 _SIZE_AHEAD = 1 << 16  # characters and bytes
+_WRITES = ("INSERT", "UPDATE", "DELETE")
 
 
 class LeavableConnection:
@@ -74,17 +75,40 @@ class LeavableConnection:
 class LeavableCursor:
     """A cursor of a `LeavableConnection`."""
 
+    rowcount = -1
+    """How many rows the last statement itself wrote; -1 where the server does not say it."""
+
     def __init__(self, driver: Any, connection: LeavableConnection) -> None:
         self._driver, self._connection = driver, connection
         self._ahead, self._at_once = deque[Any](), 1
 
-    def execute(self, *statement: Any) -> LeavableCursor:
+    def execute(self, statement: str, *values: Any) -> LeavableCursor:
         self._ahead, self._at_once = deque(), 1
-        self._connection.call(lambda: self._driver.execute(*statement))
+        self._connection.call(lambda: self._execute(statement, *values))
         return self
 
-    def executemany(self, *statement: Any) -> None:
-        self._connection.call(lambda: self._driver.executemany(*statement))
+    def executemany(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._connection.call(lambda: self._execute_many(statement, rows))
+
+    def _execute(self, statement: str, *values: Any) -> None:
+        self._driver.execute(statement, *values)
+        self._hear_out(statement)
+
+    def _execute_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        if self.fast_executemany:
+            self._driver.executemany(statement, rows)
+            self._hear_out(statement)
+            return
+        for row in rows:  # the driver would do the same, but hear only the beginning of each answer
+            self._execute(statement, row)
+
+    def _hear_out(self, statement: str) -> None:
+        """Reads the answer to its end, unless it has rows to fetch. What triggers do comes first, each of their
+        statements with a number of its own. An error behind that is raised only when it is read: else nobody hears
+        of it, though the server has rolled the transaction back."""
+        self.rowcount, is_write = self._driver.rowcount, statement.lstrip()[:6].upper() in _WRITES
+        while (is_write or self._driver.description is None) and self._driver.nextset():
+            self.rowcount = self._driver.rowcount
 
     def fetchone(self) -> Any:
         """The next row. Who reads row by row gets them from ever larger batches, as long as they are small: to change
