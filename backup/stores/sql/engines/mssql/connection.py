@@ -44,8 +44,8 @@ def connect(pyodbc: Any, where: SqlServer, call_seconds: int, *, halves: bool = 
         autocommit=True,
     )
     _answered.add(where.address)
-    # A server's `user options` may switch these on. With NOCOUNT no row would be counted. With NUMERIC_ROUNDABORT no row
-    # could be written where a computed column has an index, or where an indexed view shows the row.
+    # A server's `user options` may switch these on. With NOCOUNT no row would be counted. With NUMERIC_ROUNDABORT no
+    # row could be written where a computed column has an index, or where an indexed view shows the row.
     connection.execute(f"SET NOCOUNT, NUMERIC_ROUNDABORT OFF; SET LOCK_TIMEOUT {opening.LOCK_SECONDS * 1000}").close()
     connection.autocommit = False
     connection.timeout = call_seconds

@@ -11,15 +11,22 @@ _STATE_TRANSIENT = {"08S01", "08001", "08003", "08007", "HYT00", "HYT01", "40001
 # Deadlock, lock timeout, snapshot conflicts, connection resets, and Azure SQL's list of transient errors.
 _CODE_TRANSIENT = {20, 64, 233, 1205, 1222, 1807, 3960, 3961, 8645, 8651, 10053, 10054, 10060, 10928, 10929, 10936}
 _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 42109, 49918, 49919, 49920}
+# The server has too little of something at the moment, or another transaction was in the way.
+_CODE_AGAIN = {669, 701, 802, 845, 846, 847, 1204, 1221, 3966, 3967, 8628, 9515, 10922}
+_CODE_AGAIN |= {41301, 41302, 41305, 41325, 41839}  # of tables in memory
+_CODE_TRANSIENT |= _CODE_AGAIN
 # Of sessions: it is being killed, the server shuts down, or the database is not back yet after a failover.
 _CODE_TRANSIENT |= {596, 615, 921, 922, 926, 952, 983, 4221, 6005}
+_CODE_TRANSIENT |= {40549, 40550, 40551, 40552, 40553}  # Azure SQL has ended it: it held or used too much
 # The session is as good as before: it lost against another one, or the server has too much to do.
 _CODE_OF_GOOD_SESSIONS = {1205, 1222, 1807, 3960, 3961, 8645, 8651, 10928, 10929, 10936, 40501, 49918, 49919, 49920}
+_CODE_OF_GOOD_SESSIONS |= _CODE_AGAIN
 _CODE_READS_ONLY = 3906
 # The login or the database may have been made again, or the database only reads, since another server took its place.
 _CODE_OF_OLD_SESSIONS = {229, 230, 262, 297, 300, 911, 916, 976, 978, 4060, 15247, 15404, 15517, 18456}
 _CODE_OF_OLD_SESSIONS |= {_CODE_READS_ONLY}
-_CODE_FULL = {1101, 1105, 9002, 40544}  # a file group, a log, the quota of Azure SQL
+# A file group, also of tempdb; a log; the versions of rows in tempdb; the quota of Azure SQL, or of tables in memory.
+_CODE_FULL = {1101, 1105, 9002, 3958, 3959, 40544, 41823, 41840}
 _READS_ONLY_HINT = (
     "The database is a readable secondary, or read-only. Name the primary, without ApplicationIntent=ReadOnly, or "
     "ALTER DATABASE … SET READ_WRITE."
