@@ -109,7 +109,7 @@ def get_run(job_queue: JobQueue, registry: Registry, sync_id: str, query: Mappin
     check_query(query)
     summary = job_queue.runs.get(sync_id)
     if summary is None:
-        raise UnknownRun(f"There is no run {quoted(sync_id)}.", hint="Summaries of runs are kept for 400 days.")
+        raise UnknownRun(f"There is no run {quoted(sync_id)}.", hint=_UNREAD)
     return Answer(200, {**told_as_stored(summary), "ofSeveral": registry.directory.is_group(summary["service"])})
 
 
@@ -235,6 +235,7 @@ def post_bulk(job_queue: JobQueue, query: Mapping[str, str], body: bytes, who: s
 
 
 _NOTHING = object()
+_UNREAD = "Summaries of runs are kept for 400 days. One that cannot be read is in the log (record.not_read)."
 
 
 def _values(record: Record | None) -> dict[str, Any] | None:

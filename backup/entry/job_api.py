@@ -22,6 +22,7 @@ from backup.jobs.listing import page_of_jobs
 from backup.services.registry import Registry
 
 _DAYS_AT_MOST = 366
+_UNREAD = "A record that cannot be read counts as missing. The log names it (record.not_read, job.not_read)."
 Choice = TypeVar("Choice", State, Status, Verb)
 
 
@@ -169,7 +170,7 @@ def get_stats(job_queue: JobQueue, settings: Settings, registry: Registry, query
 def _job(job_queue: JobQueue, job_id: str) -> Job:
     job = job_queue.records.get(job_id)
     if job is None:
-        raise UnknownJob(f"There is no job {quoted(job_id)}.")
+        raise UnknownJob(f"There is no job {quoted(job_id)}.", hint=_UNREAD)
     return job
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
 
@@ -25,11 +25,11 @@ def run_so_far(run: Run, job: Job, records: RunRecords) -> RunSoFar:
     failure = _failure(job.error, job.hint, is_whole=job.error_kind != SetNotWhole.__name__) if job.error else None
     if not _has_died(job):
         proof = None if job.proof is None else Proof.from_json(job.proof)
-        return RunSoFar(replace(run, counts=Counts(**job.counts), proof=proof), CallOfSeveral.NEXT, failure)
+        return RunSoFar(replace(run, counts=_counts(job.counts), proof=proof), CallOfSeveral.NEXT, failure)
     # The job does not say how the runs ended that this worker ended, and it counts what they did after their last
     # checkpoints: the next call does that again. Nobody knows what they have proven.
     ended = list(_ended(job, job.sync_id, records))
-    counts = sum((Counts(**of_service["counts"]) for of_service in ended), Counts())
+    counts = sum((_counts(of_service.get("counts", {})) for of_service in ended), Counts())
     newest = {of_service["service"]: of_service for of_service in reversed(ended)}
     failed = [of_service for of_service in newest.values() if of_service["status"] == Status.FAILED]
     if failed:
@@ -41,6 +41,10 @@ def run_so_far(run: Run, job: Job, records: RunRecords) -> RunSoFar:
         is_whole = run.service not in {of_service["service"] for of_service in failed}
         failure = _failure(text, failed[0].get("hint"), is_whole=is_whole)
     return RunSoFar(replace(run, counts=counts, proof=None), CallOfSeveral.AFTER_DEATH, failure)
+
+
+def _counts(stored: Mapping[str, Any]) -> Counts:
+    return Counts(**{name: stored.get(name, 0) for name in asdict(Counts())})
 
 
 def _failure(text: str, hint: str | None, *, is_whole: bool) -> SetFailed:

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, TypeVar
 
 from backup.core.log import event
+from backup.jobs.stored import moment_text, whole_number
 
 CLOCKS_DIFFER = timedelta(minutes=5)
 """How far the clocks of two machines may differ. A time that lies further ahead comes from a wrong clock."""
 
+Made = TypeVar("Made")
 HISTORY_AT_MOST = 100
 """How many states a job keeps: the first, and the latest of the rest."""
 
@@ -122,15 +125,12 @@ class Job:
         request = {
             item.name: record["request"][item.name] for item in fields(Request) if item.name in record["request"]
         }
-        values["request"], values["state"] = Request(**request), State(values["state"])
+        values["request"], values["state"] = _checked(Request(**request), _REQUEST_KINDS), State(values["state"])
         values["history"] = tuple(
             StateChange(State(change["state"]), _moment(change["at"]), change["reason"])
             for change in values.get("history", ())
         )
-        job = cls(**values)
-        if not all(isinstance(getattr(job, name), kind) for name, kind in _KINDS.items()):
-            raise TypeError
-        return job
+        return _checked(cls(**values), _KINDS)
 
 
 def job_of(record: Mapping[str, Any]) -> Job | None:
@@ -144,15 +144,34 @@ def job_of(record: Mapping[str, Any]) -> Job | None:
         return None
 
 
-_KINDS: Mapping[str, type] = {"job_id": str, "order": str, "trigger": str, "attempt": int, "retries": int}
+_KINDS: Mapping[str, type | UnionType] = {
+    **dict.fromkeys(("job_id", "order", "trigger"), str),
+    **dict.fromkeys(("attempt", "retries"), int),
+    **{"cancelled": bool, "occurrence": str | None},
+}
+_REQUEST_KINDS: Mapping[str, type | UnionType] = {
+    **dict.fromkeys(("service", "verb"), str),
+    **dict.fromkeys(("force", "dry_run", "allow_mass_delete", "full"), bool),
+    **{"sample": int, "limit": int | None},
+}
+"""A request that is spoilt is nobody's wish: no value of it is guessed."""
 _TIMES = frozenset(item.name for item in fields(Job) if "datetime" in str(item.type))
 
 
+def _checked(made: Made, kinds: Mapping[str, type | UnionType]) -> Made:
+    """Returns what was made. Raises TypeError where a field has another kind, or a number no run can have."""
+    for name, kind in kinds.items():
+        value = getattr(made, name)
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if (kind is not bool and isinstance(value, bool)) or not isinstance(value, kind):
+            raise TypeError(name)
+        if is_number:
+            whole_number(value)
+    return made
+
+
 def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError(text)
-    return moment
+    return datetime.fromisoformat(moment_text(text))
 
 
 def _plain(value: Any) -> Any:

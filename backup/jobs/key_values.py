@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, Protocol
@@ -81,16 +80,6 @@ class KeyValues(Protocol):
 
     def close(self) -> None:
         """Closes the connections; the next call opens them again."""
-
-
-def stored_value(text: str) -> dict[str, Any]:
-    """The value in a stored text; empty where the text is none of a value, such as one of a damaged file. Who reads it
-    misses what belongs there, and no other record is kept away."""
-    try:
-        value = json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def scan_all(keys: KeyValues, prefix: str) -> Iterator[Item]:

@@ -135,7 +135,7 @@ class JobRecords:
     def lines(self, job_id: str) -> list[str]:
         """Returns the last log lines of the job, oldest first."""
         item = self._keys.get(f"lines:{job_id}")
-        return item.value["lines"] if item else []
+        return item.value.get("lines", []) if item else []
 
     def keep_lines(self, job_id: str, lines: Sequence[str]) -> None:
         """Keeps these as the last log lines of the job."""
@@ -201,7 +201,8 @@ class JobRecords:
         pointers = self._keys.scan(f"job:{job_id.lower()}", limit=2)
         if len(pointers) > 1:
             raise BadRequest(f"Several jobs begin with {job_id}.", hint="Give more of the id.")
-        return self._keys.get(f"all:{pointers[0].value['order']}") if pointers else None
+        order = pointers[0].value.get("order") if pointers else None
+        return self._keys.get(f"all:{order}") if order else None
 
     def _change(
         self,

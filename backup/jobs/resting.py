@@ -11,12 +11,12 @@ from datetime import datetime
 
 from backup.config.settings import Settings
 from backup.core.errors import BackupError
-from backup.core.run_values import Status
 from backup.jobs.job import CLOCKS_DIFFER
 from backup.jobs.job_queue import JobQueue
 from backup.jobs.key_values import Change
 from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.record_keys import hashed
+from backup.jobs.stored import moment_in
 
 _PREFIX = "rest:"
 _SERVICES_AT_MOST = 1_000
@@ -38,25 +38,25 @@ def at_rest(settings: Settings, job_queue: JobQueue, entries: Sequence[str]) -> 
     """Returns those of the services and sets for which nothing has become due since a look found nothing left, and no
     run has begun since that is still open.
 
-    Cost: a read of all notes, and one of the open runs. Raises what the records raise.
+    Cost: a read of all notes, and one of the open runs. Raises what the records raise. A note that cannot be read
+    counts for nothing.
     """
     now = job_queue.now()
-    notes = {item.value["service"]: item.value for item in job_queue.keys.scan(_PREFIX, limit=_SERVICES_AT_MOST)}
-    noted_at = {
-        name: datetime.fromisoformat(note["at"]) - CLOCKS_DIFFER
+    notes = {str(item.value.get("service")): item for item in job_queue.keys.scan(_PREFIX, limit=_SERVICES_AT_MOST)}
+    noted = {
+        name: note.age_by(at, now)
         for name in entries
-        if (note := notes.get(name)) and note["night"] == settings.schedule_of(name).last_due(now).isoformat()
+        if (note := notes.get(name)) is not None
+        and (at := moment_in(note.value, "at")) is not None
+        and note.value.get("night") == settings.schedule_of(name).last_due(now).isoformat()
     }
-    if not noted_at:
+    open_runs = job_queue.runs.open_runs(now, PAGE_AT_MOST) if noted else None
+    if open_runs is None:  # or more runs are open than one look can tell
         return frozenset()
-    page = job_queue.runs.page(status=Status.IN_PROGRESS, since=min(noted_at.values()), limit=PAGE_AT_MOST)
-    if page.cursor is not None:  # more runs are open than one look can tell
-        return frozenset()
-    begun = [(str(run["service"]).lower(), datetime.fromisoformat(run["startedAt"])) for run in page.runs]
     return frozenset(
         name
-        for name, at in noted_at.items()
-        if not any(begun_at > at for service, begun_at in begun if _is_of(service, name.lower()))
+        for name, age in noted.items()
+        if not any(begun - CLOCKS_DIFFER < age for service, begun in open_runs if _is_of(service, name.lower()))
     )
 
 

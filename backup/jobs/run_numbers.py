@@ -51,7 +51,7 @@ class RunNumbers:
         At most `limit` services with runs on that day, those behind the service `after` in the order of their names.
         """
         items = self._keys.scan(f"day:{of}:", after="" if after is None else _day_key(of, after), limit=limit)
-        values = (dict(item.value) for item in items)
+        values = (dict(item.value) for item in items if item.value)
         return {value.pop("service"): value for value in values}
 
     def days(self, service: str | None, first: date, last: date) -> Mapping[date, Mapping[str, Any]]:
@@ -60,8 +60,8 @@ class RunNumbers:
         prefix = "total:" if service is None else f"stat:{hashed(service)}:"
         after = f"{prefix}{(first - timedelta(days=1)).isoformat()}" if first > date.min else ""
         items = self._keys.scan(prefix, after=after, limit=min(_DAYS_AT_MOST, (last - first).days + 1))
-        by_day = {date.fromisoformat(item.key.rpartition(":")[2]): item.value for item in items}
-        return {day: numbers for day, numbers in by_day.items() if day <= last}
+        by_day = ((_day_in(item.key), item.value) for item in items)
+        return {day: numbers for day, numbers in by_day if day is not None and day <= last}
 
     def last(self, service: str) -> Mapping[str, Any]:
         """Returns the service's last `success`, `failure`, `verify` and `drill`, each with its time, run and error.
@@ -95,7 +95,7 @@ class RunNumbers:
         """Returns what `last` does, of every service with a run, by its name in small letters. Cost: a read for each
         thousand services."""
         values = (item.value for item in scan_all(self._keys, "last:"))
-        return {value["service"].lower(): value for value in values if is_last(value)}
+        return {value["service"].lower(): value for value in values if value}
 
     def sums_of_all(self) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
         """Returns the sums of all runs that have ended since sums are kept, by service in small letters and by verb.
@@ -105,17 +105,6 @@ class RunNumbers:
         """
         values = (item.value for item in scan_all(self._keys, "sum:") if item.value)
         return {value["service"].lower(): value["verbs"] for value in values}
-
-
-def is_last(value: Any) -> bool:
-    """Whether a record says which runs of a service were the last. One that does not, such as one of a later release,
-    counts as missing, and the next run writes it anew."""
-    try:
-        times = [value[kind]["at"] for kind in (*_LAST.values(), "failure", "seen") if kind in value]
-        times += [value["first"]] if "first" in value else []
-        return isinstance(value["service"], str) and all(datetime.fromisoformat(time).tzinfo for time in times)
-    except (ValueError, TypeError, KeyError):
-        return False
 
 
 def number_changes(keys: KeyValues, run: Run, due_at: datetime | None, outbox: Outbox) -> list[Change]:
@@ -165,9 +154,17 @@ def _day_key(on: date, service: str) -> str:
     return f"day:{on}:{name.encode('utf-8', 'surrogatepass').hex()[:_NAME_SORTED]}-{hashed(name)}"
 
 
+def _day_in(key: str) -> date | None:
+    """The day at the end of a key; None for a key that the app did not write."""
+    try:
+        return date.fromisoformat(key.rpartition(":")[2])
+    except ValueError:
+        return None
+
+
 def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     item = keys.get(f"last:{hashed(run.service)}")
-    before: Mapping[str, Any] = item.value if item and is_last(item.value) else {}
+    before: Mapping[str, Any] = item.value if item else {}
     entry = {
         "at": (run.completed_at or run.started_at).astimezone(UTC).isoformat(),
         "startedAt": run.started_at.astimezone(UTC).isoformat(),

@@ -71,16 +71,17 @@ class RunRecords(RunNumbers):
         order = order_of(run.started_at, run.sync_id.replace("-", "")[:8])
         for _ in range(_TRIES):
             pointer = self._keys.get(f"runid:{run.sync_id}")
-            order = pointer.value["order"] if pointer else order
+            order = pointer.value.get("order", order) if pointer else order
             item = self._keys.get(f"run:{order}") if pointer else None
-            before = item.value if item else None
+            before = item.value or None if item else None
             if before is not None and before.get("completedAt"):
                 return
             earlier = before or {}
             after = _summary(run, job_id or earlier.get("jobId"), hint, requested_by or earlier.get("requestedBy"))
             changes = [Change(f"run:{order}", after, item.etag if item else NEW)]
-            if pointer is None:
-                changes.append(Change(f"runid:{run.sync_id}", {"order": order}, NEW))
+            if pointer is None or not pointer.value:
+                leads = Change(f"runid:{run.sync_id}", {"order": order}, pointer.etag if pointer else NEW)
+                changes.append(leads)
             old_keys = () if before is None else _pointer_keys(before, order)
             new_keys = _pointer_keys(after, order)
             changes += [Change(key, None) for key in old_keys if key not in new_keys]
@@ -102,7 +103,7 @@ class RunRecords(RunNumbers):
         forgotten = 0
         for item in self._keys.scan("run:", after=f"run:{order_of(before, '')}", limit=limit):
             order = item.key.removeprefix("run:")
-            keys = (f"runid:{item.value['syncId']}", *_pointer_keys(item.value, order))
+            keys = (f"runid:{item.value['syncId']}", *_pointer_keys(item.value, order)) if item.value else ()
             forgotten += self._keys.commit([Change(item.key, None, item.etag), *(Change(key, None) for key in keys)])
         return forgotten
 
@@ -112,8 +113,9 @@ class RunRecords(RunNumbers):
         pointers = self._keys.scan(f"runid:{sync_id.lower()}", limit=2) if _is_id(sync_id) else []
         if len(pointers) > 1:
             raise BadRequest(f"Several runs begin with {sync_id}.", hint="Give more of the id.")
-        item = self._keys.get(f"run:{pointers[0].value['order']}") if pointers else None
-        return None if item is None else item.value
+        order = pointers[0].value.get("order") if pointers else None
+        item = self._keys.get(f"run:{order}") if order else None
+        return item.value or None if item else None
 
     def page(
         self,
@@ -147,7 +149,7 @@ class RunRecords(RunNumbers):
                 if len(runs) == wanted or scanned >= SCANNED_AT_MOST:
                     return RunPage(runs, after)
                 scanned, after = scanned + 1, item.key
-                if run is None:
+                if not run:
                     continue
                 if since and datetime.fromisoformat(run["startedAt"]) < since:
                     return RunPage(runs, None)
@@ -155,6 +157,18 @@ class RunRecords(RunNumbers):
                     runs.append(run)
             if len(items) <= wanted:
                 return RunPage(runs, None)
+
+    def open_runs(self, now: datetime, limit: int) -> list[tuple[str, timedelta]] | None:
+        """Returns the service, in small letters, of each run that has not ended, and how long ago the run began; None
+        if there are more than `limit`. Cost: one read, and one of their summaries."""
+        items = self._keys.scan(f"runstatus:{Status.IN_PROGRESS}:", limit=limit + 1)
+        if len(items) > limit:
+            return None
+        return [
+            (run["service"].lower(), item.age_by(datetime.fromisoformat(run["startedAt"]), now))
+            for item, run in zip(items, self._runs(items, Status.IN_PROGRESS, None), strict=True)
+            if run and run["status"] == Status.IN_PROGRESS
+        ]
 
     def _runs(self, items: Sequence[Item], status: Status | None, verb: Verb | None) -> list[Mapping[str, Any] | None]:
         """The summaries that these keys of one kind lead to. None for one that has been removed since, or whose key

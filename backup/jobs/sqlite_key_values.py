@@ -15,7 +15,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from backup.core.errors import StoreUnavailable
-from backup.jobs.key_values import NEW, Change, Item, stored_value
+from backup.jobs.key_values import NEW, Change, Item
+from backup.jobs.stored import stored_value
 from backup.runs.process import this_process
 from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
@@ -93,7 +94,7 @@ class SqliteKeyValues:
 
     def _item(self, row: tuple[str, str, int, str | None]) -> Item:
         key, value, etag, written = row
-        return Item(key, stored_value(value), str(etag), self._age(str(etag), written))
+        return Item(key, stored_value(key, value), str(etag), self._age(str(etag), written))
 
     def _age(self, etag: str, written: str | None) -> timedelta | None:
         try:

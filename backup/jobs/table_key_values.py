@@ -17,7 +17,8 @@ from azure.data.tables import TableClient, TableServiceClient, TableTransactionE
 
 from backup.config.settings import Settings
 from backup.core.retry import Retry
-from backup.jobs.key_values import NEW, Anything, Change, Item, stored_value
+from backup.jobs.key_values import NEW, Anything, Change, Item
+from backup.jobs.stored import stored_value
 from backup.runs.storage_account import service_client, storage_error
 
 TABLE = "backupjobs"
@@ -143,7 +144,7 @@ def _operation(change: Change) -> Any:
 
 def _item(entity: Any, now: datetime | None) -> Item:
     parts = sorted(name for name in entity if name[0] == "v" and name[1:].isdigit())
-    value = stored_value("".join(str(entity[name]) for name in parts))
+    value = stored_value(entity["RowKey"], "".join(str(entity[name]) for name in parts))
     written_at: datetime | None = entity.metadata["timestamp"]
     age = None if now is None or written_at is None else max(timedelta(), now - written_at)
     return Item(entity["RowKey"], value, entity.metadata["etag"], age)

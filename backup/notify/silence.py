@@ -19,7 +19,7 @@ from backup.jobs.job_queue import JobQueue
 from backup.jobs.key_values import NEW, Change, Item
 from backup.jobs.listing import PAGE_AT_MOST
 from backup.jobs.record_keys import hashed
-from backup.jobs.run_numbers import is_last
+from backup.jobs.stored import moment_in
 
 _RUNS_AT_MOST = 2_000
 _LONGEST_RUN = timedelta(days=1)
@@ -97,7 +97,7 @@ def _has_left(settings: Settings, silence: Silence, lasts: Mapping[str, Mapping[
 def _seen(job_queue: JobQueue, service: str, now: datetime) -> Mapping[str, Any]:
     """Records that the app saw the service now, where its age counts from that. Returns its last runs."""
     item = job_queue.keys.get(_key(service))
-    last = item.value if item and is_last(item.value) else {}
+    last = item.value if item else {}
     if _since(last, now) is None:
         seen = {"at": now.isoformat(), "syncId": last.get("success", {}).get("syncId")}
         last = {"service": service, **last, "seen": seen}
@@ -180,7 +180,8 @@ def _raise_digest(settings: Settings, job_queue: JobQueue, silences: Sequence[Si
     item = job_queue.keys.get("digest")
     if item is not None and _is_raised(item, due, now):
         return
-    began = max(datetime.fromisoformat(item.value["due"]), due - _DIGEST_AT_MOST) if item else None
+    last = moment_in(item.value, "due") if item else None
+    began = max(last, due - _DIGEST_AT_MOST) if last else None
     if began is None or began > due:  # the first digest is due tomorrow; a time in the future was a wrong clock
         job_queue.keys.commit([Change("digest", {"due": due.isoformat()}, item.etag if item else NEW)])
         return
@@ -197,7 +198,8 @@ def _raise_once(job_queue: JobQueue, key: str, due: datetime, now: datetime, rai
 
 
 def _is_raised(item: Item, due: datetime, now: datetime) -> bool:
-    return due <= datetime.fromisoformat(item.value["due"]) <= now + CLOCKS_DIFFER
+    raised = moment_in(item.value, "due")
+    return raised is not None and due <= raised <= now + CLOCKS_DIFFER
 
 
 def _digest_of(job_queue: JobQueue, began: datetime, ended: datetime, silent: Sequence[str]) -> dict[str, Any]:
@@ -232,7 +234,7 @@ def _add(rows: dict[str, dict[str, Any]], run: Mapping[str, Any]) -> None:
     row = rows.setdefault(run["service"], {"service": run["service"], **counts, "error": None})
     row["failed" if run["status"] == Status.FAILED else "completed"] += 1
     for name in ("inserted", "updated", "deleted"):
-        row[name] += run["counts"][name]
+        row[name] += run.get("counts", {}).get(name, 0)
     error = safe(run.get("error"))
     row["error"] = row["error"] or (error and error[:_ERROR_AT_MOST])  # runs come newest first
 

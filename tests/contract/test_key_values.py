@@ -35,47 +35,55 @@ def keys(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[KeyValues]:
 
 
 def test_a_key_that_is_not_there_is_none(keys: KeyValues) -> None:
-    assert keys.get("job:1") is None
-    assert keys.scan("job:", limit=10) == []
+    assert keys.get("item:1") is None
+    assert keys.scan("item:", limit=10) == []
 
 
 def test_a_value_comes_back_as_it_was(keys: KeyValues) -> None:
     value = {"text": "ü “x” \U0001f600 \u0000", "number": 2**60, "list": [None, True, {"a": 1.5}]}
-    assert keys.commit([Change("job:1", value, NEW)])
-    item = keys.get("job:1")
+    assert keys.commit([Change("item:1", value, NEW)])
+    item = keys.get("item:1")
     assert item is not None
-    assert (item.key, item.value) == ("job:1", value)
+    assert (item.key, item.value) == ("item:1", value)
 
 
 def test_a_long_value_comes_back(keys: KeyValues) -> None:
     value = {"text": "ü" * 65_000}  # 390,000 characters as JSON
-    assert keys.commit([Change("job:1", value)])
-    item = keys.get("job:1")
+    assert keys.commit([Change("item:1", value)])
+    item = keys.get("item:1")
     assert item is not None
     assert item.value == value
-    assert keys.commit([Change("job:1", {"text": "short"})])
-    shorter = keys.get("job:1")
+    assert keys.commit([Change("item:1", {"text": "short"})])
+    shorter = keys.get("item:1")
     assert shorter is not None
     assert shorter.value == {"text": "short"}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", "[" * 20_000])
 def test_a_text_that_is_no_value_is_an_empty_one_and_hides_no_other(keys: KeyValues, text: str) -> None:
-    assert keys.commit([Change("job:1", {"a": 1}), Change("job:2", {"a": 2})])
+    assert keys.commit([Change("item:1", {"a": 1}), Change("item:2", {"a": 2})])
     if isinstance(keys, SqliteKeyValues):
         with closing(sqlite3.connect(keys._path)) as connection, connection:
-            connection.execute("UPDATE items SET value = ?, etag = 7 WHERE key = 'job:1'", (text,))
+            connection.execute("UPDATE items SET value = ?, etag = 7 WHERE key = 'item:1'", (text,))
     else:
         assert isinstance(keys, TableKeyValues)
-        keys._table().upsert_entity({"PartitionKey": "jobs", "RowKey": "job:1", "v00": text}, UpdateMode.REPLACE)
-    spoilt, whole = keys.scan("job:", limit=9)
-    assert (spoilt.key, spoilt.value, whole.value) == ("job:1", {}, {"a": 2})
-    assert keys.commit([Change("job:1", {"a": 3}, spoilt.etag)])
+        keys._table().upsert_entity({"PartitionKey": "jobs", "RowKey": "item:1", "v00": text}, UpdateMode.REPLACE)
+    spoilt, whole = keys.scan("item:", limit=9)
+    assert (spoilt.key, spoilt.value, whole.value) == ("item:1", {}, {"a": 2})
+    assert keys.commit([Change("item:1", {"a": 3}, spoilt.etag)])
+
+
+def test_an_entity_with_values_of_other_kinds_is_an_empty_value(azurite: str) -> None:
+    keys = TableKeyValues(load_settings({"AzureWebJobsStorage": azurite}), Retry(max_attempts=1), f"t{uuid4().hex}")
+    for odd in (7, 1.5, True, b"{}", START, uuid4(), None):
+        keys._table().upsert_entity({"PartitionKey": "jobs", "RowKey": "item:1", "v00": odd}, UpdateMode.REPLACE)
+        assert [item.value for item in keys.scan("item:", limit=9)] == [{}]
+    keys.close()
 
 
 def test_an_item_knows_how_long_ago_it_was_written_whatever_the_clock_of_the_reader_says(keys: KeyValues) -> None:
-    assert keys.commit([Change("job:1", {})])
-    [scanned], got, [one, two] = keys.scan("job:", limit=9), keys.get("job:1"), keys.get_all(["job:1", "job:1"])
+    assert keys.commit([Change("item:1", {})])
+    [scanned], got, [one, two] = keys.scan("item:", limit=9), keys.get("item:1"), keys.get_all(["item:1", "item:1"])
     for item in (scanned, got, one, two):
         assert item is not None
         assert item.age is not None
@@ -113,22 +121,22 @@ def test_keys_are_scanned_in_order_from_where_one_was_left(keys: KeyValues) -> N
 
 @pytest.mark.parametrize("value", [{"n": 2}, None], ids=["change", "delete"])
 def test_a_change_is_made_only_under_its_condition(keys: KeyValues, value: dict[str, int] | None) -> None:
-    assert keys.commit([Change("job:1", {"n": 1}, NEW)])
-    first = keys.get("job:1")
+    assert keys.commit([Change("item:1", {"n": 1}, NEW)])
+    first = keys.get("item:1")
     assert first is not None
-    assert keys.commit([Change("job:1", {"n": 1}, first.etag)])
-    assert not keys.commit([Change("job:1", value, first.etag)])
-    second = keys.get("job:1")
+    assert keys.commit([Change("item:1", {"n": 1}, first.etag)])
+    assert not keys.commit([Change("item:1", value, first.etag)])
+    second = keys.get("item:1")
     assert second is not None
     assert second.etag != first.etag
-    assert keys.commit([Change("job:1", value, second.etag)])
-    last = keys.get("job:1")
+    assert keys.commit([Change("item:1", value, second.etag)])
+    last = keys.get("item:1")
     assert (last.value if last else None) == value
 
 
 def test_a_new_key_must_be_new(keys: KeyValues) -> None:
-    assert keys.commit([Change("job:1", {"n": 1}, NEW)])
-    assert not keys.commit([Change("job:1", {"n": 2}, NEW)])
+    assert keys.commit([Change("item:1", {"n": 1}, NEW)])
+    assert not keys.commit([Change("item:1", {"n": 2}, NEW)])
 
 
 def test_changes_are_made_together_or_not_at_all(keys: KeyValues) -> None:

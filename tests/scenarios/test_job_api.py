@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copy
 from typing import Any
@@ -17,9 +17,13 @@ from backup.core.errors import BackupError, BadRequest, Conflict, UnknownJob, Un
 from backup.core.run_values import Trigger
 from backup.entry import job_api
 from backup.entry.answers import Answer, error_answer
+from backup.entry.dashboard_api import get_calendar, get_overview, get_run
+from backup.entry.metrics import get_metrics
 from backup.jobs.job_queue import JobQueue, open_job_queue
+from backup.jobs.key_values import Change
 from backup.jobs.worker import worker_of
 from backup.mirror.verification import Depth
+from backup.notify.concerns import concerns_now
 from backup.services.registry import Registry
 from tests.scenarios.places import Place, filled_on_sqlite
 from tests.scenarios.product import DEADLINE_SECONDS, ROOT, start
@@ -250,3 +254,63 @@ def test_the_local_host_works_on_what_is_queued(
             process.kill()
     assert (job["state"], job["counts"]["inserted"]) == ("Succeeded", 100)
     assert sqlite_place.customer.is_mirrored()
+
+
+def spoilt(value: Any, garbage: Any, *, all_of_it: bool) -> Any:
+    """The value with garbage in place of each number, or of everything."""
+    if isinstance(value, dict):
+        return {name: spoilt(part, garbage, all_of_it=all_of_it) for name, part in value.items()}
+    if isinstance(value, list):
+        return [spoilt(part, garbage, all_of_it=all_of_it) for part in value]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return garbage if is_number or all_of_it else value
+
+
+@pytest.mark.parametrize("all_of_it", [False, True], ids=["numbers", "everything"])
+@pytest.mark.parametrize(
+    "garbage",
+    ["x\ud800", 10**400, float("nan"), {"a": {}}, "9999-12-31T23:59:59-12:00"],
+    ids=["text", "huge", "nan", "names", "time"],
+)
+def test_records_with_garbage_in_them_are_answered_and_written_on(api: Api, garbage: Any, all_of_it: bool) -> None:
+    job_id = api.start(syncType="customer").body["jobId"]
+    api.work()
+    sync_id = job_api.get_job(api.job_queue, job_id, {}).body["syncId"]
+    for item in api.job_queue.keys.scan("", limit=1_000):
+        value = spoilt(item.value, garbage, all_of_it=all_of_it)
+        assert api.job_queue.keys.commit([Change(item.key, value)])
+    queue, settings, registry = api.job_queue, api.settings, api.registry
+    answers = [
+        *(job_api.get_jobs(queue, query) for query in ({}, {"q": "x"}, {"type": "customer"}, {"state": "Succeeded"})),
+        *(
+            job_api.get_history(queue, query)
+            for query in ({}, {"q": "x", "service": "customer", "from": "2020-01-01T00:00Z"})
+        ),
+        job_api.get_summary(queue, {}),
+        job_api.get_stats(queue, settings, registry, {}),
+        get_metrics(queue, settings, registry, {}),
+        get_overview(queue, settings, registry, {}),
+        *(get_calendar(queue, settings, registry, query) for query in ({}, {"service": "customer"})),
+        answered(lambda: job_api.get_job_details(queue, job_id, {})),
+        answered(lambda: get_run(queue, registry, sync_id, {})),
+    ]
+    for answer in answers:
+        assert answer.status in (200, 404)
+        assert answer.media != "application/json" or json.loads(answer.content.encode(), parse_constant=no_number)
+    concerns_now(settings, queue, registry.directory.entries)
+    later = api.start(syncType="customer").body["jobId"]
+    api.work()
+    ended = job_api.get_job_details(queue, later, {}).body
+    assert (ended["state"], ended["run"]["status"]) == ("Succeeded", "Completed")
+    assert queue.runs.last("customer")["success"]["syncId"] == ended["syncId"]
+
+
+def answered(call: Callable[[], Answer]) -> Answer:
+    try:
+        return call()
+    except BackupError as error:
+        return error_answer(error)
+
+
+def no_number(text: str) -> None:
+    raise ValueError(text)

@@ -310,7 +310,8 @@ def test_a_record_of_a_later_release_is_read(records: JobRecords, keys: SqliteKe
         {"request": {}},
         {"created_at": "soon"},
         {"heartbeat_at": "2026-11-29T12:00:00"},
-        {"attempt": "first"},
+        {"request": {"service": "order", "allow_mass_delete": "no"}},
+        {"request": {"service": "order", "limit": 0.5}},
         {"history": [{}]},
     ],
 )
