@@ -19,7 +19,7 @@ _LARGEST = 2**63
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
 _TOLD_AT_MOST = 1_000
 
-Check = Callable[[Any], Any]
+Fits = Callable[[Any], Any]
 """Returns the value, without parts that are not needed and cannot be read. Raises ValueError for what is none."""
 
 
@@ -39,10 +39,10 @@ class Spoilt(ValueError):
 
 
 def record(
-    needed: Mapping[str, Check] | None = None,
-    optional: Mapping[str, Check] | None = None,
-    other: Check | None = None,
-) -> Check:
+    needed: Mapping[str, Fits] | None = None,
+    optional: Mapping[str, Fits] | None = None,
+    other: Fits | None = None,
+) -> Fits:
     """The check of a value with names: what is `needed`, and `optional`. `other` checks all other names; without it
     they stay as they are, such as those of a later release."""
 
@@ -88,7 +88,7 @@ def flag(value: Any) -> bool:
     return value
 
 
-def text_of(value: Any) -> str:
+def whole_text(value: Any) -> str:
     """A text that can be encoded."""
     if not isinstance(value, str):
         raise Spoilt("no text")
@@ -104,15 +104,15 @@ def moment_text(value: Any) -> str:
     return str(value)
 
 
-def or_none(check: Check) -> Check:
+def or_none(check: Fits) -> Fits:
     """The check of a value that may be None."""
     return lambda value: None if value is None else check(value)
 
 
-def listed(check: Check) -> Check:
+def list_of(check: Fits) -> Fits:
     """The check of a list, which keeps what fits."""
 
-    def fits(part: Any) -> bool:
+    def is_fit(part: Any) -> bool:
         try:
             check(part)
         except (ValueError, TypeError):
@@ -122,7 +122,7 @@ def listed(check: Check) -> Check:
     def checked(value: Any) -> Any:
         if not isinstance(value, list):
             raise Spoilt("no list")
-        return [part for part in value if fits(part)]
+        return [part for part in value if is_fit(part)]
 
     return checked
 
@@ -144,7 +144,7 @@ def count_in(values: Mapping[str, Any], name: str) -> int:
 
 
 def _word(value: Any) -> str:
-    if not text_of(value).isalnum():
+    if not whole_text(value).isalnum():
         raise Spoilt("no word")
     return str(value)
 
@@ -152,8 +152,8 @@ def _word(value: Any) -> str:
 def _digits(value: Any) -> Any:
     """The numbers of runs, by how long they took."""
     return {
-        step: number
-        for step, number in _NUMBERS(value).items()
+        step: runs
+        for step, runs in _NUMBERS(value).items()
         if step.isascii() and step.isdigit() and len(step) <= 3  # longer than the age of the world
     }
 
@@ -184,8 +184,8 @@ def _tell(key: str, problem: str) -> None:
 
 
 _ANYTHING, _NUMBERS = record(), record(other=number)
-_MAY_BE_TEXT = or_none(text_of)
-_GLANCE: tuple[Check, ...] = (
+_MAY_BE_TEXT = or_none(whole_text)
+_GLANCE: tuple[Fits, ...] = (
     *(or_none(whole_number), flag, flag, or_none(whole_number), or_none(whole_number)),
     *(flag, or_none(whole_number)),
 )
@@ -203,46 +203,53 @@ def _last(value: Any) -> Any:
     happened after it."""
     kinds = ("success", "failure", "verify", "drill", "versions", "contents", "seen")
     there = [kind for kind in kinds if kind in value] if isinstance(value, dict) else []
-    needed = {"service": text_of, **dict.fromkeys(there, _ENTRY)}
-    return record(needed, {"first": moment_text, "overdue": record({"at": moment_text, "since": text_of})})(value)
+    needed = {"service": whole_text, **dict.fromkeys(there, _ENTRY)}
+    return record(needed, {"first": moment_text, "overdue": record({"at": moment_text, "since": whole_text})})(value)
 
 
 def _run(value: Any) -> Any:
     """The summary of a run."""
     ended = {"completedAt": moment_text} if isinstance(value, dict) and "completedAt" in value else {}
     return record(
-        {"syncId": text_of, "service": text_of, "verb": _word, "status": _word, "startedAt": moment_text, **ended},
         {
-            **dict.fromkeys(("trigger", "error", "errorKind", "hint", "jobId", "requestedBy"), text_of),
+            "syncId": whole_text,
+            "service": whole_text,
+            "verb": _word,
+            "status": _word,
+            "startedAt": moment_text,
+            **ended,
+        },
+        {
+            **dict.fromkeys(("trigger", "error", "errorKind", "hint", "jobId", "requestedBy"), whole_text),
             **dict.fromkeys(("durationMs", "percent", "limit"), number),
             **dict.fromkeys(("forced", "dryRun", "verified"), flag),
             **{"readAsOf": moment_text, "counts": _NUMBERS},
-            **{"notes": listed(text_of), "failures": listed(listed(text_of))},
+            **{"notes": list_of(whole_text), "failures": list_of(list_of(whole_text))},
         },
     )(value)
 
 
 _JOB = record(  # `Job.from_json` reads the rest
     optional={
-        **dict.fromkeys(("requested_by", "owner", "claim", "sync_id", "error", "error_kind", "hint"), text_of),
+        **dict.fromkeys(("requested_by", "owner", "claim", "sync_id", "error", "error_kind", "hint"), whole_text),
         **dict.fromkeys(("started_at", "ended_at"), moment_text),
         **dict.fromkeys(("attempt", "retries"), whole_number),
         **{"percent": number, "counts": record(other=whole_number), "proof": _ANYTHING},
     }
 )
 _WITH_DURATIONS = record(None, {"durations": _digits}, number)
-_CHECKS: Mapping[str, Check] = {
+_CHECKS: Mapping[str, Fits] = {
     "all": _JOB,
     "job": record({"order": _word}),
-    "lines": record(None, {"lines": listed(text_of)}),
+    "lines": record(None, {"lines": list_of(whole_text)}),
     "numbers": _NUMBERS,
     "run": _run,
     "runid": record({"order": _word}),
-    "day": record({"service": text_of}, None, number),
+    "day": record({"service": whole_text}, None, number),
     "stat": _WITH_DURATIONS,
     "total": _WITH_DURATIONS,
     "last": _last,
     "glance": record(other=_glance),
-    "sum": record({"service": text_of, "verbs": record(other=_NUMBERS)}),
+    "sum": record({"service": whole_text, "verbs": record(other=_NUMBERS)}),
 }
 """What the values are, by what their keys begin with."""
