@@ -14,7 +14,17 @@ from backup.stores.abilities import Buckets, Incremental, KeptDeletes, KeyBlocks
 from backup.stores.codecs import Copies, CopyNote, Keys
 from backup.stores.keeping import Accept, Keep
 from backup.stores.sibling import Entry, Groups, ImagesOfKeys, ImagesToWrite, Shape, Sibling
-from backup.stores.values import Drift, IndexPlan, OnNewColumn, Place, RelayedPart, SecondaryIndex, Traits, Written
+from backup.stores.values import (
+    Altered,
+    Drift,
+    IndexPlan,
+    OnNewColumn,
+    Place,
+    RelayedPart,
+    SecondaryIndex,
+    Traits,
+    Written,
+)
 
 
 class Fence(Protocol):
@@ -113,9 +123,8 @@ class Relational(Protocol):
     def forget(self) -> None:
         """Makes the next use read the table's name and columns again."""
 
-    def altered(self) -> Sequence[str]:
-        """The names of the columns that copies have, and that have another type now than when they were read. Cost: the
-        catalogue."""
+    def altered(self) -> Altered:
+        """What has changed of the table since its columns were read. Cost: the catalogue."""
 
     def read_ahead(self, begin: Begin) -> None:
         """Begins to read the table's name and columns in another thread, once. Their next use waits for it. If it has

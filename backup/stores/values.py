@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from backup.core.conditions import Condition
 from backup.core.errors import BackupError
@@ -248,6 +248,17 @@ class LeftOut:
     def __add__(self, other: LeftOut) -> LeftOut:
         """The records of both."""
         return LeftOut(self.keys | other.keys, {**self.failed, **other.failed})
+
+
+class Altered(NamedTuple):
+    """What has changed of a table since its columns were read.
+
+    - `columns`: the names of those that have another type now; all that copies have if it `is_other_table`.
+    - `is_other_table`: another table has its name now.
+    """
+
+    columns: tuple[str, ...] = ()
+    is_other_table: bool = False
 
 
 @dataclass(frozen=True)

@@ -42,12 +42,20 @@ def follow_schema(session: Session) -> Checkpoint:
 
 def refuse_altered(session: Session) -> None:
     """Raises SchemaMismatch if a column of the source has got another type since a run that has written began: its
-    values were written as of the old type. Writes into the entry which columns the next run has to fill."""
+    values were written as of the old type; or if another table has its name now: the backup may have records of both.
+    Writes into the entry which columns the next run has to fill."""
     relational = session.source.relational
     if relational is None or session.run.dry_run or not session.tally.counts.processed:
         return
-    if names := relational.altered():
+    names, is_other_table = relational.altered()
+    if names:
         session.become(added_columns=tuple(sorted({*session.run.added_columns, *names})))
+        if is_other_table:
+            raise SchemaMismatch(
+                f"Another table took the place of the {session.source.place.label} while the run was at work. The "
+                "backup may have records of both.",
+                hint="Sync again: it copies every record again.",
+            )
         columns = f"column{'s' * (len(names) > 1)} {', '.join(sorted(names))}"
         raise SchemaMismatch(
             f"The {columns} of the {session.source.place.label} got another type while the run was at work. What it "

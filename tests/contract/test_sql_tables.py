@@ -28,6 +28,7 @@ from backup.stores.sides import Side, open_store
 from backup.stores.sql.catalog import catalog_of
 from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.rows import Rows, first_rows, values_of
+from backup.stores.values import Altered
 from tests.contract.benches import (
     LIMITS,
     NOTE,
@@ -644,3 +645,16 @@ def test_a_filter_may_have_a_thousand_values(sql_bench: SqlBench) -> None:
     source, backup = bench.pair(rules=Rules(version=("version",), where={"name": names}), chunk_size=4, batch_size=3)
     assert run_sync(source, backup) == (10, 0, 0, 0)
     assert run_sync(source, backup) == (0, 0, 0, 10)
+
+
+@pytest.mark.parametrize("sql_bench", ["sqlite", "postgresql"], indirect=True)
+def test_a_table_that_takes_the_name_of_another_is_told_from_it(sql_bench: SqlBench) -> None:
+    bench, columns = sql_bench, "(Id INTEGER NOT NULL PRIMARY KEY, Name varchar(10))"
+    bench.sql("source", f"CREATE TABLE {{table}} {columns}")
+    relational = bench.open("source").relational
+    assert relational is not None
+    assert relational.altered() == Altered()
+    bench.sql("source", f"ALTER TABLE {{table}} RENAME TO {bench.quote('former')}")
+    bench.sql("source", f"CREATE TABLE {{table}} {columns}")
+    altered = relational.altered()
+    assert ({*map(str.lower, altered.columns)}, altered.is_other_table) == ({"id", "name"}, True)

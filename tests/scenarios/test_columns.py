@@ -8,8 +8,9 @@ from backup.core.errors import SchemaMismatch
 from backup.core.run_values import Counts, Trigger
 from backup.runs.outcome import Observer
 from backup.services.registry import Registry
+from backup.services.service import SyncService
 from tests.scenarios.inside import command
-from tests.scenarios.places import Place
+from tests.scenarios.places import Place, Service
 
 
 def test_values_rewritten_with_their_column_are_copied_or_found(postgres_place: Place, tmp_path: Path) -> None:
@@ -61,23 +62,47 @@ def test_a_column_that_gets_another_type_while_a_run_copies_it_fails_the_run_and
 ) -> None:
     customer = postgres_place.customer
     customer.source.run('ALTER TABLE {table} ADD "Since" date')
-    settings = {**customer.settings, "BackupSync__ChunkSize": "2", "BackupSync__Parallelism": "1"}
-    service = Registry(load_settings(settings)).get("customer")
-
-    class Altering(Observer):
-        """Alters the column once the first records are written."""
-
-        has_altered = False
-
-        def progress(self, service: str, counts: Counts) -> None:
-            if counts.processed and not self.has_altered:
-                self.has_altered = True
-                customer.source.run("""ALTER TABLE {table} ALTER "Since" TYPE timestamp USING '2026-03-01 12:34:56'""")
-
-    failed = service.sync(Trigger.CLI, observer=Altering())
+    service = in_small_steps(customer)
+    altering = Altering(customer, """ALTER TABLE {table} ALTER "Since" TYPE timestamp USING '2026-03-01 12:34:56'""")
+    failed = service.sync(Trigger.CLI, observer=altering)
     assert isinstance(failed.error, SchemaMismatch)
     assert "another type while" in str(failed.error)
     assert isinstance(service.sync(Trigger.CLI).error, SchemaMismatch)  # the copy's column is a date
     customer.backup.run('ALTER TABLE {table} ALTER "Since" TYPE timestamp')
     assert service.sync(Trigger.CLI).error is None
     assert customer.is_mirrored()
+
+
+def test_another_table_that_takes_the_name_while_a_run_copies_fails_the_run_and_is_copied_whole(
+    postgres_place: Place,
+) -> None:
+    customer = postgres_place.customer
+    schema, _, name = customer.source.table.rpartition(".")
+    customer.source.run(f'CREATE TABLE "{schema}".other (LIKE {{table}} INCLUDING ALL)')
+    customer.source.run(f'INSERT INTO "{schema}".other SELECT * FROM {{table}}')
+    customer.source.run(f'UPDATE "{schema}".other SET "Name" = \'of the other\'')  # with the same versions
+    service = in_small_steps(customer)
+    swap = f'ALTER TABLE {{table}} RENAME TO former; ALTER TABLE "{schema}".other RENAME TO "{name}"'
+    failed = service.sync(Trigger.CLI, observer=Altering(customer, swap))
+    assert isinstance(failed.error, SchemaMismatch)
+    assert "Another table took the place" in str(failed.error)
+    assert service.sync(Trigger.CLI).error is None
+    assert customer.is_mirrored()
+
+
+def in_small_steps(service: Service) -> SyncService:
+    settings = {**service.settings, "BackupSync__ChunkSize": "2", "BackupSync__Parallelism": "1"}
+    return Registry(load_settings(settings)).get(service.name)
+
+
+class Altering(Observer):
+    """Runs a statement on the source once the first records of a run are written."""
+
+    def __init__(self, service: Service, statement: str) -> None:
+        self._service, self._statement = service, statement
+        self._has_altered = False
+
+    def progress(self, service: str, counts: Counts) -> None:
+        if counts.processed and not self._has_altered:
+            self._has_altered = True
+            self._service.source.run(self._statement)

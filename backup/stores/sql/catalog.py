@@ -24,7 +24,7 @@ from backup.stores.sql.masked import SOURCE_STAMP
 from backup.stores.sql.missing import suggestion
 from backup.stores.sql.shaping import described_shape
 from backup.stores.sql.table import TableShape, loosened
-from backup.stores.values import Drift, OnNewColumn, Rules
+from backup.stores.values import Altered, Drift, OnNewColumn, Rules
 
 
 class SqlCatalog:
@@ -110,14 +110,16 @@ class SqlCatalog:
                 described = self.access.dialect.describe(cx, self.schema, self.name)
         return described
 
-    def altered(self) -> Sequence[str]:
+    def altered(self) -> Altered:
         """As `Relational.altered`."""
         before = {column.name: column.type.declared for column in self.shape.columns}
-        described = self._read()
+        known, described = self._described, self._read()
         if described is None:
-            return ()  # the next run says so
+            return Altered()  # the next run says so
+        if known is not None and known.identity not in (None, described.identity):
+            return Altered(tuple(column.name for column in self.shape.copied), is_other_table=True)
         now = described.columns if described.columns is not None else self._columns_of(described)
-        return [column.name for column in now if before.get(column.name, column.type.declared) != column.type.declared]
+        return Altered(tuple(c.name for c in now if before.get(c.name, c.type.declared) != c.type.declared))
 
     def _existing_or_new(self, original: SqlCatalog) -> TableName:
         """Where the table is or, if it is missing, where to make it. Makes the database if that is missing."""

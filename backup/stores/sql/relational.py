@@ -34,7 +34,7 @@ from backup.stores.sql.relayed_back import SqlRelaysBack
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
 from backup.stores.sql.writable import refuse_unwritable
 from backup.stores.sql.writes import SqlWrites
-from backup.stores.values import Drift, IndexPlan, Limits, OnNewColumn, RelayedPart, SecondaryIndex, Written
+from backup.stores.values import Altered, Drift, IndexPlan, Limits, OnNewColumn, RelayedPart, SecondaryIndex, Written
 
 _CHUNKS_OF_A_PART, _STATEMENTS_OF_ALL = 4, 50  # of a fingerprint in parts: docs/decisions/whole-table.md
 _CHUNKS_TO_JOIN = 4  # in a statement, at least: as many go side by side
@@ -70,7 +70,7 @@ class SqlRelational:
         self._access.dialect.forget_file()
         self._catalog.forget()
 
-    def altered(self) -> Sequence[str]:
+    def altered(self) -> Altered:
         return self._catalog.altered()
 
     def read_ahead(self, begin: Begin) -> None:

@@ -14,9 +14,11 @@ class Described(NamedTuple):
     have to be read for themselves, and where `error` says why they cannot be used.
 
     `rows_at_most`: the table had no more rows than these at that moment; None where the server cannot tell cheaply.
+    `identity`: a number that the table keeps when it is renamed, and that no other has; None where nobody has asked.
     """
 
     table: TableName
     columns: list[Column] | None = None
     error: BackupError | None = None
     rows_at_most: int | None = None
+    identity: int | None = None

@@ -181,10 +181,11 @@ def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | N
     name = find(cx, schema, table)
     if name is None:
         return None
-    if not any(kind == "table" and not str(sql).startswith("CREATE VIRTUAL") for kind, _, _, sql, _ in made_by):
+    numbers = [row for kind, sql, row, *_ in made_by if kind == "table" and not str(sql).startswith("CREATE VIRTUAL")]
+    if not numbers:
         return Described(name)
     try:
-        described = Described(name, columns(cx, schema, name.name, is_plain=True))
+        described = Described(name, columns(cx, schema, name.name, is_plain=True), identity=numbers[0])
     except BackupError as error:
         described = Described(name, error=error)
     if _made_by(cx, table) == made_by:  # else somebody has changed the table meanwhile
@@ -192,7 +193,7 @@ def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | N
     return described
 
 
-_MASTER = "SELECT type, name, tbl_name, sql, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
+_MASTER = "SELECT type, sql, rowid, name, tbl_name, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
 _OF_TABLE = f"{_MASTER} WHERE tbl_name = ? COLLATE NOCASE"
 _described: dict[Any, Described] = {}
 
@@ -210,7 +211,7 @@ def _keep(kept: dict[Any, Facts], key: Any, facts: Facts, at_most: int) -> None:
 # Of tables alone: a view may name what was dropped, and a virtual table may need a module that this process lacks.
 _ALL_COLUMNS = sa.text(
     """
-    SELECT m.name, c.name, c.type, c."notnull", c.hidden, c.pk, c.dflt_value IS NOT NULL
+    SELECT m.name, m.rowid, c.name, c.type, c."notnull", c.hidden, c.pk, c.dflt_value IS NOT NULL
     FROM sqlite_master m JOIN pragma_table_xinfo(m.name, 'main') c
     WHERE m.type = 'table' AND m.sql NOT LIKE 'CREATE VIRTUAL%' AND c.hidden <> 1
     ORDER BY m.name, c.cid
@@ -240,13 +241,13 @@ def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
         if is_of_key:
             collations.setdefault(table, {})[column] = collation
     described, named = {}, _named_collations(cx)
-    for table, rows in groupby(cx.execute(_ALL_COLUMNS).all(), key=lambda row: str(row[0])):
+    for (table, number), rows in groupby(cx.execute(_ALL_COLUMNS).all(), key=lambda row: (str(row[0]), row[1])):
         name = TableName(None, table, alone=table in odd)
         try:
-            read = _columns(table, [row[1:] for row in rows], collations.get(table, {}), encoding, is_plain=True)
+            read = _columns(table, [row[2:] for row in rows], collations.get(table, {}), encoding, is_plain=True)
             if table.lower() in named:
                 _check_comparison(cx, table, collations.get(table, {}))
-            described[table.lower()] = Described(name, read)
+            described[table.lower()] = Described(name, read, identity=number)
         except BackupError as error:
             described[table.lower()] = Described(name, error=error)
     return described
