@@ -10,7 +10,7 @@ from backup.runs.outcome import Observer
 from backup.services.registry import Registry
 from backup.services.service import SyncService
 from tests.scenarios.inside import command
-from tests.scenarios.places import Place, Service
+from tests.scenarios.places import Place, Service, Sql
 
 
 def test_values_rewritten_with_their_column_are_copied_or_found(postgres_place: Place, tmp_path: Path) -> None:
@@ -77,6 +77,7 @@ def test_another_table_that_takes_the_name_while_a_run_copies_fails_the_run_and_
     postgres_place: Place,
 ) -> None:
     customer = postgres_place.customer
+    assert isinstance(customer.source, Sql)
     schema, _, name = customer.source.table.rpartition(".")
     customer.source.run(f'CREATE TABLE "{schema}".other (LIKE {{table}} INCLUDING ALL)')
     customer.source.run(f'INSERT INTO "{schema}".other SELECT * FROM {{table}}')

@@ -31,8 +31,11 @@ from tests.scenarios.places import Place
 from tests.scenarios.product import DEADLINE_SECONDS, ROOT, start
 
 KEY = "key-of-this-test"
+ROUNDED = 2**53
+"""From here on a number of JavaScript is not every integer."""
 LONG = "x" * 10_000
 SCRIPT = "<script>alert('x')</script>"
+LOOKED_AT_AGAIN = "() => document.dispatchEvent(new Event('visibilitychange'))"
 TURNED = "\u202egnp.exe 🙂 עברית"
 
 
@@ -214,10 +217,10 @@ def guarded_set(stage: Stage) -> None:
         for name in ("One", "Two", "Three"):
             in_source(stage.folder, f"CREATE TABLE {name} (Id INTEGER PRIMARY KEY)", "shop.db")
             numbers = "WITH n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)"
-            in_source(stage.folder, f"{numbers} INSERT INTO {name} SELECT i FROM n", "shop.db")
+            in_source(stage.folder, f"{numbers} INSERT INTO {name} SELECT {ROUNDED} + i FROM n", "shop.db")
         registry.sync("shop", Trigger.CLI)
         for name in ("One", "Two"):
-            in_source(stage.folder, f"DELETE FROM {name} WHERE Id > 1", "shop.db")
+            in_source(stage.folder, f"DELETE FROM {name} WHERE Id > {ROUNDED + 1}", "shop.db")
         job = worker_of(load_settings(stage.settings), job_queue).work(job_queue.ask(Request("shop"), "http").job_id)
         assert job is not None
         assert job.error_kind == "SetFailed"
@@ -282,7 +285,34 @@ def test_hostile_names_and_values_are_text_on_a_phone_in_the_dark(browser: Brows
         expect(record).to_contain_text(LONG)
         assert tab.faults() == []
         assert not tab.is_wider_than_its_window
+
+        page.goto(f"{address}#/?service=shop/One&verb=sync")
+        tab.row("Runs", "59 deleted").get_by_role("link").click()
+        changes.get_by_role("button", name=str(ROUNDED + 3)).click()
+        expect(record).to_contain_text(str(ROUNDED + 3))
+        says_nothing_that_it_does_not_know(tab)
         assert tab.troubles == []
+
+
+def says_nothing_that_it_does_not_know(tab: Tab) -> None:
+    """Totals that do not add up, a row that cannot be drawn, and an error after an answer: none of them is safe."""
+    page, unknown = tab.page, "Whether the services are safe is not known now."
+    heading, row = page.get_by_role("heading", level=1), {"service": None, "state": "Safe"}
+    answer: dict[str, Any] = {"totals": {"services": 1}, "services": [], "cursor": None}
+    page.route(
+        "**/sync/dashboard/overview*", lambda route: route.fulfill(status=answer.get("status", 200), json=answer)
+    )
+    page.goto(f"{tab.address}#/")
+    expect(heading).to_have_text(unknown)
+    expect(page).to_have_title("(?) not known – Backup")
+    answer |= {"totals": {"services": 1, "overdue": 0, "failed": 0, "differs": 0, "safe": 1}, "services": [row]}
+    page.evaluate(LOOKED_AT_AGAIN)
+    expect(page.get_by_text("An answer of the app cannot be shown").first).to_be_visible()
+    expect(heading).to_have_text("The service is safe.")
+    answer["status"] = 500
+    page.evaluate(LOOKED_AT_AGAIN)
+    expect(heading).to_have_text(unknown)
+    expect(page.get_by_text("It was: The service is safe.")).to_be_visible()
 
 
 def test_the_keyboard_alone_does_it_and_the_page_survives_a_silent_server_and_rests_while_nobody_sees_it(

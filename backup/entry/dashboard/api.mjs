@@ -1,4 +1,5 @@
 // The JSON API: the only module that knows its addresses. The key goes into a header, never into an address.
+import { parseExactly } from "./exact.mjs";
 import { Store } from "./store.mjs";
 
 const API = new URL("../", import.meta.url);
@@ -63,7 +64,8 @@ async function call(method, path, { query = {}, body, seconds = READ_SECONDS } =
     });
     if (response.type === "opaqueredirect") throw new Refused(302, SIGNED_OUT);
     const text = await response.text();
-    answer = text ? JSON.parse(text) : {};
+    answer = text ? parseExactly(text) : {};
+    if (answer === null || typeof answer !== "object") throw new TypeError("not an answer of this API");
   } catch (error) {
     if (error instanceof Refused) throw error;
     if (response?.status === 401) return refuse401(key);

@@ -7,8 +7,8 @@ import { Failures } from "./failures.mjs";
 import { html } from "./html.mjs";
 import { Job, OpenJobs } from "./jobs.mjs";
 import { useLive, watchSilence } from "./live.mjs";
-import { askOverview, askService, countUnsafe, Headline, Members, Services } from "./overview.mjs";
-import { Live, Name, Notices, Refusal, Section, useClock, Writing } from "./parts.mjs";
+import { askOverview, askService, Headline, Members, Services, titleOf } from "./overview.mjs";
+import { Guarded, Live, Name, Notices, Refusal, Section, useClock, Writing } from "./parts.mjs";
 import { addressOf, route } from "./route.mjs";
 import { Run } from "./run.mjs";
 import { Runs } from "./runs.mjs";
@@ -30,7 +30,7 @@ function App() {
     <${Top} view=${view} />
     <${Silence} />
     <main id="main" tabindex="-1">
-      ${is === "open" && html`<${View} key=${`${view}/${name}`} view=${view} name=${name} filters=${filters} />`}
+      ${is === "open" && html`<${Guarded} key=${`${view}/${name}`}><${View} view=${view} name=${name} filters=${filters} /><//>`}
       ${is === "refused" && html`<div class="view"><h1 tabindex="-1">You may not look here</h1><${Refusal} error=${refusal.value} />
         <p><button type="button" onClick=${() => (access.value = "tried")}>Try again</button></p></div>`}
       ${is === "tried" && html`<p class="dim" aria-busy="true">Reading …</p>`}
@@ -111,14 +111,14 @@ function Overview({ only, filters }) {
   const names = rows.map((row) => row.service);
   const succeeded = rows.filter((row) => row.lastSuccess && new Date(row.lastSuccess.at) < Date.now() + CLOCKS_DIFFER_MS);
   const since = Object.fromEntries(succeeded.map((row) => [row.service, row.lastSuccess.at]));
+  const title = titleOf(live);
   useEffect(() => {
-    if (!live.data) return;
-    const unsafe = countUnsafe(live.data);
-    document.title = unsafe ? `(${unsafe}) not safe – Backup` : "Backup: safe";
-  }, [live.data]);
+    document.title = title;
+    return () => (document.title = "Backup");
+  }, [title]);
   return html`<div class="view">
     ${only && html`<p><a href="#/">← All services</a>${only.includes("/") && html` · <a href=${addressOf("service", setOf(only))}>${setOf(only)}</a>`}</p><h1 tabindex="-1"><${Name} text=${only} /></h1>`}
-    ${!only && (live.data ? html`<${Headline} overview=${live.data} />` : html`<h1 class="hidden" tabindex="-1">Backup</h1>`)}
+    ${!only && (live.data ? html`<${Headline} live=${live} />` : html`<h1 class="hidden" tabindex="-1">Backup</h1>`)}
     <${Services} live=${live} only=${only} filters=${filters} onMore=${() => setPages(pages + 1)} />
     ${rows[0]?.services > 0 && only && html`<${Members} set=${only} filters=${filters} />`}
     <${Failures} service=${only} since=${since} />

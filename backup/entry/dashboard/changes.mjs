@@ -1,6 +1,7 @@
 // What a run did to records, a page at a time, from the recycle bin; and a restore of one, of some, or of all it deleted.
 import { api } from "./api.mjs";
 import { Choose, useChosen } from "./bulk.mjs";
+import { textOf } from "./exact.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
 import { Live, Name, Section, Work, Writing } from "./parts.mjs";
@@ -25,7 +26,7 @@ export function Changes({ run }) {
   const of = `${run.syncId} ${only}`;
   const later = rest.of === of ? rest : { changes: [], cursor: live.data?.cursor ?? null };
   const all = [...(live.data?.changes ?? []), ...later.changes];
-  const chosen = useChosen(all.filter((change) => change.change !== "Inserted").map((change) => JSON.stringify(change.key)));
+  const chosen = useChosen(all.filter((change) => change.change !== "Inserted").map((change) => textOf(change.key)));
   const more = async () => {
     try {
       const page = await ask(later.cursor);
@@ -43,7 +44,7 @@ export function Changes({ run }) {
       ${(page) => html`
         ${page.mayBePurged && html`<p class="dim">The run is older than the recycle bin keeps records: some of its changes may be gone.</p>`}
         ${all.length === 0 && html`<p class="calm">The recycle bin has none of these.</p>`}
-        <ul class="changes">${all.map((change) => html`<${Change} key=${JSON.stringify(change.key)} run=${run} change=${change} chosen=${chosen} />`)}</ul>
+        <ul class="changes">${all.map((change) => html`<${Change} key=${textOf(change.key)} run=${run} change=${change} chosen=${chosen} />`)}</ul>
         ${later.cursor && html`<${Work} class="outline small" onWork=${more}>Show more records<//>`}`}
     <//>
   <//>`;
@@ -51,7 +52,7 @@ export function Changes({ run }) {
 
 function Change({ run, change, chosen }) {
   const [open, setOpen] = useState(false);
-  const id = JSON.stringify(change.key);
+  const id = textOf(change.key);
   const kind = change.change.toLowerCase();
   const name = keyText(change.key);
   return html`<li class="change" data-kind=${kind}>
@@ -74,7 +75,7 @@ function Restores({ run, chosen }) {
   };
   if (run.verb === "restore") return null;
   return html`<${Writing}><div class="row tight">
-    ${chosen.list.length > 0 && html`<button type="button" class="small" onClick=${() => setSelection({ keys: chosen.list.map((key) => JSON.parse(key)) })}>Restore ${many(chosen.list.length, "chosen record")}</button>`}
+    ${chosen.list.length > 0 && html`<button type="button" class="small" onClick=${() => setSelection({ keys: chosen.list })}>Restore ${many(chosen.list.length, "chosen record")}</button>`}
     ${deleted > 0 && html`<button type="button" class="small outline" onClick=${() => setSelection({ only: "deleted" })}>${deleted === 1 ? "Restore the one" : `Restore all ${number(deleted)}`} it deleted</button>`}
     ${selection && html`<${Restore} run=${run} selection=${selection} onClose=${close} />`}
   </div><//>`;

@@ -51,26 +51,37 @@ async function rowOf(query, name) {
 
 const stateOf = (row) => (row.overdue && !row.lastSuccess ? "Never" : row.state);
 
-export function countUnsafe({ totals }) {
-  return totals.services - totals.safe;
+// What the totals say of all services: "unknown" if they do not add up.
+function kindOf({ services, overdue, failed, differs, safe } = {}) {
+  if (overdue + failed + differs + safe !== services) return "unknown";
+  return services === 0 ? "none" : overdue + differs > 0 ? "danger" : failed > 0 ? "warning" : "safe";
+}
+
+// The page's title. Nothing is known while the app does not answer.
+export function titleOf({ data, error }) {
+  if (!data && !error) return "Backup";
+  if (error || kindOf(data.totals) === "unknown") return "(?) not known – Backup";
+  const unsafe = data.totals.services - data.totals.safe;
+  return unsafe ? `(${unsafe}) not safe – Backup` : "Backup: safe";
 }
 
 // What stands at the top: the one thing that somebody wants to know who opens the page at night.
-export function Headline({ overview }) {
+export function Headline({ live: { data: overview, error, at } }) {
   useClock();
   const { totals } = overview;
-  const { overdue, failed, differs } = totals;
-  const kind = totals.services === 0 ? "none" : overdue + differs > 0 ? "danger" : failed > 0 ? "warning" : "safe";
+  const told = kindOf(totals);
+  const kind = error ? "unknown" : told;
   return html`<div class="headline" data-kind=${kind}>
-    <span class="headline-sign" aria-hidden="true">${{ none: "–", safe: "✓", danger: "✕", warning: "!" }[kind]}</span>
+    <span class="headline-sign" aria-hidden="true">${{ none: "–", safe: "✓", danger: "✕", warning: "!", unknown: "?" }[kind]}</span>
     <div>
       <h1 tabindex="-1">${sentenceOf(kind, totals)}</h1>
-      <p>${detailOf(kind, overview)}</p>
+      <p>${kind !== "unknown" ? detailOf(kind, overview) : told !== "unknown" ? html`The last answer came <${Time} at=${at} inline />. It was: ${sentenceOf(told, totals)}` : "The answer of the app cannot be understood."}</p>
     </div>
   </div>`;
 }
 
 function sentenceOf(kind, { services, overdue, failed, differs }) {
+  if (kind === "unknown") return "Whether the services are safe is not known now.";
   if (kind === "none") return "No service is configured yet.";
   if (kind === "safe") return services === 1 ? "The service is safe." : `All ${number(services)} services are safe.`;
   if (kind === "warning") return `The last run of ${many(failed, "service")} failed.`;

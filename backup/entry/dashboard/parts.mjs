@@ -1,13 +1,14 @@
 // Small parts that all views share.
-import { caller } from "./api.mjs";
+import { caller, silentSince } from "./api.mjs";
 import { html } from "./html.mjs";
 import { addressOf } from "./route.mjs";
 import { Store, useStore } from "./store.mjs";
 import { exact, relative } from "./text.mjs";
-import { useEffect, useId, useRef, useState } from "./vendor/hooks.mjs";
+import { useEffect, useErrorBoundary, useId, useRef, useState } from "./vendor/hooks.mjs";
 
 const CLIP = 400;
 const NAME_CLIP = 80;
+const AGAIN_MS = 10_000;
 const VARIANT = {
   Succeeded: "success", Completed: "success", Safe: "success",
   Failed: "danger", Overdue: "danger", Never: "danger", Differs: "danger",
@@ -75,13 +76,25 @@ export function Refusal({ error, title }) {
   return html`<div role="alert" data-variant="danger"><${Problem} title=${title} error=${error.message} hint=${error.hint} kind=${error.kind} /></div>`;
 }
 
-// What `useLive` has brought: the children of its data, or why there is none yet.
+// What `useLive` has brought: the children of its data, or why there is none yet. Of a silent server the whole page tells.
 export function Live({ live, empty, children }) {
   const { data, error } = live;
+  const isSilent = useStore(silentSince) !== null;
+  const tells = error && error.status !== 401 && (error.status || (data !== null && !isSilent));
   return html`
-    ${error && error.status && error.status !== 401 && html`<${Refusal} error=${error} title=${data ? "This could not be asked anew. What is below may be old." : "This could not be read."} />`}
+    ${tells && html`<${Refusal} error=${error} title=${data ? "This could not be asked anew. What is below may be old." : "This could not be read."} />`}
     ${data === null ? !error?.status && html`<p class="dim" aria-busy="true">${error ? `${error.message} Trying again …` : "Reading …"}</p>` : (empty && empty(data)) || children(data)}
   `;
+}
+
+// Its children; or, where an answer is so that they cannot be drawn, a word of it. Then it tries again.
+export function Guarded({ children }) {
+  const [error, again] = useErrorBoundary();
+  useEffect(() => {
+    const timer = error && setTimeout(again, AGAIN_MS);
+    return () => clearTimeout(timer);
+  }, [error]);
+  return error ? html`<div role="alert" data-variant="danger"><${Problem} title="An answer of the app cannot be shown. This page tries again." error=${error.message} /></div>` : children;
 }
 
 export function Section({ id, title, note, aside, children }) {
@@ -90,7 +103,7 @@ export function Section({ id, title, note, aside, children }) {
       <div><h2 id=${`${id}-title`}>${title}</h2>${note && html`<p class="dim">${note}</p>`}</div>
       ${aside && html`<div class="aside">${aside}</div>`}
     </header>
-    ${children}
+    <${Guarded}>${children}<//>
   </section>`;
 }
 

@@ -1,5 +1,6 @@
 // One record that a run changed: the old value beside the new one, column by column; what differs comes first.
 import { api } from "./api.mjs";
+import { textOf } from "./exact.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
 import { Live, Table, Value, Writing } from "./parts.mjs";
@@ -11,7 +12,7 @@ const HOUR = 3600;
 const COLUMNS_AT_FIRST = 30;
 
 export function RecordDiff({ run, change }) {
-  const key = JSON.stringify(change.key);
+  const key = textOf(change.key);
   const live = useLive(() => api.record(run.syncId, key), ["record", run.syncId, key], HOUR);
   return html`<div class="record"><${Live} live=${live}>${(record) => html`<${Diff} run=${run} change=${change} record=${record} />`}<//></div>`;
 }
@@ -41,7 +42,7 @@ function Diff({ run, change, record }) {
       ${visible.length < rows.length || all ? html`<button type="button" class="link" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? "Show fewer columns" : `Show all ${many(rows.length, "column")}`}</button>` : null}
       ${old && run.verb !== "restore" && html`<${Writing}><button type="button" class="small outline" onClick=${() => setRestores(true)}>Restore this record</button><//>`}
     </div>
-    ${restores && html`<${Restore} run=${run} selection=${{ keys: [change.key] }} onClose=${() => setRestores(false)} />`}`;
+    ${restores && html`<${Restore} run=${run} selection=${{ keys: [textOf(change.key)] }} onClose=${() => setRestores(false)} />`}`;
 }
 
 const isThere = (value) => value !== null && value !== undefined && value !== "";

@@ -1,4 +1,6 @@
 // How times, durations and numbers are written.
+import { textOf } from "./exact.mjs";
+
 export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
 
 const PARTS = new Intl.DateTimeFormat("en-GB", {
@@ -42,6 +44,7 @@ export function duration(seconds) {
 export function relative(time, now = Date.now()) {
   const seconds = (now - new Date(time).getTime()) / 1000;
   const size = Math.abs(seconds);
+  if (Number.isNaN(size)) return "at an unknown time";
   if (size < 5) return "now";
   const words = duration(size < 60 ? Math.max(10, Math.round(size)) : 60 * Math.round(size / 60));
   return seconds > 0 ? `${words} ago` : `in ${words}`;
@@ -59,12 +62,12 @@ export function many(count, noun, plural = `${noun}s`) {
 // A value of a record, as text. Texts stand as they are; what is no text stands as JSON.
 export function shown(value) {
   if (value === undefined) return "";
-  return typeof value === "string" ? value : JSON.stringify(value);
+  return typeof value === "string" ? value : textOf(value);
 }
 
 // A key as one reads it: the value of a key of one part, else JSON.
 export function keyText(key) {
-  return Array.isArray(key) && key.length === 1 ? shown(key[0]) : JSON.stringify(key);
+  return Array.isArray(key) && key.length === 1 ? shown(key[0]) : textOf(key);
 }
 
 // The set that a service is of: what stands before the slash in its name.
