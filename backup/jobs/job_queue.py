@@ -20,7 +20,8 @@ from backup.jobs.occurrences import first_occurrence, pass_occurrence, passed_oc
 from backup.jobs.outbox import Outbox, subscriptions_of
 from backup.jobs.record_keys import hashed
 from backup.jobs.records import SILENCE, JobRecords
-from backup.jobs.run_records import KEEP_DAYS, RunKeeper, RunRecords
+from backup.jobs.run_keeper import RunKeeper
+from backup.jobs.run_records import KEEP_DAYS, RunRecords
 from backup.runs.outcome import Observer
 from backup.runs.process import this_process
 
@@ -82,7 +83,9 @@ class JobQueue:
         return RunKeeper(self.runs, requested_by=requested_by)
 
     def sweep(self) -> int:
-        """Rings for every waiting job; removes old jobs and silent workers. Returns for how many jobs it rang."""
+        """Rings for every waiting job; removes old jobs and silent workers; saves the runs of this process that could
+        not be saved when they ended. Returns for how many jobs it rang."""
+        self.runs.save_unsaved()
         waiting = self.records.waiting()
         for job in waiting:
             self.doorbell.ring(job.job_id)

@@ -7,29 +7,27 @@ id, service, status and verb. The end of a run changes the numbers too (`run_num
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from backup.core.errors import BadRequest, Locked, StoreUnavailable
-from backup.core.log import event
-from backup.core.run_values import Run, Status, Trigger, Verb
-from backup.core.unexpected import safe_text
+from backup.core.errors import BadRequest, StoreUnavailable
+from backup.core.run_values import Run, Status, Verb
 from backup.jobs.events import event_of
-from backup.jobs.job import Job
 from backup.jobs.key_values import NEW, Change, Item, KeyValues
 from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST
 from backup.jobs.outbox import Outbox
 from backup.jobs.record_keys import hashed, order_of
 from backup.jobs.run_numbers import RunNumbers, number_changes
-from backup.runs.outcome import Observer, Outcome
 
 KEEP_DAYS = 400
 """How long the records of ended jobs and runs stay."""
 
 _TRIES = 20
+_UNSAVED_AT_MOST = 1_000
 _NOTES_AT_MOST = 20
 _FAILURES_AT_MOST = 20
 _AFTER_MARKS = "g"  # sorts after hexadecimal digits
@@ -52,6 +50,8 @@ class RunRecords(RunNumbers):
         """The events about runs go into the `outbox`."""
         super().__init__(keys)
         self._outbox = outbox or Outbox()
+        self._unsaved: deque[Callable[[], None]] = deque(maxlen=_UNSAVED_AT_MOST)
+        self._saving = threading.Lock()
 
     def save(
         self,
@@ -97,6 +97,22 @@ class RunRecords(RunNumbers):
             f"The summary of run {run.sync_id} could not be written: other calls changed it meanwhile. The backup and"
             " SyncHistory are as the run left them."
         )
+
+    def save_later(self, save: Callable[[], None]) -> None:
+        """Keeps in memory what saves the end of a run, because the records cannot be written now."""
+        self._unsaved.append(save)
+
+    def save_unsaved(self) -> None:
+        """Saves what was kept in memory, the oldest first, so that no summary and no event is lost when the records
+        can be written again. Raises what `save` raises; what is left then stays."""
+        with self._saving:
+            while self._unsaved:
+                save = self._unsaved.popleft()
+                try:
+                    save()
+                except StoreUnavailable:
+                    self._unsaved.appendleft(save)
+                    raise
 
     def forget(self, before: datetime, limit: int = 5) -> int:
         """Removes summaries of runs that began before that time, at most `limit`; returns how many it removed."""
@@ -180,47 +196,6 @@ class RunRecords(RunNumbers):
         }
         summaries = {item.key: item.value for item in self._keys.get_all(list(keys.values())) if item is not None}
         return [summaries.get(keys.get(item.key, "")) for item in items]
-
-
-class RunKeeper(Observer):
-    """Saves the summaries of runs. Logs a summary that cannot be written, and does not fail the run."""
-
-    def __init__(self, runs: RunRecords, job: Job | None = None, requested_by: str | None = None) -> None:
-        """`job`: the job that the runs belong to. `requested_by`: who asked for runs that belong to none."""
-        self._runs, self._job_id = runs, job.job_id if job else None
-        self._requested_by = job.requested_by if job else requested_by
-        self._due_at = datetime.fromisoformat(job.occurrence) if job and job.occurrence else None
-
-    def started(self, run: Run) -> None:
-        """As `Observer` says."""
-        self._save(run)
-
-    def ended(self, outcome: Outcome) -> None:
-        """As `Observer` says. Saves nothing of a run that did not get the lock."""
-        error = outcome.error
-        if not isinstance(error, Locked):
-            has_failed = error is not None and outcome.run.completed_at is not None
-            run = replace(outcome.run, error_kind=type(error).__name__) if has_failed else outcome.run
-            self._save(run, error.hint if error else None)
-
-    def closed(self, run: Run) -> None:
-        """As `Observer` says. The summary keeps the job and the person that it had."""
-        RunKeeper(self._runs)._save(run)
-
-    def _save(self, run: Run, hint: str | None = None) -> None:
-        try:
-            due_at = self._due_at or (run.started_at if run.trigger is Trigger.TIMER else None)
-            self._runs.save(run, job_id=self._job_id, hint=hint, requested_by=self._requested_by, due_at=due_at)
-            if run.completed_at is not None:
-                self._runs.forget(run.completed_at - timedelta(days=KEEP_DAYS))
-        except Exception as error:  # whatever it is: the run itself is well
-            event(
-                "runs.not_saved",
-                level=logging.WARNING,
-                service=run.service,
-                sync_id=run.sync_id,
-                error=safe_text(error),
-            )
 
 
 def _summary(run: Run, job_id: str | None, hint: str | None, requested_by: str | None) -> dict[str, Any]:

@@ -79,10 +79,11 @@ class SqliteKeyValues:
             try:
                 moment = f"{_this_boot()} {self._elapsed()!r}"
                 done = all(_apply(connection, change, moment) for change in changes)
+                connection.execute("COMMIT" if done else "ROLLBACK")
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # a full disk may have ended it
+                    connection.execute("ROLLBACK")
                 raise
-            connection.execute("COMMIT" if done else "ROLLBACK")
         return done
 
     def close(self) -> None:

@@ -35,7 +35,8 @@ from backup.jobs.job import Job, State
 from backup.jobs.job_queue import JobQueue
 from backup.jobs.lines import JobLines
 from backup.jobs.records import JobRecords
-from backup.jobs.run_records import RunKeeper, RunRecords
+from backup.jobs.run_keeper import RunKeeper
+from backup.jobs.run_records import RunRecords
 from backup.mirror.verification import Depth
 from backup.runs.outcome import NOBODY, Observer, Observers, Outcome, Turn
 from backup.runs.process import this_process

@@ -20,13 +20,14 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import Cancelled, GuardTripped
-from backup.core.run_values import Proof, Verb
+from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
 from backup.jobs import table_key_values
 from backup.jobs.job import Request
 from backup.jobs.job_queue import open_job_queue
 from backup.jobs.key_values import Change, Item
 from backup.jobs.outbox import OUTBOX
-from backup.jobs.run_records import RunKeeper
+from backup.jobs.run_keeper import RunKeeper
+from backup.jobs.sqlite_key_values import SqliteKeyValues
 from backup.jobs.worker import worker_of
 from backup.notify import delivery
 from backup.notify.delivery import Delivery, delivery_of, wait_for_delivery
@@ -429,3 +430,31 @@ def test_a_job_that_could_not_begin_is_told_too(place: tuple[Place, dict[str, st
         "UnknownService",
     )
     job_queue.keys.close()
+
+
+def test_the_end_of_a_run_while_the_disk_is_full_is_recorded_and_told_when_there_is_room(
+    local: Post, receiver: Hook, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = local.job_queue.keys
+    assert isinstance(keys, SqliteKeyValues)
+    keeper = RunKeeper(local.job_queue.runs)
+    runs = [replace(run_of(local), error="x" * 9_000) for _ in range(2)]
+    assert keys.scan("", limit=1) == []
+    assert keys._connection is not None
+    keys._connection.execute("PRAGMA max_page_count = 1")  # it has no room for more than there is
+    for run in runs:
+        keeper.ended(Outcome(run))
+    assert caplog.text.count("runs.not_saved") == 2
+    assert "disk is full" in caplog.text
+    keys._connection.execute("PRAGMA max_page_count = 100000")
+    local.job_queue.sweep()
+    local.deliver()
+    assert sorted(event["data"]["syncId"] for event in receiver.events) == sorted(run.sync_id for run in runs)
+    assert len(local.job_queue.runs.page().runs) == 2
+    local.job_queue.sweep()
+    assert local.waiting() == []
+
+
+def run_of(office: Post) -> Run:
+    begun = Run("customer", Trigger.CLI, False, office.at)
+    return begun.ended(Status.COMPLETED, office.at, Counts(inserted=3), None)

@@ -15,8 +15,8 @@ from backup.entry.dashboard_shapes import shape_overview
 from backup.jobs.job import Request, State
 from backup.jobs.job_queue import open_job_queue
 from backup.jobs.records import SILENCE
+from backup.jobs.run_keeper import RunKeeper
 from backup.jobs.run_numbers import RunNumbers
-from backup.jobs.run_records import RunKeeper
 from backup.jobs.worker import worker_of
 from backup.runs.outcome import NOBODY, Outcome, Turn
 from backup.services.registry import Registry

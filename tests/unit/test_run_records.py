@@ -12,8 +12,9 @@ import pytest
 
 from backup.core.errors import BadRequest
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
+from backup.jobs.run_keeper import RunKeeper
 from backup.jobs.run_numbers import percentile
-from backup.jobs.run_records import RunKeeper, RunRecords
+from backup.jobs.run_records import RunRecords
 from backup.jobs.sqlite_key_values import SqliteKeyValues
 from backup.runs.outcome import Outcome
 
