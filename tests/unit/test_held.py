@@ -58,3 +58,37 @@ def test_another_thread_has_a_connection_of_its_own(access: SqlAccess) -> None:
         thread.join()
     assert others
     assert others[0] is not own
+
+
+def test_a_write_over_the_shared_connection_is_there_for_all_and_one_that_fails_for_nobody(access: SqlAccess) -> None:
+    def names(**how: Any) -> list[str]:
+        with access.once("ask", **how) as cx:
+            return list(cx.scalars(sa.text("SELECT name FROM sqlite_master")))
+
+    with access.held():
+        assert names() == []
+        with access.once("make", writes=True) as cx:
+            cx.execute(sa.text("CREATE TABLE made (n)"))
+        others: list[str] = []
+        thread = Thread(target=lambda: others.extend(names()))
+        thread.start()
+        thread.join()
+        assert others == ["made"]
+        half = ["CREATE TABLE half (n)", "SELECT nonsense"]
+        with pytest.raises(StoreError), access.once("make", writes=True) as cx:
+            [cx.execute(sa.text(statement)) for statement in half]
+        assert names() == ["made"]
+        assert names(writes=True) == ["made"]
+
+
+def test_a_file_that_is_read_only_is_written_over_another_connection(access: SqlAccess) -> None:
+    path = str(access.dialect.location)
+    dialect = SqliteDialect(URL.create("sqlite", database=path), read_only_by_default=True)
+    source = SqlAccess(dialect, Retry(max_attempts=1), NotInitialized, "source")
+    with source.held():
+        reading = driver(source)
+        with source.once("make", writes=True) as cx:
+            cx.execute(sa.text("CREATE TABLE made (n)"))
+            assert cx.connection.driver_connection is not reading
+        assert driver(source) is reading
+    source.close()

@@ -129,10 +129,8 @@ class SqlAccess:
         if snapshot is not None:
             return stack.enter_context(dialect.reading_in(snapshot))
         if held is not None and held.is_of_this_thread:
-            if not writes:
-                stack.push(held.after)
-                return held.connection()
-            held.give_back()  # so that the same one writes
+            stack.push(held.after)
+            return stack.enter_context(dialect.writing_over(held.connection)) if writes else held.connection()
         return stack.enter_context(dialect.writing() if writes else dialect.asking() if single else dialect.reading())
 
     @property

@@ -12,6 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from backup.stores.sql.engines import Dialect
+
 _Columns = Mapping[str, tuple[int, Callable[[Any], Any] | None]]
 """By its name, the place of a column in a row, and what converts its values; None where they are as they should be."""
 
@@ -36,17 +38,21 @@ class ReadEntry(Mapping[str, Any]):
         return len(self._columns)
 
 
-def read_entries(cx: sa.Connection, query: sa.Select[Any], values: Mapping[str, Any]) -> list[ReadEntry]:
+def read_entries(
+    cx: sa.Connection, query: sa.Select[Any], values: Mapping[str, Any], dialect: Dialect
+) -> list[ReadEntry]:
     """What the query reads. Raises the errors of SQLAlchemy."""
-    result = cx.execute(query, values)
-    cursor: Any = result.cursor
+    plain = dialect.read_plainly(cx, query, values)
+    result = cx.execute(query, values) if plain is None else None
+    cursor: Any = plain if result is None else result.cursor
     kinds = tuple(map(itemgetter(1), cursor.description))
     try:
         rows = cursor.fetchall()
     except cx.dialect.loaded_dbapi.Error as error:
         raise sa.exc.DBAPIError(None, None, error) from None
     finally:
-        result.close()
+        if result is not None:
+            result.close()
     columns = _columns_of(query, cx.dialect, kinds)
     return [ReadEntry(columns, row) for row in rows]
 

@@ -192,6 +192,9 @@ class Dialect(Protocol):
     def writing(self) -> AbstractContextManager[sa.Connection]:
         """A connection in a transaction that writes. The end of the block commits it."""
 
+    def writing_over(self, held: Callable[[], sa.Connection]) -> AbstractContextManager[sa.Connection]:
+        """As `writing`, over the connection that `held` gives, where that one may write. It reads nothing meanwhile."""
+
     def leads_there(self, cx: sa.Connection) -> bool:
         """Whether a connection that was opened before still leads to the database: another may have taken its place."""
 
@@ -287,6 +290,11 @@ class Dialect(Protocol):
 
     def insert_entries(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
         """Inserts rows into one of the app's own tables: few, with the same fields, and many of these."""
+
+    def read_plainly(self, cx: sa.Connection, query: sa.Executable, values: Mapping[str, Any]) -> Any | None:
+        """Executes a query with small values by the driver alone, and returns the driver's cursor. None, and nothing
+        is done, where SQLAlchemy must do it: always on a server, of whose time it is a small part. Raises the driver's
+        error as SQLAlchemy does."""
 
     def beside(self, name: str) -> Dialect:
         """The database of this name on the same server, with the same login."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,6 +38,9 @@ class DialectDefaults(Dialect):
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self.engine.begin()
+
+    def writing_over(self, held: Callable[[], sa.Connection]) -> AbstractContextManager[sa.Connection]:
+        return self.writing()
 
     def forget_file(self) -> None:
         return
@@ -77,6 +80,9 @@ class DialectDefaults(Dialect):
 
     def insert_entries(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
         cx.execute(table.insert(), [dict(entry) for entry in entries])
+
+    def read_plainly(self, cx: sa.Connection, query: sa.Executable, values: Mapping[str, Any]) -> Any | None:
+        return None
 
     def unseen_hint(self, schema: str | None, table: str) -> str:
         return ""

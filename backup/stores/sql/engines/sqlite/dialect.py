@@ -44,6 +44,7 @@ from backup.stores.sql.engines.sqlite.fingerprint import (
 )
 from backup.stores.sql.engines.sqlite.images import make_images
 from backup.stores.sql.engines.sqlite.overlay import overlay_rows
+from backup.stores.sql.engines.sqlite.plainly import read_plainly
 from backup.stores.sql.engines.sqlite.relay import relay_rows, stage_rows
 from backup.stores.sql.engines.sqlite.snapshot import begin_read_transaction
 from backup.stores.sql.engines.sqlite.staged_images import count_equal, rows_of_images, stage_images
@@ -130,6 +131,9 @@ class SqliteDialect(DialectDefaults):
 
     def writing(self) -> AbstractContextManager[sa.Connection]:
         return self._engines.writing()
+
+    def writing_over(self, held: Callable[[], sa.Connection]) -> AbstractContextManager[sa.Connection]:
+        return self._engines.writing(held)
 
     def leads_there(self, cx: sa.Connection) -> bool:
         return is_same_file(cx.connection.driver_connection, self.path)
@@ -230,6 +234,9 @@ class SqliteDialect(DialectDefaults):
 
     def insert_entries(self, cx: sa.Connection, table: sa.Table, entries: Sequence[Mapping[str, Any]]) -> None:
         self.add_rows(cx, table, entries)  # what SQLAlchemy does for each value takes as long as the insert
+
+    def read_plainly(self, cx: sa.Connection, query: sa.Executable, values: Mapping[str, Any]) -> Any | None:
+        return read_plainly(cx, query, values)
 
     def find(self, cx: sa.Connection, schema: str | None, table: str) -> TableName | None:
         return system_tables.find(cx, schema, table)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy as copy_of
 from functools import cache, cached_property, partial
@@ -53,6 +54,21 @@ def _engine(pool: sa.Pool) -> sa.Engine:
     # can share compiled statements.
     dialect, compiled = _shared()
     return sa.Engine(pool, dialect, _NOWHERE, execution_options={"compiled_cache": compiled}, hide_parameters=True)
+
+
+@contextmanager
+def _transaction(cx: sa.Connection) -> Iterator[sa.Connection]:
+    """The driver's transaction over a connection that goes on to read afterwards. What SQLAlchemy takes for the
+    connection's transaction is that of all reads, which for the driver is none."""
+    try:
+        yield cx
+        try:
+            cx.dialect.do_commit(cx.connection)
+        except sqlite3.Error as error:
+            raise sa.exc.DBAPIError(None, None, error) from None
+    except BaseException:
+        cx.dialect.do_rollback(cx.connection)
+        raise
 
 
 @cache
@@ -130,7 +146,8 @@ class SqliteEngines:
         return partial(copy_of(self.file).connect, mode)  # a pool outlives what this dialect learns about its file
 
     @contextmanager
-    def writing(self) -> Iterator[sa.Connection]:
+    def writing(self, held: Callable[[], sa.Connection] | None = None) -> Iterator[sa.Connection]:
+        """As `Dialect.writing`, and as `Dialect.writing_over` with `held`."""
         # The file allows one writer at a time. Threads of this process queue here: waiting is fair and has no end.
         # SQLite would poll. While the process ends, they wait only a short time.
         writer, seconds = _writer(self.file.path), interrupts.seconds_for(TIMEOUT_MAX)
@@ -138,7 +155,8 @@ class SqliteEngines:
             raise CallEnded
         try:
             interrupts.check()
-            with self._for_writing.begin() as cx:
+            shared = None if self._read_only or held is None else held()
+            with self._for_writing.begin() if shared is None else _transaction(shared) as cx:
                 self._refuse_another(cx)
                 # IMMEDIATE: the lock also covers what the transaction reads before its first change.
                 asked_plainly(cx, "BEGIN IMMEDIATE")

@@ -19,6 +19,7 @@ from backup.core.model import Fingerprint
 from backup.stores.sql.engines.base import StampColumns
 from backup.stores.sql.engines.column import ServerType, spelled_column, spelled_table
 from backup.stores.sql.engines.prepared import TABLES_KEPT, numbered_union, spelled_once
+from backup.stores.sql.engines.sqlite.plainly import asked_plainly
 from backup.stores.sql.engines.sqlite.text import in_utf_8
 from backup.stores.sql.engines.sqlite.version_lists import (
     VersionList,
@@ -169,8 +170,7 @@ def _small(cx: sa.Connection, key: sa.Column[Any], version: sa.Column[Any], keys
     or other versions than integers."""
     for _ in range(_TRIES):  # the rows may change between two statements
         guess = _Guess.of(key, keys)
-        cursor: Any = cx.exec_driver_sql(guess.spelled(key, version), guess[:2]).cursor
-        [row] = cursor.fetchall()
+        [row] = asked_plainly(cx, guess.spelled(key, version), guess[:2])
         rows, may_differ = guess.checked(key.table.info, *row)
         if not may_differ:
             return rows
@@ -231,7 +231,7 @@ def _row(
         cursor: Any = cx.execute(query(key, version, conditions)).cursor  # the driver's own cursor converts nothing
     else:
         text, values = _spelled(cx.dialect, query, key, version)
-        cursor = cx.exec_driver_sql(text, values).cursor
+        return asked_plainly(cx, text, values)[0]
     [row] = cursor.fetchall()
     return row
 
