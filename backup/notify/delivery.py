@@ -201,7 +201,7 @@ class _InTime:
 
 
 def ended_in_time(name: str, call: Callable[[], Any]) -> Any:
-    """Returns what the call returns. Raises NotDelivered if it takes longer than `SEND_SECONDS`.
+    """Returns what the call returns. Raises NotDelivered if it fails, or takes longer than `SEND_SECONDS`.
 
     Its thread is then left behind. Until it ends, no other call with this name is made.
     """
@@ -219,11 +219,14 @@ def ended_in_time(name: str, call: Callable[[], Any]) -> Any:
     threading.Thread(target=work, name=f"send-{name}", daemon=True).start()
     try:
         return future.result(SEND_SECONDS)
-    except TimeoutError:
-        if future.done():
-            raise
-        _left_behind[name] = future
-        raise NotDelivered(f"It did not answer within {SEND_SECONDS:g} seconds.") from None
+    except NotDelivered:
+        raise
+    except Exception as error:
+        if not future.done():
+            _left_behind[name] = future
+            raise NotDelivered(f"It did not answer within {SEND_SECONDS:g} seconds.") from None
+        # Such as of a library that cannot read what a stranger answers.
+        raise NotDelivered(f"Nobody expected how it failed ({type(error).__name__}).") from None
 
 
 _left_behind: dict[str, Future[Any]] = {}

@@ -155,9 +155,14 @@ def test_the_page_says_how_a_receiver_verifies_a_signature(local: Post, receiver
 # Sinks that fail
 
 
-@pytest.mark.parametrize("status", [301, 401, 404, 429, 500, 503])
-def test_a_sink_that_fails_gets_its_events_later_in_order(local: Post, receiver: Hook, status: int) -> None:
-    receiver.status, receiver.location = status, receiver.url
+@pytest.mark.parametrize(
+    ("status", "location"),
+    [*((status, "") for status in (301, 401, 404, 429, 500, 503)), (307, "https://[::1"), (308, "//\xff")],
+)
+def test_a_sink_that_fails_gets_its_events_later_in_order(
+    local: Post, receiver: Hook, status: int, location: str
+) -> None:
+    receiver.status, receiver.location = status, location or receiver.url
     first = local.ran()
     local.at += timedelta(seconds=1)
     second = local.ran("It broke.")
