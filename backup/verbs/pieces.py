@@ -20,6 +20,9 @@ from backup.verbs.past_run import PastRun
 FEWEST_AT_ONCE = 100
 """Keys of a piece, where each of them is asked for."""
 
+LEFT_OUT_AT_MOST = 10_000
+"""Keys that the servers leave out of a chunk: they hold the list in memory."""
+
 
 class Piece(NamedTuple):
     """A part of the key space. `named_keys` are those of its keys that the spec names, or its run changed.
@@ -41,7 +44,7 @@ class Pieces:
 
     def __init__(self, session: Session, into: Store, keys_at_once: int, *, into_exists: bool) -> None:
         """`into` is the store of the place; `into_exists` may be False in a dry run. `keys_at_once`: how many keys have
-        the pieces of what has changed."""
+        the pieces of which images may have what is wanted."""
         self._backup, self._tally, self._keys_at_once = session.backup, session.tally, keys_at_once
         self._into, self._into_exists = into, into_exists
 
@@ -66,21 +69,20 @@ class Pieces:
         """The pieces of the whole key space. Sets aside keys that cannot be read.
 
         The place should not have the copies of the keys in `changed`: they come last. Of all others it yields what
-        `rest_of` leaves of each chunk. If nobody knows which have changed (None), all are read in small parts: each of
-        their keys may have many entries in the bin.
+        `rest_of` leaves of each chunk; of one with more than 10,000 such keys, all. If nobody knows which have changed
+        (None), all come in parts, for the bin is asked for each of their keys.
         """
         for whole in chunks_of(self._backup, self._into) if self._into_exists else self._backup.chunks():
-            but = () if changed is None else changed.near(whole)
-            chunk = whole if rest_of is None else rest_of(whole, but)
+            but = () if changed is None else changed.near(whole, LEFT_OUT_AT_MOST)
+            chunk = whole if rest_of is None or but is None else rest_of(whole, but)
             if chunk is None:
                 continue
             backup_stamps = self._readable(stamps_in(self._backup, chunk))
             place_stamps = self._readable(stamps_in(self._into, chunk)) if self._into_exists else {}
             if changed is not None:
-                others = {*but}
-                yield Piece(chunk, (), without(backup_stamps, others), without(place_stamps, others), is_as_now=True)
+                yield Piece(chunk, (), without(backup_stamps, changed), without(place_stamps, changed), is_as_now=True)
                 continue
-            for keys in batched(list(backup_stamps.keys() | place_stamps.keys()), FEWEST_AT_ONCE):
+            for keys in batched(list(backup_stamps.keys() | place_stamps.keys()), self._keys_at_once):
                 yield Piece(chunk, (), _stamps_at(backup_stamps, keys), _stamps_at(place_stamps, keys))
         for keys in () if changed is None else changed.batches(self._keys_at_once):
             yield self.of_keys(keys)._replace(are_all_changed=True)

@@ -3,7 +3,8 @@ their contents are compared. Never changes the backup but for its bin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
+from functools import partial
 
 from backup.core import spans
 from backup.core.errors import ConstraintRefused
@@ -12,15 +13,12 @@ from backup.mirror import relays
 from backup.mirror.proof import are_equal
 from backup.recycle_bin.entries import KeptImage
 from backup.runs.session import Session
-from backup.stores import NotRelayed, Relational, RelayedPart, Store
+from backup.stores import ImagesOfKeys, NotRelayed, Relational, RelayedPart, Store
 from backup.verbs.overwrite import Overwriting
-from backup.verbs.pieces import FEWEST_AT_ONCE
+from backup.verbs.pieces import FEWEST_AT_ONCE, LEFT_OUT_AT_MOST
 
 FEWEST_BACK = relays.FEWEST
 """Missing or changed records of a chunk: for fewer, to read and to send them costs as much."""
-
-LEFT_OUT_AT_MOST = 10_000
-"""Keys that the servers leave out of a chunk: they hold the list in memory."""
 
 _NOT_RELAYED = "The servers refused to restore parts of the table by themselves, so the app restored them in batches."
 
@@ -56,7 +54,7 @@ class Relaying:
         the lock raise; parts that were relayed stay.
         """
         backup, place = self._backup.relational, self._into.relational
-        if backup is None or place is None or len(but) > LEFT_OUT_AT_MOST:
+        if backup is None or place is None:
             return chunk
         there = place.fingerprint(chunk, but)
         if there is not None and there.records and are_equal(backup.fingerprint(chunk, but), there):
@@ -89,34 +87,41 @@ class Relaying:
             [record for record in records if key_of(record) not in but] if but else records
         )
 
-    def insert(self, keys: Sequence[Key], images: Mapping[Key, KeptImage] | None = None) -> Sequence[Key]:
-        """Inserts the backup's records of these keys, which the place lacks, and counts them. With `images` it inserts
-        the records of those images. Returns the keys that are to be restored in another way: all of them if they are
-        few."""
-        relational = self._into.relational
-        wanted = keys if images is None else [key for key in keys if key in images]
-        if not self._may_relay or relational is None or len(wanted) < FEWEST_BACK:
-            return keys
-        in_order = self._backup.keys.in_order(wanted)
-        others = [key for key in keys if images is not None and key not in images]
-        kept = None if images is None else self._session.recycled.images_of({key: images[key] for key in in_order})
-        return [*others, *(self._passed_on(lambda: relational.relay_new(self._backup, in_order, kept)) or ())]
+    def insert(self, keys: Sequence[Key], images: Mapping[Key, KeptImage], but: Container[Key]) -> Sequence[Key]:
+        """Inserts the records of these keys, which the place lacks, and counts them: as their `images` say, else as the
+        backup has them. Returns the keys that are to be restored in another way: those in `but`, and all of a kind of
+        which there are few."""
+        relational, rest = self._into.relational, [key for key in keys if key in but]
+        for of_kind, in_bin in _by_kind(keys, images, but):
+            if not self._may_relay or relational is None or len(of_kind) < FEWEST_BACK:
+                rest += of_kind
+                continue
+            in_order = self._backup.keys.in_order(of_kind)
+            relay = partial(relational.relay_new, self._backup, in_order, self._images_of(in_order, in_bin))
+            rest += self._passed_on(relay)
+        return rest
 
     def overwrite(
-        self, keys: Sequence[Key], place_stamps: Stamps, images: Mapping[Key, KeptImage] | None = None
+        self, keys: Sequence[Key], place_stamps: Stamps, images: Mapping[Key, KeptImage], but: Container[Key]
     ) -> Sequence[Key]:
         """As `insert`, over the place's records of these keys, unless they have other stamps by then."""
-        relational = self._into.relational
-        wanted = [key for key in keys if key in place_stamps and (images is None or key in images)]
-        stamps = {key: place_stamps[key] for key in self._backup.keys.in_order(wanted)}
-        if not self._may_relay or relational is None or len(stamps) < FEWEST_BACK or unread_in(stamps):
-            return keys
-        others = [key for key in keys if key not in stamps]
-        kept = None if images is None else self._session.recycled.images_of({key: images[key] for key in stamps})
-        keep = self._overwriting.keep
-        return [*others, *(self._passed_on(lambda: relational.relay_over(self._backup, stamps, keep, kept)) or ())]
+        relational, keep = self._into.relational, self._overwriting.keep
+        rest = [key for key in keys if key in but]
+        for of_kind, in_bin in _by_kind(keys, images, but):
+            there = self._backup.keys.in_order([key for key in of_kind if key in place_stamps])
+            stamps = {key: place_stamps[key] for key in there}
+            if not self._may_relay or relational is None or len(stamps) < FEWEST_BACK or unread_in(stamps):
+                rest += of_kind
+                continue
+            rest += [key for key in of_kind if key not in stamps]
+            relay = partial(relational.relay_over, self._backup, stamps, keep, self._images_of(there, in_bin))
+            rest += self._passed_on(relay)
+        return rest
 
-    def _passed_on(self, relay: Callable[[], Iterator[RelayedPart]]) -> Sequence[Key] | None:
+    def _images_of(self, keys: Sequence[Key], images: Mapping[Key, KeptImage] | None) -> ImagesOfKeys | None:
+        return None if images is None else self._session.recycled.images_of({key: images[key] for key in keys})
+
+    def _passed_on(self, relay: Callable[[], Iterator[RelayedPart]]) -> Sequence[Key]:
         """Counts what the servers write of some keys. Returns the keys that they have not written."""
         session = self._session
         session.steps.check_lock()
@@ -134,7 +139,7 @@ class Relaying:
                 return rest
             finally:
                 span.tell(records=records)
-        return None
+        return ()
 
     def _relay(self, chunk: Chunk, but: Sequence[Key]) -> Chunk | None:
         """Has the servers copy the chunk without these keys. Returns the part that they have not copied."""
@@ -157,3 +162,11 @@ class Relaying:
             finally:
                 span.tell(records=records)
         return None
+
+
+def _by_kind(
+    keys: Sequence[Key], images: Mapping[Key, KeptImage], but: Container[Key]
+) -> Iterator[tuple[Sequence[Key], Mapping[Key, KeptImage] | None]]:
+    """Those of these keys that have images, with the images; and those that have none, but for those in `but`."""
+    yield [key for key in keys if key in images], images
+    yield [key for key in keys if key not in images and key not in but], None

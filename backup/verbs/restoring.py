@@ -18,8 +18,8 @@ from backup.runs.session import Session
 from backup.stores import Store
 from backup.verbs.overwrite import LEFT_ALONE, NOT_INSERTED, Overwriting
 from backup.verbs.past_run import PastRun
-from backup.verbs.pieces import FEWEST_AT_ONCE, Piece, Pieces, only_of
-from backup.verbs.relaying import LEFT_OUT_AT_MOST, Relaying
+from backup.verbs.pieces import FEWEST_AT_ONCE, LEFT_OUT_AT_MOST, Piece, Pieces, only_of
+from backup.verbs.relaying import Relaying
 from backup.verbs.restore_spec import RestoreSpec
 from backup.verbs.wanted import wanted_records
 from backup.verbs.writing_back import WritingBack
@@ -156,9 +156,8 @@ class Restoring:
             inserts: Sequence[Key] = plan.inserts
             updates: Sequence[Key] = plan.updates
             if self._relaying is not None and not again:
-                of_images = None if is_as_now else images
-                inserts = self._relaying.insert(inserts, of_images)
-                updates = self._relaying.overwrite(updates, place_stamps, of_images)
+                inserts = self._relaying.insert(inserts, images, filled)
+                updates = self._relaying.overwrite(updates, place_stamps, images, filled)
             wanted_keys = frozenset(inserts).union(updates)
             together: list[Record] = []
             for records in wanted_records(self._session, wanted_keys, images, filled, chunk):

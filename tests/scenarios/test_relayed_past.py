@@ -207,13 +207,18 @@ def test_more_keys_than_memory_may_hold_are_asked_for_a_few_at_a_time(
     things: Things, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     type_ = "INTEGER" if limit == "_NUMBERS_AT_MOST" else "VARCHAR(9)"
-    things.make(f"id {type_} NOT NULL PRIMARY KEY, version INTEGER, a INTEGER", "1, 5, 1", "2, 5, 2")
+    things.make(f"id {type_} NOT NULL PRIMARY KEY, version INTEGER, a INTEGER", *(f"{n}, 5, {n}" for n in range(1, 7)))
     moment = after(synced(things.place, things.name))
-    things.run("UPDATE {table} SET version = 6")
+    things.run("UPDATE {table} SET version = 6, a = 0 WHERE version = 5 AND a < 4")
     things.sync()
+    things.run("DELETE FROM {table} WHERE a = 4 OR id = '2'", "UPDATE {table} SET version = 4, a = 9 WHERE a = 5")
     monkeypatch.setattr(f"backup.recycle_bin.changed_keys.{limit}", 1)
     monkeypatch.setattr(Pieces, "of_keys", None)
-    assert counted(done(things.restore("--at", moment, "--overwrite-newer"))) == (0, 2, 0, 0)
+    # The servers pass on both the images of what has changed and the copies of what has not.
+    monkeypatch.setattr(SqlReads, "_batch", None)
+    _reads_no_image(monkeypatch)
+    assert counted(done(things.restore("--at", moment, "--overwrite-newer"))) == (2, 3, 0, 1)
+    assert {int(n): row for n, row in things.rows().items()} == {n: (5, n) for n in range(1, 7)}
 
 
 @IN_FILES
@@ -258,7 +263,12 @@ def test_a_restore_of_a_time_does_the_same_as_one_that_asks_for_each_record(
         for old in (False, True):
             with monkeypatch.context() as patch:
                 if old:
-                    patch.setattr(SqlRelaysBack, "_has_no_marks", lambda *_: False)
+                    patch.setattr(SqlRelaysBack, "_may_relay", lambda *_: False)
+                else:
+                    patch.setattr("backup.verbs.pieces.LEFT_OUT_AT_MOST", draw.choice([2, 10_000]))
+                    patch.setattr("backup.recycle_bin.changed_keys._OTHERS_AT_MOST", draw.choice([0, 50_000]))
+                    patch.setattr("backup.recycle_bin.changed_keys._NUMBERS_AT_MOST", draw.choice([0, 2_000_000]))
+                    patch.setattr("backup.recycle_bin.changed_keys._SORTED_AT_ONCE", draw.choice([2, 100_000]))
                 ways.append(_restored(things, options))
             things.run("DELETE FROM {table}", "INSERT INTO {table} SELECT * FROM before")
         assert ways[0] == ways[1], f"{SEED} {key} {number}: {options}"
