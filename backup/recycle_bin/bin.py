@@ -5,13 +5,14 @@ It never changes the backup itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import Any
 from uuid import UUID
 
+from backup.core.batched import batched
 from backup.core.key_ranges import KeyRange, count_keys, joined
 from backup.core.model import Action, Key, Now
 from backup.core.run_values import Counts, Run
@@ -19,7 +20,7 @@ from backup.core.timeline import Timeline
 from backup.recycle_bin import entries
 from backup.recycle_bin.changed_keys import ChangedKeys, TooManyKeys
 from backup.recycle_bin.entries import RECYCLE_BIN, KeptImage
-from backup.recycle_bin.entry_pages import pages_of, pages_of_hashes
+from backup.recycle_bin.entry_pages import PAGE, pages_of, pages_of_hashes
 from backup.recycle_bin.kept_batches import batches
 from backup.recycle_bin.purging import delete_older
 from backup.recycle_bin.recorder import KeptBefore, Recorder
@@ -147,6 +148,13 @@ class RecycleBin:
         for page in pages_of(self._entries, where, above or start, end, records=records):
             yield from batches(page, self._backup.traits.batch_size)
             del page
+
+    def of_entries(self, sync_id: str, entry_ids: Sequence[str]) -> Iterator[list[KeptImage]]:
+        """Yields what these entries of the run say, as `of_run` does."""
+        for ids in batched(entry_ids, PAGE):
+            for page in pages_of(self._entries, {**self._of_run(sync_id), "EntryId": ids}):
+                yield from batches(page, self._backup.traits.batch_size)
+                del page
 
     def changed_by(self, sync_ids: Iterable[str], after: datetime) -> ChangedKeys | None:
         """Returns the keys of the backup's records that these runs have changed. No other run has changed one after

@@ -204,9 +204,9 @@ class Relational(Protocol):
         process. The server makes the images of what it replaces, and compares what is there in the end with the images:
         so what it tells of has been read again.
 
-        Yields what it wrote after each transaction, which has a part of them. Raises NotRelayed, with those that are
-        left, where the server cannot do it exactly or refuses it, where a row is then another one than its image says,
-        and where they are so few that it would not pay; earlier transactions stay.
+        Yields what it wrote after each transaction, which has a part of them, and which images it left. Raises
+        NotRelayed, with those that come then, where the server cannot do it exactly or refuses it, where a row is then
+        another one than its image says, and where they are so few that it would not pay; earlier transactions stay.
         """
 
     def keys_in(self, ranges: Sequence[KeyRange]) -> list[Key] | None:

@@ -134,7 +134,8 @@ class ImagesToWrite(NamedTuple):
     - `table`: the bin.
     - `where`: the fields that all of them have.
     - `above`, `upto`: between which ids they lie; the first is excluded.
-    - `number`: how many they are, where somebody has counted them and a server may be able to read each.
+    - `number`: how many of them a server may be able to read, where somebody has counted them and it should.
+    - `others`: how many of them no server can read.
     """
 
     table: Sibling
@@ -142,6 +143,7 @@ class ImagesToWrite(NamedTuple):
     above: str
     upto: str
     number: int | None = None
+    others: int = 0
 
 
 class ImagesOfKeys(NamedTuple):

@@ -206,6 +206,7 @@ class RelayedPart:
 
     `skipped`: how many they left as they were, because their copies have the same version. `lower`: how many of the
     updated had a lower version than their copies. `first_lower` has some of them: key, version and the copy's version.
+    `left`: of images, the ids of those entries among them that no server can read. This process has to write these.
     """
 
     inserted: int = 0
@@ -213,6 +214,7 @@ class RelayedPart:
     skipped: int = 0
     lower: int = 0
     first_lower: Sequence[tuple[Key, Any, Any]] = ()
+    left: Sequence[str] = ()
 
 
 class NotRelayed(Exception):

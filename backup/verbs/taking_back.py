@@ -69,6 +69,7 @@ class TakingBack:
                 for part in relational.write_images(rest, steps.keep):
                     self._tally.add(**{_OPPOSITES[action][1]: part.inserted + part.updated})
                     steps.check_lock()
+                    yield from recycled.of_entries(sync_id, part.left)
                 return
             except NotRelayed as refused:
                 rest = refused.rest

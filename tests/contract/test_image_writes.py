@@ -9,7 +9,7 @@ import pytest
 
 from backup.core.errors import ConstraintRefused, LockLost
 from backup.core.model import WHOLE, Action
-from backup.stores import NotRelayed, stamps_in
+from backup.stores import NotRelayed, RelayedPart, stamps_in
 from backup.stores.sql import image_writes
 from backup.stores.sql.engines.mssql.dialect import SqlServerDialect
 from backup.stores.sql.engines.postgresql.dialect import PostgresqlDialect
@@ -41,12 +41,18 @@ def images_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 def written(sides: Recycled, minutes: int, actions: Sequence[Action] = (Action.UPDATED, Action.DELETED)) -> list[int]:
     """How many records the server has written, in each transaction, as they were before that run."""
+    return [part.inserted + part.updated for part in parts_of(sides, minutes, actions)]
+
+
+def parts_of(
+    sides: Recycled, minutes: int, actions: Sequence[Action] = (Action.UPDATED, Action.DELETED)
+) -> list[RelayedPart]:
+    """As `written`, with what the server left."""
     relational = sides.backup.relational
     assert relational is not None
     keep = sides.keep(minutes + 1)
     images = [sides.bin.images_to_write(run_at(minutes)[0].sync_id, action) for action in actions]
-    parts = [part for each in images for part in relational.write_images(each, keep)]
-    return [part.inserted + part.updated for part in parts]
+    return [part for each in images for part in relational.write_images(each, keep)]
 
 
 def check_written(
@@ -156,9 +162,20 @@ def changes_after(bench: SqlBench, event: str) -> str:
     )
 
 
+@pytest.mark.parametrize("text", ["'zlib:eJyrrgUAAXUA+Q=='", "'parts:0:1:9'", "NULL"])
+def test_only_the_images_that_no_server_can_read_are_left(sides: Recycled, sql_bench: SqlBench, text: str) -> None:
+    bench, ids = sql_bench, {key: kept.entry_id for key, kept in sides.of(1).items()}
+    bin_, record, key = bench.quoted("RecycleBin"), bench.quote("Record"), bench.quote("RecordKey")
+    bench.sql("backup", f"UPDATE {bin_} SET {record} = {text} WHERE {key} IN ('[7]', '[8]', '[27]')")
+    parts = parts_of(sides, 1)
+    assert [part.inserted + part.updated for part in parts] == [8, 10, 9]
+    assert sorted(id_ for part in parts for id_ in part.left) == sorted(ids[key] for key in numbers(7, 8, 27))
+    others = {*range(1, 31)} - {7, 8, 27}
+    assert {item.n for item in bench.items("backup").values() if item.version == 1} == others
+    assert sides.of(2).keys() == {*numbers(*others)}
+
+
 LEFT = {
-    "compressed": "UPDATE {bin} SET {Record} = 'zlib:eJyrrgUAAXUA+Q==' WHERE {RecordKey} IN ('[7]', '[27]')",
-    "in parts": "UPDATE {bin} SET {Record} = 'parts:0:1:9' WHERE {RecordKey} IN ('[7]', '[27]')",
     "without a column": "ALTER TABLE {table} ADD later integer",
     "with another column": "UPDATE {bin} SET {Record} = replace({Record}, '{{\"', '{{\"gone\":1,\"')",
     "with a value of another type": "UPDATE {bin} SET {Record} = replace({Record}, '\"old é\"', '5')",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+import zlib
+from base64 import b64encode
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -31,6 +33,15 @@ def rows(side: Sql, query: str = "SELECT * FROM {table}") -> list[tuple[Any, ...
     with engine.connect() as cx:
         table = cx.dialect.identifier_preparer.format_table(sa.table(name, schema=schema or None))
         return [tuple(row) for row in cx.exec_driver_sql(query.format(table=table))]
+
+
+def compress(side: Sql, which: Callable[[str], bool]) -> None:
+    """Compresses the images, under the keys that `which` wants, of the bin beside the table, as large ones are."""
+    bin_ = replace(side, table=".".join([*side.table.split(".")[:-1], "RecycleBin"]))
+    for entry_id, key, record in rows(bin_, 'SELECT "EntryId", "RecordKey", "Record" FROM {table}'):
+        if record and record.startswith("{") and which(key):
+            zipped = f"zlib:{b64encode(zlib.compress(record.encode())).decode()}"
+            bin_.run('UPDATE {table} SET "Record" = :zipped WHERE "EntryId" = :id', zipped=zipped, id=entry_id)
 
 
 def run_sql(side: Sql | Cosmos, statement: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import zlib
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,7 +20,7 @@ from backup.verbs.pieces import Pieces
 from tests.reliability.effort import SEED, rounds
 from tests.scenarios.inside import command, counted, done, named, refused, synced
 from tests.scenarios.places import Sql, with_files
-from tests.scenarios.taking_back import after, rows
+from tests.scenarios.taking_back import after, compress, rows
 from tests.scenarios.test_overwrite import IN_FILES, VERSIONED, Things, lose_lock_at, once, things, trigger
 
 __all__ = ["things"]
@@ -314,20 +312,11 @@ def _lived(things: Things, key: str, draw: random.Random) -> list[Run]:
         if draw.random() < 0.2:
             done(command(things.folder, things.place.settings, "undo", runs[-1].sync_id, "--yes", "--json"))
         if draw.random() < 0.3:
-            _compress(things, draw)
+            compress(things.backup, lambda _: draw.random() < 0.2)
     change(draw.choice([0, 3, 15]))
     if draw.random() < 0.4:
         things.run("DELETE FROM {table}" + draw.choice(["", " WHERE n < 25"]))
     return runs
-
-
-def _compress(things: Things, draw: random.Random) -> None:
-    """Compresses some images of the bin, as this process does with large ones."""
-    kept = Sql(things.backup.url, f"{things.backup.table.rpartition('.')[0]}.RecycleBin".lstrip("."))
-    for entry_id, record in rows(kept, 'SELECT "EntryId", "Record" FROM {table} WHERE "Record" IS NOT NULL'):
-        if draw.random() < 0.2 and record.startswith("{"):
-            zipped = f"zlib:{b64encode(zlib.compress(record.encode())).decode()}"
-            kept.run('UPDATE {table} SET "Record" = :zipped WHERE "EntryId" = :id', zipped=zipped, id=entry_id)
 
 
 def _restored(things: Things, options: Sequence[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from backup.config.settings import load_settings
 from backup.core.errors import RecordsSetAside, StoreError
+from backup.core.model import Record
 from backup.services.registry import Registry
 from backup.stores.sql import image_writes
 from backup.stores.sql.batch import SqlBatch
@@ -18,7 +20,7 @@ from tests.scenarios import places
 from tests.scenarios.inside import alone, command, counted, done, first_synced, named, raised, refused, remove, synced
 from tests.scenarios.places import Place, Service, Sql
 from tests.scenarios.product import ROOT, Counts, environment, post
-from tests.scenarios.taking_back import FORGETS_AT_ONCE, after, change_orders, kept_by, run_sql, whole
+from tests.scenarios.taking_back import FORGETS_AT_ONCE, after, change_orders, compress, kept_by, run_sql, whole
 
 
 @pytest.fixture(autouse=True)
@@ -266,12 +268,19 @@ def test_the_server_takes_back_updates_and_deletes_by_itself(
     raised(place, 2, 3, 4, 7, version=3)
     remove(place, "customer", "1", "9")
     synced(place, "customer")
-    later = whole(backup)
-    monkeypatch.setattr(SqlBatch, "write", None)
+    later, written, write = whole(backup), list[int](), SqlBatch.write
+    compress(backup, {"[2]", "[8]"}.__contains__)
+
+    def noted(batch: SqlBatch, records: Sequence[Record], *rest: Any, **how: Any) -> Any:
+        written.append(len(records))
+        return write(batch, records, *rest, **how)
+
+    monkeypatch.setattr(SqlBatch, "write", noted)
     for state, through in ((before, True), (later, False)):
         undone = service.undo(second.sync_id, through=through)
         assert (undone.error, whole(backup)) == (None, state)
         second = undone.run
+    assert written == [1, 1, 1]  # of 2 before both runs, of 8 before the second
     assert (undone.run.counts.inserted, undone.run.counts.updated, undone.run.counts.deleted) == (1, 3, 3)
 
 

@@ -4,7 +4,8 @@ them. One transaction has all of it, the images of what is replaced, and the fen
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -24,7 +25,7 @@ from backup.stores.values import Limits, NotRelayed, RelayedPart
 FEWEST_IMAGES = 200
 """Images of a run: for fewer, to read and to write them here costs as much."""
 
-PLAIN = "{%"
+_PLAIN = "{%"
 """The texts of images that are neither compressed nor in parts."""
 
 
@@ -73,9 +74,8 @@ class SqlImageWrites:
         """The first images, in pieces; the last of all is one without images. They are asked for together: a server
         that does not know yet how many entries a run has reads all of them each time."""
         table, size = _bin(images), self._parts.first
-        record, entry_id = table.c["Record"], table.c["EntryId"]
-        is_plain = sa.and_(record.like(PLAIN), sa.func.length(record) <= LARGEST_BYTES)
-        query = sa.select(entry_id.label("id"), sa.case((is_plain, 1)).label("is_plain")).where(*_conditions(images))
+        entry_id, plain = table.c["EntryId"], sa.case((is_plain(table), 1))
+        query = sa.select(entry_id.label("id"), plain.label("is_plain")).where(*_conditions(images))
         first = query.order_by(entry_id).limit(_CUT_AT_ONCE * size).subquery("first").c
         place = (sa.func.row_number(type_=sa.Integer).over(order_by=first.id) - 1) // size
         placed = sa.select(first.id, first.is_plain, place.label("place")).subquery("placed").c
@@ -87,12 +87,16 @@ class SqlImageWrites:
         return [*(_Piece(*row) for row in rows), *([_Piece(images.upto, 0, 0)] if is_end else [])]
 
     def _transaction(self, part: ImagesToWrite, keep: Keep) -> RelayedPart | None:
-        """Writes what these images say. None, and nothing was done, where the server cannot."""
+        """Writes what these images say, but for those that it leaves. None, and nothing was done, where the server
+        cannot."""
         if not part.number:
             return None if part.number is None else RelayedPart()
         shape, dialect = self._catalog.shape, self._access.dialect
         columns = tuple(shape.table.c[column.name] for column in shape.columns if shape.may_write(column))
-        images = ImagesToStage(_bin(part).c["Record"], _conditions(part), columns, (*shape.table.columns,))
+        plain = [is_plain(_bin(part))] if part.others else []
+        left: Sequence[str] = ()
+        conditions = [*_conditions(part), *plain]
+        images = ImagesToStage(_bin(part).c["Record"], conditions, columns, (*shape.table.columns,))
         for attempt in self._access.attempts("write images", writes=True):
             with attempt as cx, self._parts.size.measuring(part.number):
                 staged, written = dialect.stage_images(cx, images), None
@@ -103,7 +107,17 @@ class SqlImageWrites:
                     written = rows.write(cx, ServerImages(dialect), keep, 0)
                     if written is not None and dialect.count_equal(cx, staged) != part.number:
                         raise OtherRows
-        return written
+                    left = self._others(cx, part)
+        return None if written is None else replace(written, left=left)
+
+    def _others(self, cx: sa.Connection, part: ImagesToWrite) -> Sequence[str]:
+        """The ids of the entries whose images no server can read."""
+        if not part.others:
+            return ()
+        table = _bin(part)
+        return cx.scalars(
+            sa.select(table.c["EntryId"]).where(*_conditions(part), sa.case((is_plain(table), 1)).is_(None))
+        ).all()
 
 
 def _first(images: ImagesToWrite, rows: int, ahead: deque[_Piece]) -> tuple[ImagesToWrite, ImagesToWrite | None]:
@@ -112,10 +126,16 @@ def _first(images: ImagesToWrite, rows: int, ahead: deque[_Piece]) -> tuple[Imag
     while ahead and sum(piece.number for piece in pieces) + ahead[0].number <= rows:
         pieces.append(ahead.popleft())
     number, last = sum(piece.number for piece in pieces), pieces[-1].upto
-    is_end = last == images.upto
-    may_read = number == sum(piece.plain for piece in pieces) and not (is_end and 0 < number < FEWEST_IMAGES)
-    part = images._replace(upto=last, number=number if may_read else None)
+    is_end, plain = last == images.upto, sum(piece.plain for piece in pieces)
+    are_few = plain < FEWEST_IMAGES and (plain < number or (is_end and number > 0))
+    part = images._replace(upto=last, number=None if are_few else plain, others=number - plain)
     return part, None if is_end else images._replace(above=last)
+
+
+def is_plain(table: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether a server may be able to read the image of an entry in this bin."""
+    record = table.c["Record"]
+    return sa.and_(record.like(_PLAIN), sa.func.length(record) <= LARGEST_BYTES)
 
 
 def _bin(images: ImagesToWrite) -> sa.Table:

@@ -12,10 +12,9 @@ from backup.stores.sibling import ImagesOfKeys
 from backup.stores.sql.app_tables import SqlSibling
 from backup.stores.sql.catalog import SqlCatalog
 from backup.stores.sql.engines.base import Dialect, StampColumns
-from backup.stores.sql.engines.images_to_make import LARGEST_BYTES
 from backup.stores.sql.engines.images_to_stage import ImageRows
 from backup.stores.sql.engines.relayed import RelayedRows
-from backup.stores.sql.image_writes import PLAIN
+from backup.stores.sql.image_writes import is_plain
 from backup.stores.sql.relay import relayed_rows
 from backup.stores.sql.table import TableShape
 
@@ -68,9 +67,8 @@ class RowsOfImages:
         self._backup, self._bin, self._entry_ids = backup, images.table.table, images.entry_ids
 
     def readable(self, keys: Sequence[Key]) -> Sequence[Key]:
-        record = self._bin.c["Record"]
-        is_plain = sa.and_(record.like(PLAIN), sa.func.length(record) <= LARGEST_BYTES)
-        query = sa.select(self._bin.c["EntryId"]).where(self._has_one_of(keys, self._bin.c["EntryId"]), is_plain)
+        entry_id = self._bin.c["EntryId"]
+        query = sa.select(entry_id).where(self._has_one_of(keys, entry_id), is_plain(self._bin))
         for attempt in self._backup.access.attempts("look for images that the server can read", single=True):
             with attempt as cx:
                 plain = set(cx.scalars(query))
