@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from backup.core.model import Stamps
+from backup.core.model import Chunk, Stamps
 from backup.core.run_values import Run
 from backup.recycle_bin.bin import RecycleBin
+from backup.recycle_bin.changed_keys import ChangedKeys
 from backup.recycle_bin.entries import KeptImage
 from backup.stores.sql.reads import SqlReads
 from backup.stores.sql.relay import SqlRelay
@@ -217,6 +218,39 @@ def test_more_keys_than_memory_may_hold_are_asked_for_a_few_at_a_time(
     _reads_no_image(monkeypatch)
     assert counted(done(things.restore("--at", moment, "--overwrite-newer"))) == (2, 3, 0, 1)
     assert {int(n): row for n, row in things.rows().items()} == {n: (5, n) for n in range(1, 7)}
+
+
+@IN_FILES
+def test_of_a_chunk_with_many_changed_keys_the_others_come_first(
+    changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, moment = changed
+    monkeypatch.setattr("backup.verbs.pieces.LEFT_OUT_AT_MOST", 1)
+    place.run("DELETE FROM {table}")
+    restored = done(place.restore("--at", moment))
+    assert (counted(restored), place.rows()) == ((15, 0, 0, 0), AS_IT_WAS)
+
+
+@IN_FILES
+def test_a_copy_that_was_emptied_after_a_run_filled_its_new_column_gets_the_values_of_its_image(
+    changed: tuple[Things, str],
+) -> None:
+    place, moment = changed
+    place.run("ALTER TABLE {table} ADD COLUMN later VARCHAR(9) DEFAULT 'new'")
+    place.sync()
+    place.run("DELETE FROM {table} WHERE id = 4")
+    replace(place.backup, table=place.backup.table).run("UPDATE {table} SET a = NULL WHERE id = 4")
+    assert counted(done(place.restore("--at", moment, "--overwrite-newer", **SMALL)))[0] == 3
+    assert place.rows()[4] == (5, 4, "new")
+
+
+def test_changed_keys_are_each_there_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backup.recycle_bin.changed_keys._SORTED_AT_ONCE", 2)
+    keys = ChangedKeys([(5,), (3,), ("a",), (5,), (1,), (3,), (9,), ("a",)])
+    assert [*keys] == [(1,), (3,), (5,), (9,), ("a",)]
+    assert [key in keys for key in ((3,), (3.0,), ("a",), (4,), (3.5,), ("3",), (3, 3))] == [True] * 3 + [False] * 4
+    assert keys.near(Chunk((1,), (5,)), 3) == [(3,), (5,), ("a",)]
+    assert keys.near(Chunk((1,), (5,)), 2) is keys.near(Chunk((1,), ("b",)), 4) is None
 
 
 @IN_FILES
