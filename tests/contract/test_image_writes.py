@@ -167,6 +167,11 @@ def test_only_the_images_that_no_server_can_read_are_left(sides: Recycled, sql_b
     bench, ids = sql_bench, {key: kept.entry_id for key, kept in sides.of(1).items()}
     bin_, record, key = bench.quoted("RecycleBin"), bench.quote("Record"), bench.quote("RecordKey")
     bench.sql("backup", f"UPDATE {bin_} SET {record} = {text} WHERE {key} IN ('[7]', '[8]', '[27]')")
+    if bench.kind == "mssql":
+        with pytest.raises(NotRelayed):
+            parts_of(sides, 1)
+        assert sides.of(2) == {}
+        return
     parts = parts_of(sides, 1)
     assert [part.inserted + part.updated for part in parts] == [8, 10, 9]
     assert sorted(id_ for part in parts for id_ in part.left) == sorted(ids[key] for key in numbers(7, 8, 27))

@@ -66,7 +66,7 @@ class SqlImageWrites:
 
         def cut(rest: ImagesToWrite, rows: int) -> tuple[ImagesToWrite, ImagesToWrite | None]:
             ahead.extend(() if ahead else self._pieces(rest))
-            return _first(rest, rows, ahead)
+            return _first(rest, rows, ahead, some=self._access.dialect.chooses_images)
 
         return self._parts.of(images, cut, lambda part: self._transaction(part, keep))
 
@@ -120,15 +120,19 @@ class SqlImageWrites:
         ).all()
 
 
-def _first(images: ImagesToWrite, rows: int, ahead: deque[_Piece]) -> tuple[ImagesToWrite, ImagesToWrite | None]:
-    """The first pieces, which leave `ahead`, as one part of no more than so many images, and what is left."""
+def _first(
+    images: ImagesToWrite, rows: int, ahead: deque[_Piece], *, some: bool
+) -> tuple[ImagesToWrite, ImagesToWrite | None]:
+    """The first pieces, which leave `ahead`, as one part of no more than so many images, and what is left. `some`: the
+    server may read some images of a part and leave the others."""
     pieces = [ahead.popleft()]
     while ahead and sum(piece.number for piece in pieces) + ahead[0].number <= rows:
         pieces.append(ahead.popleft())
     number, last = sum(piece.number for piece in pieces), pieces[-1].upto
     is_end, plain = last == images.upto, sum(piece.plain for piece in pieces)
-    are_few = plain < FEWEST_IMAGES and (plain < number or (is_end and number > 0))
-    part = images._replace(upto=last, number=None if are_few else plain, others=number - plain)
+    is_enough = plain >= FEWEST_IMAGES or not is_end or not number
+    may_read = is_enough and (plain == number or (some and plain >= FEWEST_IMAGES))
+    part = images._replace(upto=last, number=plain if may_read else None, others=number - plain)
     return part, None if is_end else images._replace(above=last)
 
 

@@ -82,6 +82,9 @@ class Dialect(Protocol):
     relays_outside: bool
     """Whether `relay` and `stage` read the source by a connection of the copy's own, so outside a snapshot of it."""
 
+    chooses_images: bool
+    """Whether `stage_images` reads no image that its conditions exclude, so that such a one may be no JSON."""
+
     blocks: ServerBlocks | None
     """How it is asked for blocks of keys; None where it would not be quick."""
 

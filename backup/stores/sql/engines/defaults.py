@@ -27,6 +27,7 @@ class DialectDefaults(Dialect):
 
     kin: sa.TextClause | None = None
     relays_outside = False
+    chooses_images = True
     blocks: ServerBlocks | None = None
     opens_quickly: bool = False
 

@@ -87,6 +87,7 @@ class SqlServerDialect(DialectDefaults):
     folds_names = True  # unless its database has a collation that does not
     in_process = False
     relays_outside = True
+    chooses_images = False  # nobody promises that it looks at conditions before OPENJSON
     references = system_tables.REFERENCES
     delete_triggers = system_tables.DELETE_TRIGGERS
     write_triggers = system_tables.WRITE_TRIGGERS
