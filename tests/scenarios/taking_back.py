@@ -35,8 +35,9 @@ def rows(side: Sql, query: str = "SELECT * FROM {table}") -> list[tuple[Any, ...
         return [tuple(row) for row in cx.exec_driver_sql(query.format(table=table))]
 
 
-def compress(side: Sql, which: Callable[[str], bool]) -> None:
+def compress(side: Sql | Cosmos, which: Callable[[str], bool]) -> None:
     """Compresses the images, under the keys that `which` wants, of the bin beside the table, as large ones are."""
+    assert isinstance(side, Sql)
     bin_ = replace(side, table=".".join([*side.table.split(".")[:-1], "RecycleBin"]))
     for entry_id, key, record in rows(bin_, 'SELECT "EntryId", "RecordKey", "Record" FROM {table}'):
         if record and record.startswith("{") and which(key):
