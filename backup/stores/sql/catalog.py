@@ -116,7 +116,7 @@ class SqlCatalog:
         known, described = self._described, self._read()
         if described is None:
             return Altered()  # the next run says so
-        if known is not None and known.identity not in (None, described.identity):
+        if known is not None and described.is_other_than(known):
             return Altered(tuple(column.name for column in self.shape.copied), is_other_table=True)
         now = described.columns if described.columns is not None else self._columns_of(described)
         return Altered(tuple(c.name for c in now if before.get(c.name, c.type.declared) != c.type.declared))

@@ -169,7 +169,7 @@ def _described(rows: Sequence[Any]) -> Described:
         return Described(name, error=hidden_on_postgresql(own_schema, own_name, role))
     rows_at_most = None if size is None else -(-size // _PAGE_BYTES) * _ROWS_ON_A_PAGE
     columns_of = [_column(*row[7:]) for row in rows if row[7] is not None]
-    return Described(name, columns_of, rows_at_most=rows_at_most, identity=identity)
+    return Described(name, columns_of, rows_at_most=rows_at_most, identity=(identity,))
 
 
 def _column(

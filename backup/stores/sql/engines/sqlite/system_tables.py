@@ -181,11 +181,11 @@ def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | N
     name = find(cx, schema, table)
     if name is None:
         return None
-    numbers = [row for kind, sql, row, *_ in made_by if kind == "table" and not str(sql).startswith("CREATE VIRTUAL")]
-    if not numbers:
+    tables = [row for row in made_by if row[0] == "table" and not str(row[1]).startswith("CREATE VIRTUAL")]
+    if not tables:
         return Described(name)
     try:
-        described = Described(name, columns(cx, schema, name.name, is_plain=True), identity=numbers[0])
+        described = Described(name, columns(cx, schema, name.name, is_plain=True), identity=tables[0][2:4])
     except BackupError as error:
         described = Described(name, error=error)
     if _made_by(cx, table) == made_by:  # else somebody has changed the table meanwhile
@@ -194,7 +194,13 @@ def describe(cx: sa.Connection, schema: str | None, table: str) -> Described | N
 
 
 _MASTER = "SELECT type, sql, rowid, name, tbl_name, (SELECT encoding FROM pragma_encoding) FROM sqlite_master"
-_OF_TABLE = f"{_MASTER} WHERE tbl_name = ? COLLATE NOCASE"
+# A table's identity: its row, and its place among the tables. VACUUM numbers the rows anew, but in their order.
+_OF_TABLE = """
+    SELECT type, sql, rowid, CASE WHEN type = 'table' THEN
+        (SELECT count(*) FROM sqlite_master o WHERE o.type = 'table' AND o.rowid < m.rowid) END,
+    name, tbl_name, (SELECT encoding FROM pragma_encoding)
+    FROM sqlite_master m WHERE tbl_name = ? COLLATE NOCASE
+"""
 _described: dict[Any, Described] = {}
 
 
@@ -217,6 +223,7 @@ _ALL_COLUMNS = sa.text(
     ORDER BY m.name, c.cid
     """
 )
+_TABLE_ROWS = "SELECT rowid FROM sqlite_master WHERE type = 'table' ORDER BY rowid"
 _ALL_INDEXES = sa.text(
     """
     SELECT m.name, x.name, x.coll, i.origin = 'pk' AND x.key = 1
@@ -241,13 +248,14 @@ def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
         if is_of_key:
             collations.setdefault(table, {})[column] = collation
     described, named = {}, _named_collations(cx)
+    places = {row: place for place, (row,) in enumerate(asked_plainly(cx, _TABLE_ROWS))}
     for (table, number), rows in groupby(cx.execute(_ALL_COLUMNS).all(), key=lambda row: (str(row[0]), row[1])):
         name = TableName(None, table, alone=table in odd)
         try:
             read = _columns(table, [row[2:] for row in rows], collations.get(table, {}), encoding, is_plain=True)
             if table.lower() in named:
                 _check_comparison(cx, table, collations.get(table, {}))
-            described[table.lower()] = Described(name, read, identity=number)
+            described[table.lower()] = Described(name, read, identity=(number, places[number]))
         except BackupError as error:
             described[table.lower()] = Described(name, error=error)
     return described
