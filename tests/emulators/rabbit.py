@@ -35,7 +35,9 @@ class Rabbit:
 
     def start(self) -> None:
         """Starts the server; returns once it answers."""
-        (self._home / "rabbitmq.conf").write_text(f"listeners.tcp.1 = 127.0.0.1:{self._port}\nlog.console = true\n")
+        # The log of quorum queues would be made of half a gigabyte of zeros first.
+        lines = (f"listeners.tcp.1 = 127.0.0.1:{self._port}", "log.console = true", "raft.wal_max_size_bytes = 1048576")
+        (self._home / "rabbitmq.conf").write_text("\n".join((*lines, "")))
         (self._home / "plugins").write_text("[].\n")
         values = {
             "HOME": self._home,
