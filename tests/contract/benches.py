@@ -170,9 +170,11 @@ class SqlBench(Bench):
         """Executes the statement once for each row of values, with the table's name for `{table}`, and commits."""
         connection = self.engines[role].raw_connection()
         try:
-            cursor = connection.cursor()
-            for row in rows:
-                cursor.execute(statement.replace("{table}", self.quoted()), tuple(row))
+            cursor, statement = connection.cursor(), statement.replace("{table}", self.quoted())
+            if len(rows) == 1:
+                cursor.execute(statement, tuple(rows[0]))
+            elif rows:
+                cursor.executemany(statement, [tuple(row) for row in rows])
             connection.commit()
         finally:
             connection.close()
