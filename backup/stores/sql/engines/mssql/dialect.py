@@ -254,7 +254,7 @@ class SqlServerDialect(DialectDefaults):
 
     def _described(self, name: TableName, rows: Sequence[Mapping[str, Any]]) -> Described:
         try:
-            return Described(name, self._columns(rows))
+            return Described(name, self._columns(rows), identity=(rows[0]["object_id"],))
         except ConfigError as error:
             return Described(name, error=error)
 

@@ -31,7 +31,7 @@ _FIND, _FIND_IN = (
 # join the views of objects, schemas and types takes them several times as long.
 _COLUMNS = f"""
     SELECT CAST(OBJECT_SCHEMA_NAME(c.object_id) AS nvarchar(128)) AS schema_name,
-           CAST(OBJECT_NAME(c.object_id) AS nvarchar(128)) AS table_name, g.kind,
+           CAST(OBJECT_NAME(c.object_id) AS nvarchar(128)) AS table_name, c.object_id, g.kind,
            CAST(DATABASEPROPERTYEX(DB_NAME(), 'Collation') AS nvarchar(128)) AS database_collation,
            CAST(c.name AS nvarchar(128)) AS name,
            TYPE_NAME(c.user_type_id) AS type_name, -- NULL of an alias type that is hidden from the login
