@@ -88,9 +88,9 @@ def select_query(
 
 
 @lru_cache(maxsize=64)
-def next_query(table: sa.Table, groups: Groups, names: tuple[str, ...]) -> sa.Insert:
+def next_query(table: sa.Table, groups: Groups, names: tuple[str, ...], *, casts: bool) -> sa.Insert:
     """Inserts an entry with these fields, unless its group has one with the same `order` or a higher one, or one that
-    is counted. Its parameters are those of `next_values`, with casts, because a server has to be told their types."""
+    is counted. Its parameters are those of `next_values`; `casts`: the server has to be told their types."""
     other = table.alias()
     values = {name: sa.bindparam(f"{_NEW}{name}", type_=table.c[name].type) for name in names}
     field, counted = groups.counted
@@ -98,27 +98,9 @@ def next_query(table: sa.Table, groups: Groups, names: tuple[str, ...]) -> sa.In
         *(other.c[name] == values[name] for name in (groups.by, groups.then_by)),
         sa.or_(other.c[groups.order] >= values[groups.order], other.c[field] == counted),
     )
-    selected = [sa.cast(value, table.c[name].type) for name, value in values.items()]
+    selected = [sa.cast(value, table.c[name].type) if casts else value for name, value in values.items()]
     insert = table.insert().from_select([*values], sa.select(*selected).where(~taken))
     return insert.execution_options(preserve_rowcount=True)
-
-
-@lru_cache(maxsize=64)
-def next_text(table: sa.Table, groups: Groups, names: tuple[str, ...]) -> sa.TextClause:
-    """As `next_query`, for a database in this process, which needs no casts. It is text, because SQLAlchemy takes 3 ms
-    to spell the query once in a process."""
-    spelled = ".".join(f'"{part}"' for part in (table.schema, table.name) if part)
-    values = {name: f":{_NEW}{name}" for name in names}
-    same = " AND ".join(f'other."{name}" = {values[name]}' for name in (groups.by, groups.then_by))
-    field, counted = groups.counted
-    is_taken = f'other."{groups.order}" >= {values[groups.order]} OR other."{field}" = :counted'
-    columns = ", ".join(f'"{name}"' for name in names)
-    text = (
-        f"INSERT INTO {spelled} ({columns}) SELECT {', '.join(values.values())}"  # noqa: S608 - the app's own names
-        f" WHERE NOT EXISTS (SELECT 1 FROM {spelled} AS other WHERE {same} AND ({is_taken}))"
-    )
-    parameters = [sa.bindparam(f"{_NEW}{name}", type_=table.c[name].type) for name in names]
-    return sa.text(text).bindparams(*parameters, sa.bindparam("counted", counted, type_=table.c[field].type))
 
 
 def next_values(entry: Entry) -> dict[str, Any]:

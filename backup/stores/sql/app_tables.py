@@ -28,7 +28,6 @@ from backup.stores.sql.app_table_queries import (
     look_query,
     match_values,
     next_query,
-    next_text,
     next_values,
     select_query,
     shape_of,
@@ -125,11 +124,7 @@ class SqlSibling:
     def add_next(self, groups: Groups, entry: Entry) -> bool:
         """As `Relational.add_next`."""
         given = {name: value for name, value in entry.items() if value is not None}  # most are nothing
-        query: sa.Insert | sa.TextClause
-        if self._access.dialect.in_process:
-            query = next_text(self.table, groups, (*given,))
-        else:
-            query = next_query(self.table, groups, (*given,))
+        query = next_query(self.table, groups, (*given,), casts=not self._access.dialect.in_process)
         for attempt in self._access.attempts(self._writing, writes=True, fenced=False):
             with attempt as cx:
                 # An earlier try, whose answer was lost, may have added it.
@@ -268,5 +263,5 @@ def _entries(result: sa.CursorResult[Any]) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in result.all()]
 
 
-def _has_changed(cx: sa.Connection, query: sa.Update | sa.Insert | sa.TextClause, values: Mapping[str, Any]) -> bool:
+def _has_changed(cx: sa.Connection, query: sa.Update | sa.Insert, values: Mapping[str, Any]) -> bool:
     return cx.execute(query, values).rowcount > 0
