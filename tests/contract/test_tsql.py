@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from backup.stores.connection import SqlServer, parse_connection
 from backup.stores.sibling import Shape
 from backup.stores.sql.app_table_queries import app_table
 from backup.stores.sql.batch import key_batches
+from backup.stores.sql.copies import SqlCopies
 from backup.stores.sql.declared import declare
 from backup.stores.sql.engines.column import Column
 from backup.stores.sql.engines.described import Described
@@ -245,3 +247,12 @@ def test_a_column_of_the_key_stays_one_that_is_never_null() -> None:
         "ALTER TABLE [my shop].[Things] ALTER COLUMN [Id] bigint NOT NULL",
         "ALTER TABLE [my shop].[Things] ADD PRIMARY KEY ([Id])",
     ]
+
+
+def test_a_date_is_the_same_as_the_text_that_a_transform_makes_of_it() -> None:
+    things = shape(columns=[column("Id", "int"), column("Day", "date", 3), column("Region", "nvarchar", 20)])
+    copies = SqlCopies(SimpleNamespace(shape=things, declared=frozenset()))  # type: ignore[arg-type]
+    of_function, of_driver, other = (
+        copies.content({"Id": 1, "Day": day}) for day in ("2024-02-29", date(2024, 2, 29), "2024-03-01")
+    )
+    assert of_function == of_driver != other

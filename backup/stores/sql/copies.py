@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from typing import Any
 
 from backup.core.errors import SourceMissing
 from backup.core.model import Record
@@ -46,7 +47,7 @@ class SqlCopies:
     def content(self, record: Record) -> Mapping[str, str]:
         names, declared = self._catalog.shape.content, self._catalog.declared
         return {
-            names[name]: comparable(comparable_number(value) if names[name] in declared else value)
+            names[name]: comparable(comparable_number(value) if names[name] in declared else _as_transformed(value))
             for name, value in record.items()
             if name in names
         }
@@ -64,6 +65,11 @@ class SqlCopies:
         shape = self._catalog.shape
         names = shape.content
         return frozenset(names[column.name] for column in shape.columns if column.computed and column.name in names)
+
+
+def _as_transformed(value: Any) -> Any:
+    """The value as a transform leaves it: of a date, which one server's driver gives as such, its text."""
+    return value.isoformat() if type(value) is date else value
 
 
 def mark_of(shape: TableShape, names: Sequence[str]) -> Column | None:
