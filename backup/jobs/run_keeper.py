@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 
-from backup.core.errors import BackupError, Locked, StoreUnavailable
+from backup.core.errors import Locked, StoreUnavailable
 from backup.core.log import event
 from backup.core.run_values import Run, Trigger
 from backup.core.unexpected import safe_text
@@ -54,7 +53,7 @@ class RunKeeper(Observer):
                 self._runs.forget(run.completed_at - timedelta(days=KEEP_DAYS))
         except Exception as error:  # whatever it is: the run itself is well
             if run.completed_at is not None and isinstance(error, StoreUnavailable):
-                self._runs.save_later(save)
+                self._runs.save_later(partial(save, is_late=True))
             event(
                 "runs.not_saved",
                 level=logging.WARNING,
@@ -63,5 +62,4 @@ class RunKeeper(Observer):
                 error=safe_text(error),
             )
         else:
-            with suppress(BackupError):  # they stay
-                self._runs.save_unsaved()
+            self._runs.save_unsaved()

@@ -107,11 +107,14 @@ class RunNumbers:
         return {value["service"].lower(): value["verbs"] for value in values}
 
 
-def number_changes(keys: KeyValues, run: Run, due_at: datetime | None, outbox: Outbox) -> list[Change]:
+def number_changes(
+    keys: KeyValues, run: Run, due_at: datetime | None, outbox: Outbox, *, is_late: bool = False
+) -> list[Change]:
     """The changes that the end of this run makes to the numbers. `due_at`: the occurrence of the schedule that the run
-    is for. A success that ends a silence puts the event about that into the `outbox`."""
+    is for. A success that ends a silence puts the event about that into the `outbox`. `is_late` as in
+    `RunRecords.save`."""
     ended_on = (run.completed_at or run.started_at).astimezone(UTC).date()
-    changes = _last_changes(keys, run, outbox)
+    changes = _last_changes(keys, run, outbox, is_late=is_late)
     is_of_set = run.verb is Verb.SYNC and "/" in run.service  # the numbers of such a service are those of its set
     if not is_of_set:
         changes.append(_sum_change(keys, run))
@@ -162,7 +165,7 @@ def _day_in(key: str) -> date | None:
         return None
 
 
-def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
+def _last_changes(keys: KeyValues, run: Run, outbox: Outbox, *, is_late: bool) -> list[Change]:
     item = keys.get(f"last:{hashed(run.service)}")
     before: Mapping[str, Any] = item.value if item else {}
     entry = {
@@ -181,6 +184,8 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
         kinds.add("versions")
         if has_compared_whole(run):
             kinds.add("contents")
+    if is_late:
+        kinds = {kind for kind in kinds if not _is_later(before.get(kind), run)}
     if not kinds:
         return []
     began = {"first": before.get("first", run.started_at.astimezone(UTC).isoformat()), "service": run.service}
@@ -189,6 +194,11 @@ def _last_changes(keys: KeyValues, run: Run, outbox: Outbox) -> list[Change]:
     changes = outbox.changes(recovered(run, silence)) if silence is not None else []
     of_service = Change(f"last:{hashed(run.service)}", value, item.etag if item else NEW)
     return [of_service, glance_change(keys, run.service, value), *changes]
+
+
+def _is_later(entry: Mapping[str, Any] | None, run: Run) -> bool:
+    """Whether the entry is about a run that ended after this one."""
+    return entry is not None and datetime.fromisoformat(entry["at"]) > (run.completed_at or run.started_at)
 
 
 def _sum_change(keys: KeyValues, run: Run) -> Change:

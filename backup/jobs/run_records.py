@@ -7,6 +7,7 @@ id, service, status and verb. The end of a run changes the numbers too (`run_num
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +15,10 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from backup.core.errors import BadRequest, StoreUnavailable
+from backup.core.errors import BadRequest, Interrupted, StoreUnavailable
+from backup.core.log import event
 from backup.core.run_values import Run, Status, Verb
+from backup.core.unexpected import safe_text
 from backup.jobs.events import event_of
 from backup.jobs.key_values import NEW, Change, Item, KeyValues
 from backup.jobs.listing import PAGE_AT_MOST, SCANNED_AT_MOST
@@ -61,12 +64,14 @@ class RunRecords(RunNumbers):
         hint: str | None = None,
         requested_by: str | None = None,
         due_at: datetime | None = None,
+        is_late: bool = False,
     ) -> None:
         """Writes the run's summary. Once the run has ended, also adds it to the numbers of its day, and puts the events
         about it into the outbox.
 
         `requested_by`: the name of the person who asked for the run. `due_at`: the occurrence of the schedule that the
-        run is for. A summary of an ended run does not change any more.
+        run is for. A summary of an ended run does not change any more. `is_late`: other runs of the service may have
+        ended since, and stay its last ones.
         """
         order = order_of(run.started_at, run.sync_id.replace("-", "")[:8])
         for _ in range(_TRIES):
@@ -88,7 +93,7 @@ class RunRecords(RunNumbers):
             facts = {"status": after["status"], "verb": after["verb"]}
             changes += [Change(key, facts) for key in new_keys if before is None or facts["status"] != before["status"]]
             if run.completed_at is not None and not run.dry_run:
-                changes += number_changes(self._keys, run, due_at, self._outbox)
+                changes += number_changes(self._keys, run, due_at, self._outbox, is_late=is_late)
             if (raised := event_of(run, after.get("jobId"), hint)) is not None:
                 changes += self._outbox.changes(raised)
             if self._keys.commit(changes):
@@ -103,16 +108,18 @@ class RunRecords(RunNumbers):
         self._unsaved.append(save)
 
     def save_unsaved(self) -> None:
-        """Saves what was kept in memory, the oldest first, so that no summary and no event is lost when the records
-        can be written again. Raises what `save` raises; what is left then stays."""
+        """Saves what was kept in memory, so that no summary and no event is lost when the records can be written again.
+        What cannot be saved yet stays. Raises no error."""
         with self._saving:
-            while self._unsaved:
+            for _ in range(len(self._unsaved)):
                 save = self._unsaved.popleft()
                 try:
                     save()
-                except StoreUnavailable:
-                    self._unsaved.appendleft(save)
-                    raise
+                except (StoreUnavailable, Interrupted):
+                    self._unsaved.append(save)  # the next call begins with another: this may be one that never can be
+                    return
+                except Exception as error:  # whatever it is: the run of the caller is well
+                    event("runs.not_saved", level=logging.WARNING, error=safe_text(error))
 
     def forget(self, before: datetime, limit: int = 5) -> int:
         """Removes summaries of runs that began before that time, at most `limit`; returns how many it removed."""

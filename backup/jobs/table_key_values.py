@@ -112,10 +112,9 @@ class _ServerClock:
         """Reads the time of an answer."""
         try:
             now = parsedate_to_datetime(response.http_response.headers["Date"])
-        except (KeyError, ValueError, TypeError):  # a proxy has taken it away
-            self.now = None
-        else:
             self.now = now + timedelta(seconds=1) if now.tzinfo else None  # it has only whole seconds
+        except (KeyError, ValueError, TypeError, OverflowError):  # a proxy has taken it away, or spoilt it
+            self.now = None
 
 
 @contextmanager

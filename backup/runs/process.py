@@ -29,7 +29,7 @@ class Process:
         """The process that `str` has written as this text; None for any other text."""
         host, *named = text.split(" ")
         values = [part.partition("=")[2] for part in named]
-        if len(values) != 4 or not values[2].isdigit():
+        if len(values) != 4 or not (values[2].isascii() and values[2].isdigit() and len(values[2]) < 10):
             return None
         return cls(host, values[0], values[1], int(values[2]), values[3])
 

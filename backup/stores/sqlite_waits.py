@@ -57,8 +57,10 @@ class WaitingConnection(sqlite3.Connection):
                 now = time.monotonic()
                 is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
                 # In a transaction SQLite does not wait where that would not help: each of two would wait for the other.
+                # Nor where the connection itself still reads what was there before.
                 waited = now - tried >= _WAITED_SECONDS
-                if not is_busy or (self.in_transaction and not waited) or self.was_interrupted:
+                is_in_vain = self.in_transaction or error.sqlite_errorcode == sqlite3.SQLITE_BUSY_SNAPSHOT
+                if not is_busy or (is_in_vain and not waited) or self.was_interrupted:
                     raise
                 if now - began >= interrupts.seconds_for(self.busy_seconds):
                     raise

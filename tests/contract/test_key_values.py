@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -18,7 +19,7 @@ from backup.core.errors import StoreUnavailable
 from backup.core.retry import Retry
 from backup.jobs.key_values import ANY, CHANGES_AT_MOST, NEW, Change, KeyValues
 from backup.jobs.sqlite_key_values import SqliteKeyValues
-from backup.jobs.table_key_values import TableKeyValues
+from backup.jobs.table_key_values import TableKeyValues, _ServerClock
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -232,3 +233,10 @@ def test_several_keys_are_read_at_once_in_the_order_that_was_asked_for(keys: Key
     asked = ["k:7", "k:none", "k:0", "k:19", "k:7"]
     assert [item and item.value["n"] for item in keys.get_all(asked)] == [7, None, 0, 19, 7]
     assert keys.get_all([]) == []
+
+
+@pytest.mark.parametrize("text", ["soon", "Fri, 31 Dec 9999 23:59:59 GMT", "Tue, 01 Dec 2026 10:00:00 -0000"])
+def test_a_time_of_the_service_that_a_proxy_has_spoilt_is_none(text: str) -> None:
+    clock = _ServerClock()
+    clock.hear(SimpleNamespace(http_response=SimpleNamespace(headers={"Date": text})))
+    assert clock.now is None

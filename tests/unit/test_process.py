@@ -12,9 +12,8 @@ from backup.runs.process import Process, this_process
 def test_a_process_is_read_as_it_was_written_and_nothing_else_is_a_process() -> None:
     here = this_process()
     assert Process.read(str(here)) == here
-    assert [Process.read(text) for text in ("", "host", f"{here} more=1", str(here).replace("pid=", "pid=x"))] == [
-        None
-    ] * 4
+    others = [str(here).replace("pid=", f"pid={digits}") for digits in ("x", "²", "9" * 20)]
+    assert [Process.read(text) for text in ("", "host", f"{here} more=1", *others)] == [None] * 6
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells when a process was started")

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backup.core.errors import BadRequest
+from backup.core.errors import BadRequest, StoreUnavailable
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
+from backup.jobs.events import failure_since
 from backup.jobs.run_keeper import RunKeeper
 from backup.jobs.run_numbers import percentile
 from backup.jobs.run_records import RunRecords
@@ -126,6 +128,43 @@ def test_a_summary_that_cannot_be_written_fails_no_run(tmp_path: Path, caplog: p
     keeper.started(begun())
     keeper.ended(Outcome(ended(begun())))
     assert caplog.text.count("runs.not_saved") == 2
+
+
+def test_ends_that_are_recorded_late_hide_no_later_one(records: RunRecords, tmp_path: Path) -> None:
+    keys = SqliteKeyValues(tmp_path / "jobs.db")
+    assert keys.scan("", limit=1) == []
+    assert keys._connection is not None
+    keys._connection.execute("PRAGMA max_page_count = 1")  # it has no room for more than there is
+    runs = [ended(begun(), error="It broke."), ended(begun(10)), ended(begun(20)), ended(begun(30), error="It broke.")]
+    first, second, third, last = (replace(run, notes=("x" * 9_000,)) for run in runs)
+    here = RunRecords(keys)
+    for run in (first, second):
+        RunKeeper(here).ended(Outcome(run))
+    for run in (third, last):  # another process has room first
+        records.save(run)
+    keys._connection.execute("PRAGMA max_page_count = 100000")
+    here.save_unsaved()
+    assert len(everything(records)) == 4
+    known = records.last("customer")
+    assert known["success"]["syncId"] == third.sync_id
+    assert failure_since(known)["syncId"] == last.sync_id
+    keys.close()
+
+
+def test_an_end_that_never_can_be_recorded_stops_no_other(
+    records: RunRecords, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(error: Exception) -> None:
+        raise error
+
+    run = ended(begun())
+    for save in (partial(fail, StoreUnavailable("Too large.")), partial(fail, TypeError()), partial(records.save, run)):
+        records.save_later(save)
+    records.save_unsaved()
+    assert everything(records) == []
+    records.save_unsaved()
+    assert everything(records) == [run.sync_id]
+    assert caplog.text.count("runs.not_saved") == 1
 
 
 def test_a_cursor_of_another_list_is_refused(records: RunRecords) -> None:

@@ -120,14 +120,28 @@ def test_a_call_goes_on_once_the_other_program_is_done(
         timer.join()
 
 
+def refused(connection: sqlite3.Connection, statement: str) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        connection.execute(statement)
+
+
 def test_two_that_would_wait_for_each_other_do_not_wait(tmp_path: Path, other: sqlite3.Connection) -> None:
     own = sqlite3.connect(tmp_path / "file.db", factory=WaitingConnection, timeout=0.2, isolation_level=None)
     for connection in (own, other):
         connection.execute("BEGIN")
         connection.execute("SELECT n FROM t").fetchall()
     other.execute("INSERT INTO t VALUES (3)")
-    with pytest.raises(sqlite3.OperationalError, match="locked"):
-        taken(SOON_SECONDS, lambda: own.execute("INSERT INTO t VALUES (4)"))
+    taken(SOON_SECONDS, lambda: refused(own, "INSERT INTO t VALUES (4)"))
+    own.close()
+
+
+def test_a_connection_does_not_wait_for_what_it_reads_itself(tmp_path: Path, other: sqlite3.Connection) -> None:
+    other.execute("PRAGMA journal_mode = WAL")
+    own = sqlite3.connect(tmp_path / "file.db", factory=WaitingConnection, timeout=0.2, isolation_level=None)
+    reading = own.execute("SELECT n FROM t UNION ALL SELECT 1")
+    reading.fetchone()
+    other.execute("INSERT INTO t VALUES (3)")
+    taken(SOON_SECONDS, lambda: refused(own, "BEGIN IMMEDIATE"))
     own.close()
 
 
