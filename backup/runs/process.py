@@ -6,9 +6,13 @@ import os
 import socket
 import sys
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+_FIRST_CLOCK = "4026531834"
+"""The namespace of the clock that a machine starts with."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,24 @@ def _process(number: int) -> Process:
     host = "_".join(socket.gethostname().split())[:64] or "-"
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        namespace = str(Path("/proc/self/ns/pid").readlink()).partition("[")[2].strip("]")
+        namespace = _namespace("pid")
     except OSError:
         boot, namespace = f"{uuid.getnode():x}", ""
+    with suppress(OSError):  # an old kernel has none
+        if (clock := _namespace("time")) != _FIRST_CLOCK:  # by another clock, a process was started at another time
+            boot = f"{boot}-{clock}"
     return Process(host, boot, namespace, number, _started(number))
+
+
+def _namespace(kind: str) -> str:
+    return str(Path(f"/proc/self/ns/{kind}").readlink()).partition("[")[2].strip("]")
 
 
 def _started(number: int) -> str:
     """When the process was started, in ticks of its machine; `dead` for a zombie; empty if the system does not say."""
     try:
+        if Path("/proc/self").readlink().name != str(os.getpid()):
+            return ""  # it has the numbers of another namespace
         # After the name, which may have any characters, come the state and, as the twentieth value, the time of start.
         parts = Path(f"/proc/{number}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         return "dead" if parts[0] in "ZX" else parts[19]

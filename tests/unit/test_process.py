@@ -1,5 +1,6 @@
 """How an entry of SyncHistory names the process that owns its run, and when that process is surely gone."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,3 +27,17 @@ def test_a_process_is_gone_when_its_number_is_free_or_another_one_has_it() -> No
     assert replace(here, number=ended.pid).is_gone
     for elsewhere in (replace(here, host="other"), replace(here, boot="other"), replace(here, namespace="other")):
         assert not replace(elsewhere, number=ended.pid).is_gone
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="only Linux has namespaces")
+@pytest.mark.parametrize("namespace", [["--time", "--boottime", "1000"], ["--pid"], ["--pid", "--mount-proc"]])
+def test_a_process_that_lives_is_not_gone_for_one_with_another_clock_or_other_numbers(namespace: list[str]) -> None:
+    asked = "import sys; from backup.runs.process import *; here = this_process()"
+    asked += "; print(Process.read(sys.argv[1]).is_gone, here.is_gone, here.started if '--pid' in sys.argv else '')"
+    command = ["unshare", *namespace, "--fork", sys.executable, "-c", asked, str(this_process()), *namespace]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    if answer.returncode and "unshare" in answer.stderr:
+        pytest.skip("this user may make no namespaces")
+    gone, own_gone, *started = answer.stdout.split()
+    assert (gone, own_gone) == ("False", "False")
+    assert bool(started) == ("--mount-proc" in namespace)
