@@ -232,6 +232,15 @@ def test_of_a_chunk_with_many_changed_keys_the_others_come_first(
 
 
 @IN_FILES
+def test_a_record_deleted_from_the_backup_that_is_right_already_is_no_extra_one(changed: tuple[Things, str]) -> None:
+    place, moment = changed
+    place.run("DELETE FROM {table} WHERE id = 1")
+    place.run("INSERT INTO {table} (id, version, a) VALUES (5, 5, 5)")
+    restored = done(place.restore("--at", moment, "--delete-extra"))
+    assert (counted(restored)[:3], place.rows()) == ((2, 2, 1), AS_IT_WAS)
+
+
+@IN_FILES
 def test_a_copy_that_was_emptied_after_a_run_filled_its_new_column_gets_the_values_of_its_image(
     changed: tuple[Things, str],
 ) -> None:
@@ -240,7 +249,7 @@ def test_a_copy_that_was_emptied_after_a_run_filled_its_new_column_gets_the_valu
     place.sync()
     place.run("DELETE FROM {table} WHERE id = 4")
     replace(place.backup, table=place.backup.table).run("UPDATE {table} SET a = NULL WHERE id = 4")
-    assert counted(done(place.restore("--at", moment, "--overwrite-newer", **SMALL)))[0] == 3
+    assert counted(done(place.restore("--at", moment, **SMALL)))[0] == 3
     assert place.rows()[4] == (5, 4, "new")
 
 
