@@ -29,6 +29,7 @@ from tests.contract.tsql import unasked_server
 PLAIN = {
     "schema_name": "dbo",
     "table_name": "Salary",
+    "object_id": 7,
     "kind": None,
     "database_collation": "Latin1_General_CI_AS",
     "name": "Salary",

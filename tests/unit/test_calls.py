@@ -92,8 +92,15 @@ class DeafEngines(SqliteEngines):
     def _opener(self, mode: Literal["ro", "rw", "rwc"]) -> Any:
         connect, answer, closed, path = super()._opener(mode), self.answer, self.closed, self.file.path
 
+        class Cursor(sqlite3.Cursor):
+            def nextset(self) -> None:
+                """There is no second answer."""
+
         class Connection(sqlite3.Connection):
             identity = None
+
+            def cursor(self, *_: Any) -> Any:
+                return super().cursor(Cursor)
 
             def close(self) -> None:
                 self.rollback()  # as other drivers do; else a statement that is not gone yet keeps its lock
