@@ -15,6 +15,7 @@ from backup.core.workers import Workers
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
+from backup.services.unbegun import MARK, without_unbegun
 from backup.stores import ForeignKey, Listed
 from backup.stores.sides import list_places
 
@@ -139,14 +140,15 @@ def _in_source(specs: SetSpecs) -> list[Listed] | BackupError:
         return error
 
 
-def _in_backup(specs: SetSpecs) -> list[Listed]:
+def _in_backup(specs: SetSpecs) -> Sequence[Listed]:
     try:
-        return list_places(specs.side("backup"), specs.limits)
+        listed = list_places(specs.side("backup"), specs.limits)
     except NotInitialized:  # the first run makes the database
         return []
     except BackupError as error:  # each service will fail with it, one by one
         event("set.not_listed", level=logging.WARNING, set=specs.name, error=error, hint=error.hint)
         return []
+    return without_unbegun(specs, listed)
 
 
 def chosen_tables(
@@ -227,7 +229,7 @@ def _gone(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[List
         if not has_source(listed.name)
         and listed.name.rpartition(".")[2].lower() not in OWN_NAMES
         and listed.name not in of_others
-        and (specs.section.is_cosmos or any(column.name == "SyncedAt" for column in listed.columns))
+        and (specs.section.is_cosmos or any(column.name == MARK for column in listed.columns))
         and specs.takes(listed.name)
     ]
 

@@ -31,10 +31,11 @@ class ServiceSpec:
     its canary.
 
     `recycle_days` and `on_new_column` are the service's own, or None for those of the settings. A service of a set
-    `is_new` when its backup has no table yet; the first sync makes it. `refused` is why no run can do it.
-    `renamed_from`: the backup's table under the name that it still has; the next sync renames it. `is_consistent`: its
-    set is to be read as of one moment. `full_every_days`: as `Policy` says, of the service alone; None for that of the
-    settings. `may_lack_hint`: its set names a column of the last write for all tables, which this one does not have.
+    `is_new` when its backup has no table yet, or one that no run has begun; the first sync makes what is missing.
+    `refused` is why no run can do it. `renamed_from`: the backup's table under the name that it still has; the next
+    sync renames it. `is_consistent`: its set is to be read as of one moment. `full_every_days`: as `Policy` says, of
+    the service alone; None for that of the settings. `may_lack_hint`: its set names a column of the last write for all
+    tables, which this one does not have.
 
     A side without a connection string is missing in the settings; `check` names the setting. Raises ConfigError for a
     name that nobody can type or that SyncHistory cannot keep.
