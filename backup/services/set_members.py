@@ -15,7 +15,7 @@ from backup.core.workers import Workers
 from backup.runs.upgrade import OWN_NAMES
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
-from backup.services.unbegun import MARK, without_unbegun
+from backup.services.unbegun import MARK_OF_COPIES, without_unbegun
 from backup.stores import ForeignKey, Listed
 from backup.stores.sides import list_places
 
@@ -229,7 +229,7 @@ def _gone(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[List
         if not has_source(listed.name)
         and listed.name.rpartition(".")[2].lower() not in OWN_NAMES
         and listed.name not in of_others
-        and (specs.section.is_cosmos or any(column.name == MARK for column in listed.columns))
+        and (specs.section.is_cosmos or any(column.name == MARK_OF_COPIES for column in listed.columns))
         and specs.takes(listed.name)
     ]
 

@@ -15,7 +15,7 @@ from backup.services.set_specs import SetSpecs
 from backup.stores import Listed, Rules, Shape
 from backup.stores.sides import open_store
 
-MARK = "SyncedAt"
+MARK_OF_COPIES = "SyncedAt"
 """The column by which a table says that this app has made it."""
 
 
@@ -42,7 +42,7 @@ def without_unbegun(specs: SetSpecs, in_backup: Sequence[Listed]) -> Sequence[Li
 
 def _is_copy(specs: SetSpecs, listed: Listed) -> bool:
     is_own = _last_part(listed) in OWN_NAMES
-    is_marked = specs.section.is_cosmos or any(column.name == MARK for column in listed.columns)
+    is_marked = specs.section.is_cosmos or any(column.name == MARK_OF_COPIES for column in listed.columns)
     return is_marked and not is_own and specs.takes(listed.name)
 
 
