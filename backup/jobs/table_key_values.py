@@ -35,6 +35,7 @@ class TableKeyValues:
     def __init__(self, settings: Settings, retry: Retry, table: str = TABLE) -> None:
         self._settings, self._retry, self._name = settings, retry, table
         self._lock = threading.Lock()
+        self._service: TableServiceClient | None = None
         self._client: TableClient | None = None
 
     def get(self, key: str) -> Item | None:
@@ -90,15 +91,16 @@ class TableKeyValues:
     def close(self) -> None:
         """As `KeyValues` says."""
         with self._lock:
-            if self._client is not None:
-                self._client.close()
-            self._client = None
+            if self._service is not None:
+                self._service.close()  # the connections are its own: to close a table's client closes none
+            self._service = self._client = None
 
     def _table(self) -> TableClient:
         with self._lock:
+            if self._service is None:
+                self._service = service_client(self._settings, "table", TableServiceClient)
             if self._client is None:
-                service = service_client(self._settings, "table", TableServiceClient)
-                self._client = service.create_table_if_not_exists(self._name)
+                self._client = self._service.create_table_if_not_exists(self._name)
             return self._client
 
 
