@@ -58,8 +58,18 @@ class Heartbeat(NamedSink):
             yield lambda _: _ask(lambda: session.get(self.address, headers={"User-Agent": _AGENT}, **_OPTIONS))
 
 
-_OPTIONS: dict[str, Any] = {"timeout": _TIMEOUT, "allow_redirects": False, "stream": True}
-# `stream`: the status is all that counts, so a long answer is not read.
+def _stay(response: requests.Response, **_: Any) -> None:
+    """Forgets where the answer leads. No redirection is followed, and where requests cannot read the address, it fails
+    and leaves the connection open."""
+    response.headers.pop("Location", None)
+
+
+_OPTIONS: dict[str, Any] = {
+    "timeout": _TIMEOUT,
+    "allow_redirects": False,
+    "stream": True,  # the status is all that counts, so a long answer is not read
+    "hooks": {"response": _stay},
+}
 
 
 def signed(secrets: Sequence[str], event_id: str, timestamp: int, body: bytes) -> dict[str, str]:
