@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
 
 from backup.config.settings import Settings
@@ -22,6 +22,7 @@ from backup.jobs.record_keys import hashed
 from backup.jobs.records import SILENCE, JobRecords
 from backup.jobs.run_keeper import RunKeeper
 from backup.jobs.run_records import KEEP_DAYS, RunRecords
+from backup.jobs.stored import moment_in
 from backup.runs.outcome import Observer
 from backup.runs.process import this_process
 
@@ -112,11 +113,8 @@ class JobQueue:
 
     def _silence(self, item: Item) -> timedelta | None:
         """How long ago the worker of this entry said that it is alive; None for an entry that cannot be read."""
-        try:
-            at = datetime.fromisoformat(item.value["at"])
-            return item.age_by(at, self.now()) if at.tzinfo and isinstance(item.value["name"], str) else None
-        except (ValueError, TypeError, KeyError):
-            return None
+        at = moment_in(item.value, "at")
+        return item.age_by(at, self.now()) if at and isinstance(item.value.get("name"), str) else None
 
 
 def job_queue_of(settings: Settings) -> JobQueue:

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 
 class HeldConnection(AbstractContextManager["HeldConnection"]):
-    """A connection for reading, from its first use to the end of the block. An error gives it back; then the next use
-    gets another one. So does one that does not lead to the database any more. For the thread that made it."""
+    """A connection from its first use to the end of the block, opened to read; a dialect may write over it, too. An
+    error gives it back; then the next use gets another one. So does one that does not lead to the database any more.
+    For the thread that made it."""
 
     def __init__(
         self,
@@ -31,7 +32,7 @@ class HeldConnection(AbstractContextManager["HeldConnection"]):
     def connection(self) -> sa.Connection:
         """The connection, for one call; `after` has to hear how that ended."""
         if self._cx is not None and not self._leads_there(self._cx):
-            self.give_back()
+            self.__exit__(None, None, None)
         if self._cx is None:
             self._cx = self._stack.enter_context(self._begin())
         return self._cx
@@ -40,10 +41,6 @@ class HeldConnection(AbstractContextManager["HeldConnection"]):
         """Gives the connection back after an error of a call."""
         if error is not None:
             self.__exit__(kind, error, trace)
-
-    def give_back(self) -> None:
-        """Ends its use; the next one may get another connection."""
-        self.__exit__(None, None, None)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
