@@ -13,7 +13,7 @@ from backup.core.errors import BadRequest
 from backup.core.log import time_text
 from backup.entry.answers import told_as_stored
 from backup.entry.service_states import WORST_FIRST, ServiceState, ServiceStates, ServiceView
-from backup.jobs.job import Job, State
+from backup.jobs.job import CLOCKS_DIFFER, Job, State
 from backup.jobs.job_queue import JobQueue
 from backup.jobs.listing import PAGE_AT_MOST, page_of_jobs
 from backup.jobs.run_numbers import percentile
@@ -136,8 +136,9 @@ def _moment(entry: Mapping[str, Any] | None) -> datetime | None:
 
 
 def _age(entry: Mapping[str, Any] | None, now: datetime) -> int | None:
+    """How old the success is; None for one that is still to come, which a wrong clock wrote."""
     moment = _moment(entry)
-    return None if moment is None else max(0, round((now - moment).total_seconds()))
+    return None if moment is None or moment > now + CLOCKS_DIFFER else max(0, round((now - moment).total_seconds()))
 
 
 def _next_due(settings: Settings, names: Iterable[str], now: datetime) -> dict[str, datetime]:

@@ -18,12 +18,12 @@ from backup.entry.access import permitted
 from backup.entry.answers import Answer, error_answer
 from backup.entry.job_timer import each_minute, log_poisoned, on_schedule, work_on
 from backup.entry.metrics import get_metrics
+from backup.entry.record_concerns import concerns_by_records
 from backup.entry.requests import parse_service, whole_body, whole_query
 from backup.entry.telemetry_switch import switch_on
 from backup.entry.timer import last_firing
 from backup.jobs.job_queue import JobQueue, job_queue_of
 from backup.notify.after_runs import watcher_of
-from backup.notify.concerns import concerns_now
 from backup.runs.condition import Concern
 from backup.services.registry import Registry
 
@@ -141,7 +141,7 @@ def _description(query: Mapping[str, str]) -> Answer:
 
 def _health(call: HttpCall) -> Answer:
     def concerns(registry: Registry) -> Sequence[Concern]:
-        return concerns_now(call.settings, call.job_queue, registry.directory.entries)
+        return concerns_by_records(call.settings, call.job_queue, registry.directory.entries)
 
     return http.get_health(call.open_registry, call.query, concerns)
 
@@ -158,8 +158,8 @@ WORK: Mapping[str, Callable[[HttpCall], Answer]] = {
     "ExamineSetup": lambda call: doctor_api.post_doctor(load_settings, call.query, call.body),
     "StartSync": lambda call: job_api.post_start(call.job_queue, call.registry, call.query, call.body, call.who),
     "GetJob": lambda call: job_api.get_job(call.job_queue, call.part("jobId"), call.query),
-    "GetHistory": lambda call: job_api.get_history(call.job_queue, call.query),
-    "ListJobs": lambda call: job_api.get_jobs(call.job_queue, call.query),
+    "GetHistory": lambda call: job_api.get_history(call.job_queue, call.settings, call.query),
+    "ListJobs": lambda call: job_api.get_jobs(call.job_queue, call.settings, call.query),
     "GetJobDetails": lambda call: job_api.get_job_details(call.job_queue, call.part("id"), call.query),
     "RetryJob": lambda call: job_api.post_retry(call.job_queue, call.part("id"), call.query, call.body, call.who),
     "DeleteJob": lambda call: job_api.delete_job(call.job_queue, call.part("id"), call.query, call.who),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, date
+from datetime import UTC, date, datetime
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field
@@ -14,6 +14,7 @@ from backup.core.errors import BadRequest, Conflict, UnknownJob
 from backup.core.run_values import Status, Verb
 from backup.core.suggestions import did_you_mean, quoted
 from backup.entry.answers import Answer, told_as_stored
+from backup.entry.followed import followed_by_success
 from backup.entry.job_shapes import shape_day, shape_job, shape_row, shape_stats
 from backup.entry.requests import ApiRequest, ChangeLimit, check_no_body, check_query, moment_of, parse_body
 from backup.jobs.job import Job, Request, State
@@ -88,9 +89,9 @@ def get_job_details(job_queue: JobQueue, job_id: str, query: Mapping[str, str]) 
     return Answer(200, {**shape_job(job), **details})
 
 
-def get_jobs(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
+def get_jobs(job_queue: JobQueue, settings: Settings, query: Mapping[str, str]) -> Answer:
     """Answers with a page of jobs, newest first. The query may name a state, a service and a text. Without a state,
-    failed jobs come first."""
+    failed jobs come first. Of a failed one it says whether its service has succeeded since."""
     check_query(query, "state", "type", "q", "limit", "cursor")
     page = page_of_jobs(
         job_queue.keys,
@@ -100,7 +101,12 @@ def get_jobs(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
         limit=number_in(query, "limit", 50, 200),
         cursor=query.get("cursor"),
     )
-    return Answer(200, {"jobs": [shape_row(job) for job in page.jobs], "cursor": page.cursor})
+    rows = {job.job_id: shape_row(job) for job in page.jobs}
+    failures = {job.job_id: job for job in page.jobs if job.state is State.FAILED}
+    ended = [(job.request.service, job.ended_at or job.state_at or job.created_at) for job in failures.values()]
+    for job_id, followed in zip(failures, followed_by_success(settings, job_queue, ended), strict=True):
+        rows[job_id]["succeededSince"] = followed
+    return Answer(200, {"jobs": list(rows.values()), "cursor": page.cursor})
 
 
 def post_retry(
@@ -132,9 +138,9 @@ def delete_job(job_queue: JobQueue, job_id: str, query: Mapping[str, str], who: 
     return Answer(202 if stops else 200, {"message": message, "jobId": job.job_id})
 
 
-def get_history(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
+def get_history(job_queue: JobQueue, settings: Settings, query: Mapping[str, str]) -> Answer:
     """Answers with a page of runs of all services, newest first. The query may name a service, a status, a verb, a time
-    and a text."""
+    and a text. Of a failed one it says whether its service has succeeded since."""
     check_query(query, "service", "status", "verb", "from", "to", "q", "limit", "cursor")
     page = job_queue.runs.page(
         service=query.get("service"),
@@ -146,7 +152,12 @@ def get_history(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
         limit=number_in(query, "limit", 50, 200),
         cursor=query.get("cursor"),
     )
-    return Answer(200, {"runs": list(map(told_as_stored, page.runs)), "cursor": page.cursor})
+    rows = list(map(told_as_stored, page.runs))
+    failures = [number for number, run in enumerate(page.runs) if run["status"] == Status.FAILED]
+    ended = [_end_of(page.runs[number]) for number in failures]
+    for number, followed in zip(failures, followed_by_success(settings, job_queue, ended), strict=True):
+        rows[number]["succeededSince"] = followed
+    return Answer(200, {"runs": rows, "cursor": page.cursor})
 
 
 def get_summary(job_queue: JobQueue, query: Mapping[str, str]) -> Answer:
@@ -165,6 +176,11 @@ def get_stats(job_queue: JobQueue, settings: Settings, registry: Registry, query
     names = sorted(name for name in registry.directory.entries if name > after)
     rows = [shape_stats(job_queue, settings, name, days) for name in names[:limit]]
     return Answer(200, {"days": days, "services": rows, "cursor": names[limit - 1] if len(names) > limit else None})
+
+
+def _end_of(run: Mapping[str, Any]) -> tuple[str, datetime]:
+    """The service of the run, and when it ended."""
+    return run["service"], datetime.fromisoformat(run.get("completedAt") or run["startedAt"])
 
 
 def _job(job_queue: JobQueue, job_id: str) -> Job:

@@ -11,6 +11,9 @@ from backup.core.run_values import Status, Trigger, Verb
 from backup.jobs.job import State
 
 
+_SUCCEEDED_SINCE = "In a list, of what failed: whether a sync of the service, or of its whole set, has succeeded since."
+
+
 class CamelAnswer(BaseModel):
     """An answer whose names are in camelCase, with these fields and no other."""
 
@@ -84,6 +87,7 @@ class JobRow(CamelAnswer):
     error_kind: str | None
     hint: str | None
     cancelled: bool
+    succeeded_since: bool = Field(False, description=_SUCCEEDED_SINCE)
 
 
 class StateRow(CamelAnswer):
@@ -125,6 +129,7 @@ class RunSummary(CamelAnswer):
     failures: list[list[str]] = Field([], description="The first records that were set aside: key and reason.")
     job_id: str = ""
     requested_by: str = ""
+    succeeded_since: bool = Field(False, description=_SUCCEEDED_SINCE)
 
 
 class RunDetails(RunSummary):

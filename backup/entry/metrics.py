@@ -12,6 +12,7 @@ from backup.core.run_values import Verb
 from backup.entry.answers import Answer
 from backup.entry.requests import check_query
 from backup.entry.service_states import WORST_FIRST, ServiceStates
+from backup.jobs.job import CLOCKS_DIFFER
 from backup.jobs.job_queue import JobQueue
 from backup.services.registry import Registry
 
@@ -106,15 +107,17 @@ def metrics_of_services(job_queue: JobQueue, settings: Settings, names: Sequence
     states = ServiceStates(settings, glances, now)
     views = [states.view(name, rank) for name, rank in zip(names, states.ranks(names), strict=True)]
     last = job_queue.runs.last_of_all()
+    at, latest = int(now.timestamp()), int((now + CLOCKS_DIFFER).timestamp())
     successes = {
         view.name: success
         for view in views
-        if (glance := glances.get(view.success_of.lower())) is not None and (success := glance.success) is not None
+        if (glance := glances.get(view.success_of.lower())) is not None
+        and (success := glance.success) is not None
+        and success <= latest  # one that is still to come was written by a wrong clock, and would look fresh
     }
     failures = {name: entry["at"] for name in names if (entry := last.get(name.lower(), {}).get("failure")) is not None}
     records = {name: last.get(name.lower(), {}).get("success", {}).get("records") for name in names}
     allowed = {name: settings.max_age(name) for name in names}
-    at = int(now.timestamp())
     return [
         Metric(
             "backup_overdue",

@@ -48,9 +48,10 @@ def hint_of(kind: str | None) -> str:
 def concerns_of(
     backup: Store, service: str, now: datetime, next_due: Callable[[datetime], datetime] | None
 ) -> list[Concern]:
-    """The concerns about the service: its last sync has failed; no sync began when the schedule wanted one.
+    """The concerns about the service: its last sync has failed, or none has completed yet; no sync began when the
+    schedule wanted one.
 
-    `next_due` is the schedule, or None without one. A service that has never synced raises no concern. A sync that lies
+    `next_due` is the schedule, or None without one. A service that has never synced is not late. A sync that lies
     ahead, by a clock that was wrong, does not stand for that of a night. Writes nothing.
     Costs three lookups, and two more when the newest runs are not syncs. Raises NotInitialized without a SyncHistory,
     and the stores' errors.
@@ -69,7 +70,10 @@ def concerns_of(
         _has_ended, lambda: next(filter(_has_ended, history.newest_syncs(service, _LOOKED_AT, ended=True)), None)
     )
     concerns: list[Concern] = []
-    if ended is not None and ended.status is Status.FAILED:
+    if ended is None:
+        hint = "A sync copies everything; the first one that completes clears this."
+        concerns.append(Concern("No whole sync has completed yet.", service, detail_hint=hint))
+    elif ended.status is Status.FAILED:
         concerns.append(
             Concern(
                 *("The last sync that ended has failed.", service, None, ended.sync_id, ended.error_kind),

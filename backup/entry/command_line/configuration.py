@@ -7,10 +7,10 @@ from pathlib import Path
 
 from backup.config.environment import current_folder, use_local_settings
 from backup.config.settings import Settings, load_settings
+from backup.entry.record_concerns import concerns_by_records
 from backup.entry.telemetry_switch import switch_on
 from backup.jobs.job_queue import job_queue_of
 from backup.notify.after_runs import watcher_of
-from backup.notify.concerns import concerns_now
 from backup.runs.condition import Concern
 from backup.services.registry import Registry
 
@@ -47,6 +47,6 @@ def open_registry(path: Path | None) -> Registry:
 
 
 def concerns_here(path: Path | None, registry: Registry) -> list[Concern]:
-    """What is not well by the records of runs: silent services, and sinks that take no events."""
+    """What is not well by the records of runs: silent services, differences, and sinks that take no events."""
     settings = settings_from(path)
-    return concerns_now(settings, job_queue_of(settings), registry.directory.entries)
+    return concerns_by_records(settings, job_queue_of(settings), registry.directory.entries)

@@ -1,11 +1,11 @@
 // What can be asked for now: sync, dry run, force, verify, drill.
-import { api, NotAnswered } from "./api.mjs";
+import { api } from "./api.mjs";
 import { html } from "./html.mjs";
 import { refresh } from "./live.mjs";
 import { Dialog, Name, say, Work, Writing } from "./parts.mjs";
-import { sayRefused } from "./queued.mjs";
+import { sayNotDone, sayRefused } from "./queued.mjs";
 import { addressOf } from "./route.mjs";
-import { many, setOf } from "./text.mjs";
+import { isolated, many, setOf } from "./text.mjs";
 import { useId, useState } from "./vendor/hooks.mjs";
 
 const ACTIONS = {
@@ -20,10 +20,9 @@ const ACTIONS = {
 export async function act(action, service) {
   try {
     const { jobId, jobIds } = await queued(action, service);
-    say(jobIds?.length > 1 ? `${many(jobIds.length, "job")} queued.` : `Queued: ${ACTIONS[action].label.toLowerCase()} of ${service}.`, { link: addressOf("job", jobId) });
+    say(jobIds?.length > 1 ? `${many(jobIds.length, "job")} queued.` : `Queued: ${ACTIONS[action].label.toLowerCase()} of ${isolated(service)}.`, { link: addressOf("job", jobId) });
   } catch (error) {
-    if (error instanceof NotAnswered) say(`${error.message} What was asked for may have been queued: look at the jobs.`, { bad: true });
-    else sayRefused(error);
+    sayNotDone(error);
   }
   refresh();
 }

@@ -1,4 +1,5 @@
 // The JSON API: the only module that knows its addresses. The key goes into a header, never into an address.
+import { hear, now } from "./clock.mjs";
 import { parseExactly } from "./exact.mjs";
 import { Store } from "./store.mjs";
 
@@ -63,6 +64,7 @@ async function call(method, path, { query = {}, body, seconds = READ_SECONDS } =
       signal: AbortSignal.timeout(seconds * 1000),
     });
     if (response.type === "opaqueredirect") throw new Refused(302, SIGNED_OUT);
+    hear(response.headers.get("date"));
     const text = await response.text();
     answer = text ? parseExactly(text) : {};
     if (answer === null || typeof answer !== "object") throw new TypeError("not an answer of this API");
@@ -70,7 +72,7 @@ async function call(method, path, { query = {}, body, seconds = READ_SECONDS } =
     if (error instanceof Refused) throw error;
     if (response?.status === 401) return refuse401(key);
     if (error.name === "TimeoutError") throw new NotAnswered(`The server did not answer within ${seconds} seconds.`);
-    silentSince.value ??= Date.now();
+    silentSince.value ??= now();
     throw new NotAnswered(response ? "The answer is not the app's: it may be stopped." : "The server cannot be reached.");
   }
   silentSince.value = null;

@@ -3,23 +3,23 @@ import { Actions } from "./actions.mjs";
 import { access, api, caller, hasKey, refusal, setKey, silentSince, tryKey } from "./api.mjs";
 import { Calendar } from "./calendar.mjs";
 import { Charts } from "./charts.mjs";
+import { ahead } from "./clock.mjs";
 import { Failures } from "./failures.mjs";
 import { html } from "./html.mjs";
 import { Job, OpenJobs } from "./jobs.mjs";
 import { useLive, watchSilence } from "./live.mjs";
-import { askOverview, askService, Headline, Members, Services, titleOf } from "./overview.mjs";
+import { askOverview, askService, Headline, Members, OLD_MS, Services, titleOf, UNKNOWN_TITLE } from "./overview.mjs";
 import { Guarded, Live, Name, Notices, Refusal, Section, useClock, Writing } from "./parts.mjs";
 import { addressOf, route } from "./route.mjs";
 import { Run } from "./run.mjs";
 import { Runs } from "./runs.mjs";
 import { useStore } from "./store.mjs";
-import { exact, relative, setOf, zoneNow } from "./text.mjs";
+import { duration, exact, relative, setOf, zoneNow } from "./text.mjs";
 import { render } from "./vendor/preact.mjs";
 import { useEffect, useId, useState } from "./vendor/hooks.mjs";
 
 const OVERVIEW_SECONDS = 10;
 const DAYS_SECONDS = 60;
-const CLOCKS_DIFFER_MS = 300_000; // a success that lies further ahead is of a wrong clock
 const PARTS = [["services", "Services"], ["failures", "Failures"], ["jobs", "Running"], ["runs", "Runs"], ["charts", "Charts"], ["calendar", "Nights"], ["actions", "Actions"]];
 
 function App() {
@@ -36,9 +36,15 @@ function App() {
       ${is === "tried" && html`<p class="dim" aria-busy="true">Reading …</p>`}
       ${(is === "asked" || is === "wrong") && html`<${KeyGate} wrong=${is === "wrong"} />`}
     </main>
-    <footer class="foot dim">Times are those of ${zoneNow()}. Libraries of this page: <a href="dashboard/vendor/preact.LICENSE.txt">Preact</a>, ${""}
+    <footer class="foot dim"><${Clock} /> Libraries of this page: <a href="dashboard/vendor/preact.LICENSE.txt">Preact</a>, ${""}
       <a href="dashboard/vendor/htm.LICENSE.txt">htm</a>, <a href="dashboard/vendor/uplot.LICENSE.txt">uPlot</a>, <a href="dashboard/vendor/oat.LICENSE.txt">Oat</a>.</footer>
     <${Notices} />`;
+}
+
+// Of which zone and clock the times are.
+function Clock() {
+  const by = useStore(ahead);
+  return html`Times are those of ${zoneNow()}${by !== 0 && html`, by the server's clock: that of this computer is <strong>${duration(Math.abs(by) / 1000)} ${by > 0 ? "ahead" : "behind"}</strong>`}.`;
 }
 
 function View({ view, name, filters }) {
@@ -109,19 +115,21 @@ function Overview({ only, filters }) {
   const countsDays = !only || (live.data && !live.data.ofSet); // the days of a set's services are counted as the set's
   const rows = live.data?.services ?? [];
   const names = rows.map((row) => row.service);
-  const succeeded = rows.filter((row) => row.lastSuccess && new Date(row.lastSuccess.at) < Date.now() + CLOCKS_DIFFER_MS);
-  const since = Object.fromEntries(succeeded.map((row) => [row.service, row.lastSuccess.at]));
   const title = titleOf(live);
   useEffect(() => {
     document.title = title;
-    return () => (document.title = "Backup");
-  }, [title]);
+    const timer = setTimeout(() => (document.title = UNKNOWN_TITLE), OLD_MS); // also where nobody sees the page, so nothing is asked
+    return () => {
+      clearTimeout(timer);
+      document.title = "Backup";
+    };
+  }, [title, live.at]);
   return html`<div class="view">
     ${only && html`<p><a href="#/">← All services</a>${only.includes("/") && html` · <a href=${addressOf("service", setOf(only))}>${setOf(only)}</a>`}</p><h1 tabindex="-1"><${Name} text=${only} /></h1>`}
     ${!only && (live.data ? html`<${Headline} live=${live} />` : html`<h1 class="hidden" tabindex="-1">Backup</h1>`)}
     <${Services} live=${live} only=${only} filters=${filters} onMore=${() => setPages(pages + 1)} />
     ${rows[0]?.services > 0 && only && html`<${Members} set=${only} filters=${filters} />`}
-    <${Failures} service=${only} since=${since} />
+    <${Failures} service=${only} />
     <${OpenJobs} service=${only} />
     <${Runs} filters=${filters} service=${only} services=${names} />
     ${countsDays && html`<${Days} service=${only} days=${days} />`}

@@ -1,8 +1,9 @@
 // Jobs that run and wait, with live progress; and one job with its states and its log.
 import { api } from "./api.mjs";
 import { Bulk, Choose, ChooseAll, useChosen } from "./bulk.mjs";
+import { now } from "./clock.mjs";
 import { html } from "./html.mjs";
-import { refresh, useLive } from "./live.mjs";
+import { refreshCalmly, useLive } from "./live.mjs";
 import { FailedServices, SET_FAILED } from "./failures.mjs";
 import { Back, Badge, Live, Name, Problem, Section, Table, Time, Value, Work, Writing } from "./parts.mjs";
 import { removeJob, retryJob } from "./queued.mjs";
@@ -32,7 +33,7 @@ export function OpenJobs({ service }) {
   const known = useRef([]);
   useEffect(() => {
     const ids = jobs.map((job) => job.jobId);
-    if (known.current.some((id) => !ids.includes(id))) refresh(); // one has ended: the rest of the page tells how
+    if (known.current.some((id) => !ids.includes(id))) refreshCalmly(); // one has ended: the rest of the page tells how
     known.current = ids;
   }, [live.data]);
   return html`<${Section} id="jobs" title="Running and waiting" note=${jobs.length > 0 && `${many(runs, "job")} at work, ${jobs.length - runs} waiting${live.data.more ? ", and more that wait" : ""}.`}
@@ -45,7 +46,7 @@ export function OpenJobs({ service }) {
   <//>`;
 }
 
-const waitsLong = (job) => job.state === "Enqueued" && Date.now() - new Date(job.stateAt ?? job.createdAt) > LONG_MS;
+const waitsLong = (job) => job.state === "Enqueued" && now() - new Date(job.stateAt ?? job.createdAt) > LONG_MS;
 
 // Says so where nobody works on what waits.
 function NoWorker() {

@@ -1,9 +1,11 @@
 // Asks again and again, and shows the last answer until the next one is there. Pauses while nobody sees the page.
 import { access, api, NotAnswered, silentSince } from "./api.mjs";
+import { now } from "./clock.mjs";
 import { Store } from "./store.mjs";
 import { useEffect, useRef, useState } from "./vendor/hooks.mjs";
 
 const PROBE_SECONDS = 3;
+const CALM_MS = 5_000;
 const refreshed = new Store(0);
 
 // Everything on the page asks at once, as after a click that has changed something.
@@ -11,47 +13,76 @@ export function refresh() {
   refreshed.value += 1;
 }
 
+// The same for what happens by itself, such as the end of a job: not more often than every few seconds, however often.
+let calmUntil = 0;
+let waiting;
+export function refreshCalmly() {
+  clearTimeout(waiting);
+  const wait = calmUntil - performance.now();
+  if (wait > 0) {
+    waiting = setTimeout(refreshCalmly, wait);
+    return;
+  }
+  calmUntil = performance.now() + CALM_MS;
+  refresh();
+}
+
 export function isVisible() {
   return document.visibilityState !== "hidden";
 }
 
 // { data, error, at, reload }: the last answer and when it came, and the error since, if any. `dependencies` name what
-// is asked for; when they change the old answer goes away.
+// is asked for; when they change the old answer goes away. However slow answers are, one question waits for the other,
+// and each answer is shown unless that of a later question was there before.
 export function useLive(ask, dependencies, seconds) {
   const [state, setState] = useState({ data: null, error: null, at: null, of: null });
   const asked = useRef(0);
+  const shown = useRef(0);
   const every = useRef(seconds);
   every.current = seconds;
   const of = JSON.stringify(dependencies);
 
   async function load() {
     const number = ++asked.current;
+    const show = (change) => {
+      if (number <= shown.current) return;
+      shown.current = number;
+      setState(change);
+    };
     try {
       const data = await ask();
-      if (number === asked.current) setState({ data, error: null, at: Date.now(), of });
+      show({ data, error: null, at: now(), of });
     } catch (error) {
-      if (number !== asked.current) return;
-      setState((before) => ({ ...(before.of === of ? before : { data: null, at: null }), error, of }));
+      show((before) => ({ ...(before.of === of ? before : { data: null, at: null }), error, of }));
     }
   }
 
   useEffect(() => {
     let timer;
     let ended = false;
+    let asks = false;
+    let again = false;
     const next = async () => {
+      again = asks;
+      if (asks) return;
+      asks = true;
       clearTimeout(timer);
-      if (isVisible() && access.value === "open") await load();
+      do {
+        again = false;
+        if (isVisible() && access.value === "open") await load();
+      } while (again && !ended);
+      asks = false;
       if (!ended) timer = setTimeout(next, every.current * 1000);
     };
-    const now = () => isVisible() && next();
-    document.addEventListener("visibilitychange", now);
-    const forget = [refreshed.listen(now), access.listen((is) => is === "open" && now())];
+    const atOnce = () => isVisible() && next();
+    document.addEventListener("visibilitychange", atOnce);
+    const forget = [refreshed.listen(atOnce), access.listen((is) => is === "open" && atOnce())];
     next();
     return () => {
       ended = true;
-      asked.current += 1;
+      shown.current = asked.current; // what was asked for is not wanted any more
       clearTimeout(timer);
-      document.removeEventListener("visibilitychange", now);
+      document.removeEventListener("visibilitychange", atOnce);
       for (const each of forget) each();
     };
   }, [of]);

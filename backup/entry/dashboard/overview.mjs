@@ -1,6 +1,7 @@
 // One sentence that says whether last night is safe, then a row for each service; those that are not safe come first.
 import { ServiceActions } from "./actions.mjs";
 import { api } from "./api.mjs";
+import { now } from "./clock.mjs";
 import { html } from "./html.mjs";
 import { useLive } from "./live.mjs";
 import { Badge, Live, Name, Section, Table, Time, useClock } from "./parts.mjs";
@@ -14,6 +15,9 @@ const MEMBERS_SECONDS = 10;
 const FEW = 8;
 const ALIKE = 200; // names that have the same text
 const NAMED = 3;
+const AT_MOST = 200; // services that one request asks for
+export const OLD_MS = 90_000; // of an answer after which another should have come: nobody knows what it says any more
+export const UNKNOWN_TITLE = "(?) not known – Backup";
 const LABELS = { Never: "Never backed up", Overdue: "Overdue", Failed: "Last run failed", Differs: "Copy differs", Safe: "Safe" };
 
 // The first pages of services, or of those of a set, those that are not safe first.
@@ -21,12 +25,12 @@ export async function askOverview({ set, find, pages }) {
   let cursor;
   let services = [];
   let first;
-  for (let page = 0; page < pages; page += 1) {
-    const answer = await api.overview({ set, q: find, limit: PAGE, cursor });
+  while (services.length < pages * PAGE) {
+    const answer = await api.overview({ set, q: find, limit: Math.min(AT_MOST, pages * PAGE - services.length), cursor });
     first ??= answer;
     services = [...services, ...answer.services];
     cursor = answer.cursor;
-    if (cursor === null) break;
+    if (cursor === null || answer.services.length === 0) break;
   }
   return { ...first, services, cursor };
 }
@@ -60,7 +64,7 @@ function kindOf({ services, overdue, failed, differs, safe } = {}) {
 // The page's title. Nothing is known while the app does not answer.
 export function titleOf({ data, error }) {
   if (!data && !error) return "Backup";
-  if (error || kindOf(data.totals) === "unknown") return "(?) not known – Backup";
+  if (error || kindOf(data.totals) === "unknown") return UNKNOWN_TITLE;
   const unsafe = data.totals.services - data.totals.safe;
   return unsafe ? `(${unsafe}) not safe – Backup` : "Backup: safe";
 }
@@ -70,7 +74,7 @@ export function Headline({ live: { data: overview, error, at } }) {
   useClock();
   const { totals } = overview;
   const told = kindOf(totals);
-  const kind = error ? "unknown" : told;
+  const kind = error || now() - at > OLD_MS ? "unknown" : told;
   return html`<div class="headline" data-kind=${kind}>
     <span class="headline-sign" aria-hidden="true">${{ none: "–", safe: "✓", danger: "✕", warning: "!", unknown: "?" }[kind]}</span>
     <div>
@@ -147,8 +151,8 @@ function Row({ row }) {
 
 // The age beside what it may be, as a bar that is full when the service is overdue.
 function Age({ row }) {
-  const { lastSuccess, allowedAgeSeconds: allowed } = row;
-  const age = lastSuccess ? (Date.now() - new Date(lastSuccess.at)) / 1000 : null;
+  const { lastSuccess, lastSuccessAgeSeconds: told, allowedAgeSeconds: allowed } = row;
+  const age = lastSuccess && told !== null ? (now() - new Date(lastSuccess.at)) / 1000 : null;
   return html`<${Time} at=${lastSuccess?.at} />
     ${allowed && html`<span class="age">
       <meter min="0" max=${allowed} low=${allowed * 0.9} high=${allowed * 0.999} optimum="0" value=${age === null ? allowed : Math.min(age, allowed)} aria-label="Age of the last success against its allowed age"></meter>

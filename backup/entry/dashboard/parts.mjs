@@ -3,7 +3,7 @@ import { caller, silentSince } from "./api.mjs";
 import { html } from "./html.mjs";
 import { addressOf } from "./route.mjs";
 import { Store, useStore } from "./store.mjs";
-import { exact, relative } from "./text.mjs";
+import { clipped, exact, relative } from "./text.mjs";
 import { useEffect, useErrorBoundary, useId, useRef, useState } from "./vendor/hooks.mjs";
 
 const CLIP = 400;
@@ -39,7 +39,9 @@ export function Time({ at, none = "never", inline = false }) {
 }
 
 const clock = new Store(Date.now());
-setInterval(() => document.visibilityState !== "hidden" && (clock.value = Date.now()), 15_000);
+const tick = () => document.visibilityState !== "hidden" && (clock.value = Date.now());
+setInterval(tick, 15_000);
+document.addEventListener("visibilitychange", tick);
 
 // Draws the caller anew from time to time, so that "3 min ago" stays true.
 export function useClock() {
@@ -57,10 +59,9 @@ export function Value({ text, clip = CLIP }) {
     </button>`;
 }
 
-// As a part of a link, a button or a title: cut, and nothing in it can be clicked.
+// As a part of a link, a button or a title: cut in the middle, and nothing in it can be clicked.
 export function Name({ text }) {
-  const whole = String(text);
-  return html`<bdi class="value">${whole.length > NAME_CLIP ? `${whole.slice(0, NAME_CLIP)}…` : whole}</bdi>`;
+  return html`<bdi class="value">${clipped(String(text), NAME_CLIP)}</bdi>`;
 }
 
 // An error as the app says it: what happened, and what to do.
@@ -134,11 +135,14 @@ export function Dialog({ title, onClose, children, footer }) {
 export function TypedName({ service, typed, onTyped }) {
   const id = useId();
   return html`<div class="typed">
-    <label for=${id}>To go on, type the service's name: <strong><${Name} text=${service} /></strong></label>
+    <label for=${id}>To go on, type the service's name: <strong><bdi class="value">${service}</bdi></strong></label>
     <input id=${id} autocomplete="off" autocapitalize="off" spellcheck=${false} value=${typed}
       onInput=${(event) => onTyped(event.target.value)} />
   </div>`;
 }
+
+// Whether that is what was typed. A field of one line takes no line breaks, so those of a name do not count.
+export const isTyped = (typed, service) => typed !== "" && typed === service.replace(/[\r\n]/g, "");
 
 // What was done, said once at the foot of the page and to screen readers.
 const notices = new Store([]);

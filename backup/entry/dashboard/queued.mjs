@@ -1,16 +1,16 @@
 // What is done to jobs by a click: retried, deleted, asked to stop. Says afterwards what came of it.
-import { api } from "./api.mjs";
+import { api, NotAnswered } from "./api.mjs";
 import { refresh } from "./live.mjs";
 import { say } from "./parts.mjs";
 import { addressOf } from "./route.mjs";
-import { many } from "./text.mjs";
+import { isolated, many } from "./text.mjs";
 
 export async function retryJob(id, service) {
   try {
     const { jobId } = await api.retry(id);
-    say(`The job of ${service} is queued again.`, { link: addressOf("job", jobId) });
+    say(`The job of ${isolated(service)} is queued again.`, { link: addressOf("job", jobId) });
   } catch (error) {
-    sayRefused(error);
+    sayNotDone(error);
   }
   refresh();
 }
@@ -18,9 +18,9 @@ export async function retryJob(id, service) {
 export async function removeJob(id, service, runs) {
   try {
     await api.remove(id);
-    say(runs ? `The job of ${service} was asked to stop; it does at its next batch.` : `The job of ${service} was deleted.`);
+    say(runs ? `The job of ${isolated(service)} was asked to stop; it does at its next batch.` : `The job of ${isolated(service)} was deleted.`);
   } catch (error) {
-    sayRefused(error);
+    sayNotDone(error);
   }
   refresh();
 }
@@ -34,9 +34,15 @@ export async function toMany(action, ids) {
     const reasons = [...new Set(jobs.filter((job) => job.status >= 300).map((job) => job.message))];
     if (refused) say(`${many(refused, "job")} ${refused === 1 ? "was" : "were"} not ${word}: ${reasons.join(" ")}`, { bad: true });
   } catch (error) {
-    sayRefused(error);
+    sayNotDone(error);
   }
   refresh();
+}
+
+// Of what changes something: without an answer nobody knows whether it was done.
+export function sayNotDone(error) {
+  if (error instanceof NotAnswered) say(`${error.message} What was asked for may have been done: look at the jobs.`, { bad: true });
+  else sayRefused(error);
 }
 
 export function sayRefused(error) {

@@ -22,7 +22,7 @@ function Diff({ run, change, record }) {
   const [restores, setRestores] = useState(false);
   const { old, new: now, laterRun } = record;
   const both = old && now;
-  const rows = record.columns.map(({ name, differs }) => ({ name, old: old?.[name], now: now?.[name], tells: both ? differs : isThere((old ?? now)?.[name]) }));
+  const rows = record.columns.map(({ name, differs }) => ({ name, old: valueIn(old, name), now: valueIn(now, name), tells: both ? differs : isThere(valueIn(old ?? now, name)) }));
   const telling = rows.filter((row) => row.tells);
   const rest = rows.filter((row) => !row.tells);
   const first = telling.slice(0, COLUMNS_AT_FIRST);
@@ -45,6 +45,8 @@ function Diff({ run, change, record }) {
     ${restores && html`<${Restore} run=${run} selection=${{ keys: [textOf(change.key)] }} onClose=${() => setRestores(false)} />`}`;
 }
 
+// A name may also be one that each object of JavaScript has, such as "constructor".
+const valueIn = (record, name) => (record && Object.hasOwn(record, name) ? record[name] : undefined);
 const isThere = (value) => value !== null && value !== undefined && value !== "";
 
 function Cell({ value }) {

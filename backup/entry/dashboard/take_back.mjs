@@ -3,9 +3,9 @@
 import { api, NotAnswered } from "./api.mjs";
 import { html } from "./html.mjs";
 import { refresh } from "./live.mjs";
-import { Dialog, Name, Refusal, say, TypedName, Value, Work, Writing } from "./parts.mjs";
+import { Dialog, isTyped, Name, Refusal, say, TypedName, Value, Work, Writing } from "./parts.mjs";
 import { addressOf } from "./route.mjs";
-import { keyText, many, number } from "./text.mjs";
+import { isolated, keyText, many, number } from "./text.mjs";
 import { useEffect, useState } from "./vendor/hooks.mjs";
 
 const KEYS_SHOWN = 8;
@@ -14,7 +14,7 @@ const UNKNOWN = "There is no answer. What was asked for may still go on, or be d
 export function Undo({ run }) {
   const [open, setOpen] = useState(false);
   return html`<${Writing}><button type="button" class="small outline" data-variant="danger" onClick=${() => setOpen(true)}>Undo this run</button><//>
-    ${open && html`<${TakeBack} title=${`Undo in the backup of ${run.service}`} verb="Undo" service=${run.service}
+    ${open && html`<${TakeBack} title=${`Undo in the backup of ${isolated(run.service)}`} verb="Undo" service=${run.service}
       note="The backup becomes what it was before this run. The source is not touched, so the next sync would make the same changes again."
       plan=${() => api.undo(run.syncId, {})}
       work=${(confirm) => api.undo(run.syncId, { confirm })}
@@ -24,8 +24,8 @@ export function Undo({ run }) {
 export function Restore({ run, selection, onClose }) {
   const [overwriteNewer, setOverwriteNewer] = useState(false);
   const body = { ...selection, overwriteNewer };
-  const what = selection.keys ? many(selection.keys.length, "record") : `what the run deleted`;
-  return html`<${TakeBack} title=${`Restore ${what} into the source of ${run.service}`} verb="Restore" service=${run.service}
+  const what = selection.keys ? many(selection.keys.length, "record") : "what the run deleted";
+  return html`<${TakeBack} title=${`Restore ${what} into the source of ${isolated(run.service)}`} verb="Restore" service=${run.service}
     note="The records are written into the source as they were before this run."
     plan=${() => api.restore(run.syncId, body)} planOf=${overwriteNewer}
     work=${(confirm) => api.restore(run.syncId, { ...body, confirm })}
@@ -44,11 +44,11 @@ export function Allow({ service, error, of = false }) {
   const [open, setOpen] = useState(false);
   const these = (error ?? "").includes("would be updated") ? "these updates" : "these deletes";
   return html`<${Writing}><button type="button" class="small outline" data-variant="danger" aria-haspopup="dialog" onClick=${() => setOpen(true)}>Allow ${these} once<span class=${of ? "" : "hidden"}> for <${Name} text=${service} /></span></button><//>
-    ${open && html`<${TakeBack} title=${`Allow ${these} of ${service} once`} verb="Allow once" service=${service}
+    ${open && html`<${TakeBack} title=${`Allow ${these} of ${isolated(service)} once`} verb="Allow once" service=${service}
       note=${html`The guard stopped the sync: <strong><${Value} text=${error} clip=${600} /></strong> Go on only if the source is the right one, and if this was done on purpose. The recycle bin keeps what the sync deletes and overwrites.`}
       plan=${() => api.dryRun(service)}
-      work=${(confirm) => confirm === service && api.start({ syncType: service, allowMassDelete: true })}
-      done=${({ jobId }) => say(`Queued: a sync of ${service} that the guard lets pass.`, { link: addressOf("job", jobId) })}
+      work=${() => api.start({ syncType: service, allowMassDelete: true })}
+      done=${({ jobId }) => say(`Queued: a sync of ${isolated(service)} that the guard lets pass.`, { link: addressOf("job", jobId) })}
       onClose=${() => setOpen(false)} />`}`;
 }
 
@@ -67,7 +67,7 @@ function TakeBack({ title, note, option, service, plan, planOf, work, done, verb
   const confirm = async () => {
     setRefusal(null);
     try {
-      const answer = await work(typed);
+      const answer = await work(service);
       if (done) done(answer);
       else sayDone(title, answer);
       onClose(true);
@@ -80,7 +80,7 @@ function TakeBack({ title, note, option, service, plan, planOf, work, done, verb
   const nothing = preview !== null && total === 0 && preview.Status !== "InProgress";
   return html`<${Dialog} title=${title} onClose=${() => onClose(false)} footer=${html`
       <button type="button" class="outline" onClick=${() => onClose(false)}>Cancel</button>
-      <${Work} data-variant="danger" disabled=${!preview || typed !== service || nothing} onWork=${confirm}>${verb}<//>`}>
+      <${Work} data-variant="danger" disabled=${!preview || !isTyped(typed, service) || nothing} onWork=${confirm}>${verb}<//>`}>
     ${refusal && html`<${Refusal} error=${refusal} title=${refusal instanceof NotAnswered && preview ? UNKNOWN : "Not done."} />`}
     <p>${note}</p>
     ${option && html`<p>${option}</p>`}

@@ -1,4 +1,5 @@
 // How times, durations and numbers are written.
+import { now } from "./clock.mjs";
 import { textOf } from "./exact.mjs";
 
 export const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
@@ -19,7 +20,7 @@ export function exact(time) {
 }
 
 export function zoneNow() {
-  const short = exact(Date.now()).split(" ").slice(2).join(" ");
+  const short = exact(now()).split(" ").slice(2).join(" ");
   return short === ZONE ? ZONE : `${ZONE} (${short})`;
 }
 
@@ -41,8 +42,8 @@ export function duration(seconds) {
 }
 
 // "3 min ago", "3 h 10 min ago", "in 7 h 2 min".
-export function relative(time, now = Date.now()) {
-  const seconds = (now - new Date(time).getTime()) / 1000;
+export function relative(time) {
+  const seconds = (now() - new Date(time).getTime()) / 1000;
   const size = Math.abs(seconds);
   if (Number.isNaN(size)) return "at an unknown time";
   if (size < 5) return "now";
@@ -65,9 +66,30 @@ export function shown(value) {
   return typeof value === "string" ? value : textOf(value);
 }
 
-// A key as one reads it: the value of a key of one part, else JSON.
+// A key as one reads it: the text of a key of one part, else JSON. In quotes, and with what nobody sees written out, where
+// two different keys could look alike or nothing could be seen.
 export function keyText(key) {
-  return Array.isArray(key) && key.length === 1 ? shown(key[0]) : textOf(key);
+  if (!Array.isArray(key) || key.length !== 1 || typeof key[0] !== "string") return seen(textOf(key));
+  return PLAIN.test(key[0]) && !UNSEEN.test(key[0]) ? key[0] : seen(textOf(key[0]));
+}
+
+const PLAIN = /^[^\s"[{](?:.*\S)?$/s;
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Cs}\p{Zl}\p{Zp}\u00a0\u115f\u1160\u2000-\u200a\u2800\u3000\u3164\uffa0]/u;
+
+// The text with \u200b in the place of a character that nobody sees.
+const seen = (text) => Array.from(text, (each) => (UNSEEN.test(each) ? `\\u{${each.codePointAt(0).toString(16)}}` : each)).join("");
+
+// A name within a sentence: what it has of another direction does not turn what stands behind it.
+export function isolated(name) {
+  return /^[ -~]*$/.test(name) ? name : `\u2068${name}\u2069`;
+}
+
+// At most so many characters: the beginning and the end, because names that begin alike often differ there.
+export function clipped(text, length) {
+  const letters = Array.from(text);
+  if (letters.length <= length) return text;
+  const end = Math.floor(length / 3);
+  return `${letters.slice(0, length - end).join("")} … ${letters.slice(-end).join("")}`;
 }
 
 // The set that a service is of: what stands before the slash in its name.
