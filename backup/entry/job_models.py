@@ -10,7 +10,6 @@ from pydantic.alias_generators import to_camel
 from backup.core.run_values import Status, Trigger, Verb
 from backup.jobs.job import State
 
-
 _SUCCEEDED_SINCE = "In a list, of what failed: whether a sync of the service, or of its whole set, has succeeded since."
 
 

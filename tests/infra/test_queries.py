@@ -30,6 +30,7 @@ def lines(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
     settings = {**place.settings, "BackupLog__Format": "json", "BackupSync__MaxAgeHours": "0.0000001"}
     with worker(ROOT, environment(settings)) as running:
         post(running, "SyncCustomer", query="?dryRun=true")
+        post(running, "SyncCustomer", query="?limit=3")
         post(running, "SyncCustomer")
         place.customer.backup.run("UPDATE {table} SET Name = 'changed here'")
         post(running, "VerifyBackup", query="?full=true", service="customer")
@@ -60,7 +61,7 @@ def answer(name: str, lines: Sequence[Row], requests: Sequence[Row] = (), later:
         ("failures", {"Service": "customer", "Kind": "GuardTripped", "Failures": 1}),
         ("ages", {"Service": "customer"}),
         ("changes", {"Updated": 0, "Deleted": 0}),
-        ("durations", {"Service": "customer", "Event": "sync.completed", "Runs": 2}),
+        ("durations", {"Service": "customer", "Event": "sync.completed", "Runs": 3}),
     ],
 )
 def test_a_query_finds_what_the_worker_has_logged(query: str, wanted: dict[str, Any], lines: list[Row]) -> None:
@@ -98,8 +99,8 @@ def test_each_set_and_each_other_service_has_an_alert_of_its_own() -> None:
 def test_the_changes_of_a_day_are_those_of_its_syncs_without_dry_runs(lines: list[Row]) -> None:
     [day] = answer("changes", lines)
     completed = [json.loads(line["Message"])["fields"] for line in lines if '"sync.completed"' in line["Message"]]
-    assert [run["dry_run"] for run in completed] == [True, False]
-    assert day["Inserted"] == completed[1]["inserted"] > 0
+    assert [run["dry_run"] for run in completed] == [True, False, False]
+    assert day["Inserted"] == completed[1]["inserted"] + completed[2]["inserted"] == 100
 
 
 def test_request_units_are_added_up_by_service() -> None:
@@ -110,7 +111,7 @@ def test_request_units_are_added_up_by_service() -> None:
     assert (row["Service"], row["RequestUnits"]) == ("order", 25.0)
 
 
-def test_a_success_is_counted_until_it_is_too_old(lines: list[Row]) -> None:
+def test_a_success_is_counted_until_it_is_too_old_and_a_sync_that_its_limit_ended_is_none(lines: list[Row]) -> None:
     assert answer("silence", lines) == [{"Successes": 1}]
     assert answer("silence", lines, later=27) == [{"Successes": 0}]
 

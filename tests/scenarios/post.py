@@ -12,9 +12,9 @@ from typing import Any
 
 from backup.config.settings import load_settings
 from backup.core.run_values import Counts, Run, Status, Trigger, Verb
+from backup.entry.record_concerns import concerns_by_records
 from backup.jobs.job_queue import open_job_queue
 from backup.jobs.outbox import OUTBOX
-from backup.notify.concerns import concerns_now
 from backup.notify.delivery import delivery_of, wait_for_delivery
 from backup.notify.silence import look_around
 from tests.scenarios.aging import let_pass
@@ -62,7 +62,7 @@ class Post:
 
     def reasons(self) -> list[str]:
         """What health says."""
-        concerns = concerns_now(self.settings, self.job_queue, self.services)
+        concerns = concerns_by_records(self.settings, self.job_queue, self.services)
         wait_for_delivery(30)
         return [concern.reason for concern in concerns]
 

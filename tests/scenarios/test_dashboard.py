@@ -294,13 +294,18 @@ def test_nothing_is_safe_of_which_nothing_is_known_and_no_number_is_rounded(brow
     """No server: the files as they are, and answers that do not add up, cannot be drawn, or are errors."""
     tab, unknown = Tab(browser, "http://127.0.0.1:9/api/dashboard"), "Whether the services are safe is not known now."
     page, heading = tab.page, tab.page.get_by_role("heading", level=1)
+    keys = (ROUNDED, "a", "a\u200b", "")
     run = {"syncId": "1", "service": "one", "verb": "sync", "status": "Completed", "counts": {"deleted": 1}}
     answers: dict[str, Any] = {
         "overview": {"totals": {"services": 1}, "services": [], "cursor": None},
         "me": {"name": None, "mayWrite": True},
         "runs/1": run,
-        "runs/1/changes": {"changes": [{"key": [ROUNDED], "change": "Deleted"}], "cursor": None},
-        "runs/1/changes/record": {"old": {"Id": ROUNDED}, "new": None, "columns": [{"name": "Id", "differs": True}]},
+        "runs/1/changes": {"changes": [{"key": [key], "change": "Deleted"} for key in keys], "cursor": None},
+        "runs/1/changes/record": {
+            "old": {"Id": ROUNDED},
+            "new": {"constructor": "x"},
+            "columns": [{"name": name, "differs": True} for name in ("Id", "constructor")],
+        },
     }
 
     def answer(route: Route) -> None:
@@ -329,7 +334,10 @@ def test_nothing_is_safe_of_which_nothing_is_known_and_no_number_is_rounded(brow
         page.goto(f"{tab.address}#/run/1")
         with page.expect_request(f"**/record?key=%5B{ROUNDED}%5D"):
             page.get_by_role("button", name=str(ROUNDED)).click()
-        expect(page.get_by_role("region", name="The record before and after the run")).to_contain_text(str(ROUNDED))
+        expect(tab.row("The record before and after the run", "Id")).to_contain_text(str(ROUNDED))
+        expect(tab.row("The record before and after the run", "constructor")).to_contain_text("not there")
+        names = page.get_by_role("listitem").get_by_role("button").all_inner_texts()
+        assert [name[2:] for name in names[:4]] == [str(ROUNDED), "a", '"a\\u{200b}"', '""']
         assert tab.troubles == []
 
 
@@ -382,6 +390,18 @@ def test_the_keyboard_alone_does_it_and_the_page_survives_a_silent_server_and_re
                 page.evaluate(
                     "() => { window.seen = 'visible'; document.dispatchEvent(new Event('visibilitychange')) }"
                 )
+            expect(page.get_by_text("1 h ahead")).to_be_visible()  # the clock of the browser, of the server's
+
+            page.goto(f"{address}#/service/customer")
+            expect(tab.row("State", "customer")).to_contain_text("Safe")
+            page.goto(f"{address}#/")
+            expect(page).to_have_title("(1) not safe – Backup")
+            page.evaluate("() => { window.seen = 'hidden' }")
+            page.clock.fast_forward(100_000)
+            expect(page).to_have_title("(?) not known – Backup")
+            page.route("**/overview*", lambda _: None)  # it does not answer yet
+            page.evaluate("() => { window.seen = 'visible'; document.dispatchEvent(new Event('visibilitychange')) }")
+            expect(page.get_by_role("heading", level=1)).to_have_text("Whether the services are safe is not known now.")
             assert tab.troubles == []
 
 

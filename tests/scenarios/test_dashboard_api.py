@@ -312,10 +312,40 @@ def test_a_calendar_says_which_nights_were_made(many: Page) -> None:
     assert [(day["runsDue"], day["runsMade"]) for day in alone_days[-3:]] == [(1, 1), (1, 0), (1, 1)]
 
 
+def test_of_a_failure_it_is_told_whether_its_service_has_succeeded_since(many: Page) -> None:
+    set_settings = {"BACKUP_TOML": "[set.Shop]\nsource = 'sqlite:///s.db'\nbackup = 'sqlite:///b.db'\ntables = '*'\n"}
+    settings = load_settings({**services(5), **set_settings})
+    for service, hours_ago, error in (
+        ("service1", 9, "It broke."),
+        ("service1", 8.9999, None),  # in the same second
+        ("service1", 7, "It broke again."),
+        ("service2", 7, "It broke."),
+        ("service2", -30, None),  # by a clock that stood ahead
+        ("Shop/A", 6, "It broke."),
+        ("Shop/B", 6, "It broke."),
+        ("Shop/B", 5, None),
+        ("Shop", 5.5, None),
+        ("Shop/B", 4, "It broke again."),
+        ("gone", 3, "It broke."),
+    ):
+        many.job_queue.runs.save(replace(ended(1, hours_ago, error), service=service))
+    runs = job_api.get_history(many.job_queue, settings, {"limit": "50"}).body["runs"]
+    assert [(run["service"], run["error"][9:], run["succeededSince"]) for run in runs if run["status"] == "Failed"] == [
+        ("gone", "", False),
+        ("Shop/B", "again.", False),
+        ("Shop/A", "", True),  # with its set
+        ("Shop/B", "", True),
+        ("service1", "again.", False),
+        ("service2", "", False),
+        ("service1", "", True),
+    ]
+    assert all("succeededSince" not in run for run in runs if run["status"] != "Failed")
+
+
 def test_runs_are_searched_by_a_text(many: Page) -> None:
     for run in (ended(1, 3), ended(2, 2, "The moon is full."), ended(3, 1)):
         many.job_queue.runs.save(run)
-    runs = job_api.get_history(many.job_queue, {"q": "MOON"}).body["runs"]
+    runs = job_api.get_history(many.job_queue, many.settings, {"q": "MOON"}).body["runs"]
     assert [run["service"] for run in runs] == ["service2"]
 
 

@@ -19,11 +19,11 @@ from backup.entry import job_api
 from backup.entry.answers import Answer, error_answer
 from backup.entry.dashboard_api import get_calendar, get_overview, get_run
 from backup.entry.metrics import get_metrics
+from backup.entry.record_concerns import concerns_by_records
 from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.key_values import Change
 from backup.jobs.worker import worker_of
 from backup.mirror.verification import Depth
-from backup.notify.concerns import concerns_now
 from backup.services.registry import Registry
 from tests.scenarios.places import Place, filled_on_sqlite
 from tests.scenarios.product import DEADLINE_SECONDS, ROOT, start
@@ -118,7 +118,7 @@ def test_a_wrong_request_is_refused_and_queues_nothing(api: Api) -> None:
         with pytest.raises(error) as raised:
             api.start(**body)
         assert message in f"{raised.value} {raised.value.hint}"
-        assert job_api.get_jobs(api.job_queue, {}).body == {"jobs": [], "cursor": None}, body
+        assert job_api.get_jobs(api.job_queue, api.settings, {}).body == {"jobs": [], "cursor": None}, body
 
 
 def test_a_job_is_retried_only_once_it_has_ended(api: Api) -> None:
@@ -159,13 +159,13 @@ def test_a_list_refuses_what_it_does_not_know(api: Api) -> None:
         {"page": "2"},
     ):
         with pytest.raises(BadRequest):
-            job_api.get_jobs(api.job_queue, query)
+            job_api.get_jobs(api.job_queue, api.settings, query)
 
 
 def test_a_history_refuses_what_it_does_not_know(api: Api) -> None:
     for query in ({"status": "x"}, {"verb": "copy"}, {"from": "yesterday"}, {"cursor": "run:"[1:]}):
         with pytest.raises(BadRequest):
-            job_api.get_history(api.job_queue, query)
+            job_api.get_history(api.job_queue, api.settings, query)
 
 
 def test_every_run_has_a_summary_whoever_asked_for_it(api: Api) -> None:
@@ -173,14 +173,14 @@ def test_every_run_has_a_summary_whoever_asked_for_it(api: Api) -> None:
     [outcome] = api.registry.verify("customer", Depth())
     api.start(syncType="order")
     api.work()
-    runs = job_api.get_history(api.job_queue, {}).body["runs"]
+    runs = job_api.get_history(api.job_queue, api.settings, {}).body["runs"]
     assert [(run["service"], run["verb"], run["trigger"]) for run in runs] == [
         ("order", "sync", "job"),
         ("customer", "verify", "cli"),
         ("customer", "sync", "cli"),
     ]
     query = {"service": "Customer", "verb": "verify", "status": "completed"}
-    verifies = job_api.get_history(api.job_queue, query).body["runs"]
+    verifies = job_api.get_history(api.job_queue, api.settings, query).body["runs"]
     assert [run["syncId"] for run in verifies] == [outcome.run.sync_id]
 
 
@@ -281,9 +281,12 @@ def test_records_with_garbage_in_them_are_answered_and_written_on(api: Api, garb
         assert api.job_queue.keys.commit([Change(item.key, value)])
     queue, settings, registry = api.job_queue, api.settings, api.registry
     answers = [
-        *(job_api.get_jobs(queue, query) for query in ({}, {"q": "x"}, {"type": "customer"}, {"state": "Succeeded"})),
         *(
-            job_api.get_history(queue, query)
+            job_api.get_jobs(queue, settings, query)
+            for query in ({}, {"q": "x"}, {"type": "customer"}, {"state": "Succeeded"})
+        ),
+        *(
+            job_api.get_history(queue, settings, query)
             for query in ({}, {"q": "x", "service": "customer", "from": "2020-01-01T00:00Z"})
         ),
         job_api.get_summary(queue, {}),
@@ -297,7 +300,7 @@ def test_records_with_garbage_in_them_are_answered_and_written_on(api: Api, garb
     for answer in answers:
         assert answer.status in (200, 404)
         assert answer.media != "application/json" or json.loads(answer.content.encode(), parse_constant=no_number)
-    concerns_now(settings, queue, registry.directory.entries)
+    concerns_by_records(settings, queue, registry.directory.entries)
     later = api.start(syncType="customer").body["jobId"]
     api.work()
     ended = job_api.get_job_details(queue, later, {}).body

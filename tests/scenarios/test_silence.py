@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backup.config.set_settings import SetSection
-from backup.core.run_values import Verb
+from backup.core.run_values import Proof, Verb
 from backup.jobs.events import overdue
 from backup.jobs.key_values import Change
 from backup.jobs.record_keys import hashed
@@ -96,6 +96,31 @@ def test_a_clock_that_was_behind_does_not_hide_silence_for_longer(office: Post) 
     office.look()
     office.at = NIGHT
     assert office.look() == ["customer"]
+
+
+def test_health_tells_what_a_verify_a_drill_or_a_set_said_until_the_next_one_says_another(office: Post) -> None:
+    differs = "The last verify or restore drill found that source and backup differ."
+    told = []
+    for verb, error, proof in (
+        (Verb.SYNC, None, Proof()),
+        (Verb.VERIFY, None, Proof(differing=1)),
+        (Verb.SYNC, "It broke.", None),  # which the backup's own history says
+        (Verb.VERIFY, None, Proof()),
+        (Verb.DRILL, "It broke.", None),
+        (Verb.SYNC, None, Proof()),
+    ):
+        office.at += timedelta(minutes=1)
+        office.ran(error, verb, proof=proof)
+        told.append(office.reasons())
+    assert told == [[], [differs], [differs], [], ["The last restore drill has failed."], []]
+    office.settings = office.settings.model_copy(
+        update={"sets": {"shop": SetSection.model_construct(max_age_hours=None)}}
+    )
+    office.services = ["customer", "shop"]
+    office.ran(service="shop/A", verb=Verb.VERIFY, proof=Proof(differing=1))
+    office.ran(service="shop/B")
+    office.ran("No table.", service="shop", error_kind="ConfigError")
+    assert sorted(office.reasons()) == ["The last sync of the set has failed.", differs]
 
 
 def test_each_service_has_an_age_of_its_own(tmp_path: Path) -> None:

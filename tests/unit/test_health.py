@@ -89,8 +89,11 @@ def test_a_source_that_is_gone_is_a_503_with_its_reason(place: Place, tmp_path: 
 
 def test_a_sync_that_failed_is_a_reason_until_one_completes(place: Place) -> None:
     service = place.registry.get("customer")
-    assert answer(place.settings).body["Status"] == "Healthy"  # before the first one, too
+    place.registry.get("order").sync(Trigger.CLI)
+    [reason] = answer(place.settings).body["Reasons"]
+    assert (reason["Service"], reason["Reason"]) == ("customer", "No whole sync has completed yet.")
     service.sync(Trigger.CLI)
+    assert answer(place.settings).body["Status"] == "Healthy"
     place.customer.source.run("DELETE FROM {table} WHERE Id > 3")
     failed = service.sync(Trigger.CLI)
     service.sync(Trigger.CLI, Options(dry_run=True, allow_mass_delete=True))
@@ -133,7 +136,8 @@ AFTER = {"verify": run(4, verb=Verb.VERIFY), "undo": run(5, verb=Verb.UNDO, kind
 @pytest.mark.parametrize(
     ("runs", "hours", "expected"),
     [
-        ([], 100, []),
+        ([], 100, ["none yet"]),
+        ([replace(COMPLETED, limit=5, counts=Counts(remaining=1))], 3, ["none yet"]),
         ([COMPLETED], 2, []),
         ([COMPLETED, FAILED], 3, ["StoreError"]),
         ([COMPLETED, FAILED, LOCKED], 4, ["StoreError"]),
@@ -147,8 +151,8 @@ AFTER = {"verify": run(4, verb=Verb.VERIFY), "undo": run(5, verb=Verb.UNDO, kind
         ([COMPLETED], 25.1, ["overdue"]),  # due at 24, an hour ago
         ([FAILED], 25.1, ["StoreError", "overdue"]),
         ([COMPLETED, AFTER["verify"]], 25.1, ["overdue"]),
-        ([run(1, 25, ended=False)], 26, []),  # at work for more than a day
-        ([run(1, 2, ended=False)], 26, ["overdue"]),
+        ([run(1, 25, ended=False)], 26, ["none yet"]),  # at work for more than a day
+        ([run(1, 2, ended=False)], 26, ["none yet", "overdue"]),
         ([run(2000)], 26, []),  # from the future
         ([COMPLETED, run(2000)], 25.1, ["overdue"]),
     ],
@@ -157,7 +161,8 @@ def test_history_says_whether_the_last_sync_failed_and_whether_one_is_overdue(
     kept: Place, runs: list[Run], hours: float, expected: list[str]
 ) -> None:
     history_says = concerns(kept, runs, NIGHT + timedelta(hours=hours), load_settings({}).shared_schedule.next_due)
-    assert [concern.error or "overdue" for concern in history_says] == expected
+    words = {"No whole sync has completed yet.": "none yet"}
+    assert [concern.error or words.get(concern.reason, "overdue") for concern in history_says] == expected
 
 
 def test_without_a_schedule_nothing_is_overdue(kept: Place) -> None:
@@ -165,6 +170,7 @@ def test_without_a_schedule_nothing_is_overdue(kept: Place) -> None:
 
 
 def test_with_a_disabled_schedule_nothing_is_overdue(place: Place) -> None:
+    place.registry.get("order").sync(Trigger.CLI)
     with place.registry.get("customer").stores() as (_, backup):
         History(backup).save(replace(COMPLETED, place=backup.catalog.qualified_name(), number=1))
     assert answer(place.settings).body["Reasons"][0]["Reason"].startswith("A sync is overdue")

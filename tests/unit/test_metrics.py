@@ -70,7 +70,10 @@ def test_runs_are_counted_by_service_and_verb_and_dry_runs_are_not(job_queue: Jo
 def test_a_service_is_overdue_by_absence_and_its_last_success_has_an_age(job_queue: JobQueue) -> None:
     job_queue.runs.save(ended("customer", 2))
     job_queue.runs.save(ended("order", 30))
-    values = numbers(job_queue, "customer", "order", "new", BackupSync__MaxAgeHours="26")
+    job_queue.runs.save(ended("ahead", -30))  # by a wrong clock
+    values = numbers(job_queue, "customer", "order", "ahead", "new", BackupSync__MaxAgeHours="26")
+    assert values['backup_overdue{service="ahead"}'] == 1
+    assert not any(name.startswith("backup_last_success") and "ahead" in name for name in values)
     overdue = {name: values[f'backup_overdue{{service="{name}"}}'] for name in ("customer", "order", "new")}
     assert overdue == {"customer": 0, "order": 1, "new": 1}
     assert values['backup_last_success_age_seconds{service="customer"}'] == pytest.approx(7200, abs=2)
