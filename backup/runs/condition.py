@@ -48,12 +48,12 @@ def hint_of(kind: str | None) -> str:
 def concerns_of(
     backup: Store, service: str, now: datetime, next_due: Callable[[datetime], datetime] | None
 ) -> list[Concern]:
-    """The concerns about the service: its last sync has failed, or none has completed yet; no sync began when the
-    schedule wanted one.
+    """The concerns about the service: its last sync has failed, or none has completed yet; the backup is empty; no sync
+    began when the schedule wanted one.
 
     `next_due` is the schedule, or None without one. A service that has never synced is not late. A sync that lies
     ahead, by a clock that was wrong, does not stand for that of a night. Writes nothing.
-    Costs three lookups, and two more when the newest runs are not syncs. Raises NotInitialized without a SyncHistory,
+    Costs four lookups, and two more when the newest runs are not syncs. Raises NotInitialized without a SyncHistory,
     and the stores' errors.
     """
     opening, history = read(backup, service), History(backup)
@@ -82,6 +82,10 @@ def concerns_of(
                 detail_hint=hint_of(ended.error_kind) or "The next sync that completes clears this.",
             )
         )
+    if ended is not None and ended.proof is not None and ended.proof.backup.records > 0 and not backup.has_records():
+        reason = "The backup has no record, though the last sync that ended had left some."
+        hint = "Somebody else has emptied it, or a run was undone. The next sync copies everything again."
+        concerns.append(Concern(reason, service, sync_id=ended.sync_id, since=ended.completed_at, detail_hint=hint))
     if begun is not None and next_due is not None:
         due = next_due(_last_sign(begun))
         if due + _LATE < now:

@@ -292,7 +292,9 @@ class SyncService:
         concerns: Sequence[Concern] = ()
         try:
             with self.stores() as (source, backup):
-                (source if side == "source" else backup).ping()
+                asked = source if side == "source" else backup
+                asked.ping()
+                asked.catalog.check_there()
                 if side == "backup":
                     has_schedule = self._settings.schedule_enabled
                     next_due = self._settings.schedule_of(self.name).next_due if has_schedule else None

@@ -58,6 +58,10 @@ class Catalog(Protocol):
         """The table with its schema, or the container, as the server spells it. Entries of history and bin have this
         name. Returns the spelling of the settings if the table or container does not exist yet."""
 
+    def check_there(self) -> None:
+        """Raises the side's own error (SourceMissing, NotInitialized) if the table or container is not there. Cost: a
+        look into the catalogue, unless it was read before."""
+
     def is_same_place(self, other: Store) -> bool:
         """Whether this store and another one of its kind are the same table or container. The servers decide, not the
         names in the settings. Leaves no trace in either; one try, no retries."""

@@ -321,6 +321,9 @@ class MemoryCatalog:
         self._store.count()
         return Drift()
 
+    def check_there(self) -> None:
+        self._store.called("check_there")
+
     def seconds_to_live(self) -> Mapping[str, int]:
         return {}
 

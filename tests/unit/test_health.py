@@ -70,11 +70,14 @@ def test_one_side_without_the_other_is_degraded_once(given: str) -> None:
 
 
 def test_a_backup_that_was_not_initialized_is_degraded(place: Place, tmp_path: Path) -> None:
+    place.registry.get("customer").sync(Trigger.CLI)
     (tmp_path / "orders_backup.db").unlink()
     assert reasons(place.settings) == [{"Service": "order", "Side": "backup", "Error": "NotInitialized"}]
 
 
 def test_a_source_that_is_gone_is_a_503_with_its_reason(place: Place, tmp_path: Path) -> None:
+    for name in ("customer", "order"):
+        place.registry.get(name).sync(Trigger.CLI)
     (tmp_path / "orders.db").unlink()
     health = answer(place.settings)
     assert (health.status, health.body["Status"]) == (503, "Unhealthy")
@@ -104,6 +107,24 @@ def test_a_sync_that_failed_is_a_reason_until_one_completes(place: Place) -> Non
     assert None not in (reason["Since"], reason["Reason"], reason["Hint"])
     assert service.sync(Trigger.CLI, Options(allow_mass_delete=True)).error is None
     assert answer(place.settings).body["Reasons"] == []
+
+
+def test_a_backup_that_somebody_has_emptied_or_dropped_is_degraded_before_the_next_sync(
+    place: Place, tmp_path: Path
+) -> None:
+    for name in ("customer", "order"):
+        place.registry.get(name).sync(Trigger.CLI)
+    assert answer(place.settings).body["Status"] == "Healthy"
+    place.customer.backup.run("DELETE FROM {table}")
+    [reason] = answer(place.settings).body["Reasons"]
+    assert (reason["Service"], reason["Reason"]) == (
+        "customer",
+        "The backup has no record, though the last sync that ended had left some.",
+    )
+    place.customer.backup.run("DROP TABLE {table}")
+    assert reasons(place.settings) == [{"Service": "customer", "Side": "backup", "Error": "NotInitialized"}]
+    place.customer.source.run("DROP TABLE {table}")
+    assert answer(place.settings).status == 503
 
 
 def test_strangers_learn_no_names_of_servers_tables_or_values(place: Place, tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ export function shown(value) {
 // A key as one reads it: the text of a key of one part, else JSON. In quotes, and with what nobody sees written out, where
 // two different keys could look alike or nothing could be seen.
 export function keyText(key) {
-  if (!Array.isArray(key) || key.length !== 1 || typeof key[0] !== "string") return seen(textOf(key));
-  return PLAIN.test(key[0]) && !UNSEEN.test(key[0]) ? key[0] : seen(textOf(key[0]));
+  const value = Array.isArray(key) && key.length === 1 ? key[0] : key;
+  return typeof value === "string" && PLAIN.test(value) && !UNSEEN.test(value) ? value : seen(textOf(value));
 }
 
 const PLAIN = /^[^\s"[{](?:.*\S)?$/s;

@@ -108,6 +108,9 @@ class CosmosCatalog:
             )
         return Drift()
 
+    def check_there(self) -> None:
+        _ = self._container.default_ttl  # a property of the container, which is read once
+
     def seconds_to_live(self) -> Mapping[str, int]:
         ttls = {self._place.name: self._container.default_ttl}
         ttls |= {name: sibling.default_ttl for name, sibling in self._siblings.items()}

@@ -144,15 +144,21 @@ class SqlCatalog:
     @cached_property
     def shape(self) -> TableShape:
         """The table's shape. It is read once, and again only after `forget` or `adapt`."""
-        described = self._described
-        if described is None:
-            raise self._missing_error()
+        described = self._there()
         if described.columns is None and described.error is None:
             columns = self._columns_of(described)
             if not columns:
                 raise self.access.missing(f"The {self.access.label} does not exist.")
             described = Described(described.table, columns)
         return described_shape(self.access.dialect, self._rules, described, self.access.label)
+
+    def check_there(self) -> None:
+        self._there()
+
+    def _there(self) -> Described:
+        if self._described is None:
+            raise self._missing_error()
+        return self._described
 
     def _columns_of(self, described: Described) -> list[Column]:
         for attempt in self.access.attempts("read the columns"):
