@@ -159,10 +159,10 @@ def requests(
     summary_id = str(job_api.get_job(job_queue, job_id, {}).body["syncId"])
 
     def history(**query: str) -> Callable[[], Answer]:
-        return lambda: job_api.get_history(job_queue, query)
+        return lambda: job_api.get_history(job_queue, settings, query)
 
     def jobs(**query: str) -> Callable[[], Answer]:
-        return lambda: job_api.get_jobs(job_queue, query)
+        return lambda: job_api.get_jobs(job_queue, settings, query)
 
     since = (_NOW - timedelta(days=30)).isoformat()
     return {
