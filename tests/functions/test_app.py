@@ -188,6 +188,7 @@ def test_health_needs_no_settings_that_are_right() -> None:
 
 def test_deep_health_is_200_when_every_side_answers_and_503_when_one_does_not(place: Place, tmp_path: Path) -> None:
     with worker(ROOT, environment(place.settings)) as running:
+        post(running, "TriggerSync")
         up = post(running, "HealthCheck", query="?deep=true")
         (tmp_path / "customers.db").unlink()
         down = post(running, "HealthCheck", query="?deep=true")

@@ -52,7 +52,7 @@ def read_to_end(descriptor: int) -> str:
 )
 def test_json_is_all_that_stands_on_standard_output(sqlite_place: Place, tmp_path: Path, arguments: list[str]) -> None:
     ended = cli(tmp_path, sqlite_place.settings, *arguments, "--json")
-    assert ended.code == 0, ended.err
+    assert ended.code == (arguments == ["health"]), ended.err  # there was no sync yet
     assert isinstance(json.loads(ended.out), dict)
 
 
