@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 _BRACKETED = re.compile(r"(?<![^./])\[((?:[^]]|\]\])+)\](?![^./])")
@@ -30,6 +30,14 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
     only where a name fits with it.
     """
     return NameIndex(names).matching(pattern)
+
+
+def same_name(name: str, names: Collection[str]) -> str:
+    """The one of the names that is meant: with the same case, else without regard to case; empty if there is none."""
+    if name in names:
+        return name
+    alike = [candidate for candidate in names if candidate.lower() == name.lower()]
+    return alike[0] if len(alike) == 1 else ""
 
 
 class NameIndex:

@@ -15,9 +15,10 @@ from backup.runs.history import History
 from backup.runs.history_entries import HISTORY, VERSION
 from backup.runs.opening import Opening
 from backup.runs.set_catalog import SET_CATALOG
+from backup.runs.set_tables import SET_TABLES
 from backup.stores import Store
 
-_OWN_SHAPES = (HISTORY, RECYCLE_BIN, SET_CATALOG)
+_OWN_SHAPES = (HISTORY, RECYCLE_BIN, SET_CATALOG, SET_TABLES)
 OWN_NAMES = frozenset(name.lower() for shape in _OWN_SHAPES for name in (shape.name, shape.container))
 """The names, in lower case, that no backup of a service may have."""
 

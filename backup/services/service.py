@@ -109,7 +109,7 @@ class SyncService:
 
     @cached_property
     def _setup(self) -> Setup:
-        return Setup(self.name, self._places, *self._old, self.policy, self._lock)
+        return Setup(self.name, self._places, *self._old, self.policy, self._lock, self.spec.beginning)
 
     @cached_property
     def planning(self) -> Planning:

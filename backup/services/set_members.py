@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from backup.core.errors import BackupError, ConfigError, NotInitialized
 from backup.core.log import event
-from backup.core.patterns import NameIndex, is_pattern, matching
+from backup.core.patterns import NameIndex, is_pattern, matching, same_name
 from backup.core.suggestions import did_you_mean, quoted
 from backup.core.workers import Workers
 from backup.runs.upgrade import OWN_NAMES
+from backup.services.new_tables import fate_of
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec
 from backup.services.unbegun import MARK_OF_COPIES, without_unbegun
@@ -30,7 +31,7 @@ class Members:
     `errors`: why the set is not whole, such as a pattern that stands for nothing. `views`: what fits a pattern
     and is left out all the same, because it is not a table of the source's own. `ignored`: new tables that the file
     tells to ignore. `gone`: tables of the backup that the source does not have any more. `copy_keys`: foreign keys that
-    somebody has given to the backup's tables; a sync makes none.
+    somebody has given to the backup's tables; a sync makes none. `may_change`: they hold for one call alone.
     """
 
     specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
@@ -40,6 +41,7 @@ class Members:
     gone: Sequence[str] = ()
     copy_keys: Sequence[ForeignKey] = ()
     views: Sequence[Listed] = ()
+    may_change: bool = False
 
 
 class _Made(NamedTuple):
@@ -47,7 +49,7 @@ class _Made(NamedTuple):
 
     settings: Sequence[object]
     in_source: Sequence[Listed]
-    in_backup: Sequence[Listed]
+    in_backup: Sequence[Listed] | BackupError
     members: Members
 
 
@@ -65,14 +67,14 @@ def members_of(specs: SetSpecs) -> Members:
     if isinstance(in_source, BackupError):
         # Each table that has a copy fails with an entry of its own, and its past can be seen.
         event("set.not_listed", level=logging.WARNING, set=specs.name, error=in_source, hint=in_source.hint)
-        copies = _gone(specs, (), in_backup)
+        copies = [] if isinstance(in_backup, BackupError) else _gone(specs, (), in_backup)
         return _without_source(specs.among(copies), copies, in_source)
     made = _made.get(specs.name)
     if made is not None and _are_same(made.settings, specs.made_of) and made[1:3] == (in_source, in_backup):
         members = made.members
     else:
         members = _members(specs, in_source, in_backup)
-        if not members.errors:  # errors are of one call: each has its traceback
+        if not (members.errors or members.may_change):  # errors are of one call: each has its traceback
             for oldest in [*_made][: max(0, len(_made) + 1 - _KEPT_AT_MOST)]:
                 _made.pop(oldest, None)
             _made[specs.name] = _Made(specs.made_of, in_source, in_backup, members)
@@ -96,41 +98,47 @@ def _are_same(some: Sequence[object], others: Sequence[object]) -> bool:
     return all(item is other for item, other in zip(some, others, strict=True))
 
 
-def _members(specs: SetSpecs, in_source: Sequence[Listed], in_backup: Sequence[Listed]) -> Members:
+def _members(specs: SetSpecs, in_source: Sequence[Listed], seen_in_backup: Sequence[Listed] | BackupError) -> Members:
+    in_backup = () if isinstance(seen_in_backup, BackupError) else seen_in_backup
     chosen, errors, views = chosen_tables(specs, in_source)
     specs = specs.among(listed.name for listed in in_source)
-    copied = {name for listed in in_backup if (name := same_name(listed.name, chosen))}
-    services, ignored, renamed = {}, [], set[str]()
-    kind = "container" if specs.section.is_cosmos else "table"
+    copy_of = {listed.name: name for listed in in_backup if (name := same_name(listed.name, chosen))}
+    copied = {*copy_of.values()}
+    old_names = {name: old_name for name in chosen if (old_name := _old_name(specs, name, in_backup))}
     source_names = [listed.name for listed in in_source]
+    new = [name for name in chosen if not (name in copied or name in old_names or name in specs.section.patterns)]
+    copies = [listed for listed in in_backup if listed.name in copy_of or listed.name in old_names.values()]
+    unlisted = seen_in_backup if isinstance(seen_in_backup, BackupError) else None
+    fate = fate_of(specs, chosen, new, unlisted or copies, source_names)
+    services, ignored = {}, []
+    kind = "container" if specs.section.is_cosmos else "table"
     idle = _idle_section(specs, [*source_names, *(listed.name for listed in in_backup)])
     for name, listed in sorted(chosen.items(), key=lambda item: (-(item[1].records or 0), item[0])):
-        is_new = name not in copied
-        old_name = _old_name(specs, name, in_backup)
-        is_late = is_new and not old_name and bool(copied) and name not in specs.section.patterns
+        is_new, is_late = name not in copied, name in fate.later
         if is_late and specs.section.on_new_table == "ignore":
             ignored.append(name)
             continue
         try:
-            spec = specs.spec(name, listed, is_new=is_new)
+            spec = replace(specs.spec(name, listed, is_new=is_new), beginning=fate.beginning)
         except ConfigError as error:  # such as a name that nobody can type
             hint = f"{error.hint} Or leave the {kind} out by exclude in backup.toml: {quoted(_typeable(name))}.".strip()
             errors.append(ConfigError(str(error), hint=hint))
             continue
-        if is_late and specs.section.on_new_table == "fail":
+        if name in fate.undecided:
+            spec = replace(spec, refused=fate.error)
+        elif is_late:
             spec = replace(spec, refused=_new_table(spec.name))
         elif is_new and idle is not None and not specs.own_options(name).told_by:
             spec = replace(spec, refused=_may_be_meant(spec.name, idle))
-        if old_name:
+        if old_name := old_names.get(name):
             spec = _renamed(specs, spec, old_name, is_new=is_new, in_source=bool(same_name(old_name, source_names)))
-            renamed.add(old_name)
         services[name] = spec
     if not services and not errors and not ignored:
         hint = "Correct tables, containers or exclude in backup.toml."
         errors.append(ConfigError(f"The set {specs.name} has no table or container: all are excluded.", hint=hint))
-    gone = [name for name in _gone(specs, in_source, in_backup) if name not in renamed]
+    gone = [name for name in _gone(specs, in_source, in_backup) if name not in old_names.values()]
     copy_keys = [key for listed in in_backup for key in listed.foreign_keys]
-    return Members(services, chosen, errors, ignored, gone, copy_keys, views)
+    return Members(services, chosen, errors, ignored, gone, copy_keys, views, may_change=fate.may_change)
 
 
 def _in_source(specs: SetSpecs) -> list[Listed] | BackupError:
@@ -140,14 +148,14 @@ def _in_source(specs: SetSpecs) -> list[Listed] | BackupError:
         return error
 
 
-def _in_backup(specs: SetSpecs) -> Sequence[Listed]:
+def _in_backup(specs: SetSpecs) -> Sequence[Listed] | BackupError:
     try:
         listed = list_places(specs.side("backup"), specs.limits)
     except NotInitialized:  # the first run makes the database
         return []
     except BackupError as error:  # each service will fail with it, one by one
         event("set.not_listed", level=logging.WARNING, set=specs.name, error=error, hint=error.hint)
-        return []
+        return error
     return without_unbegun(specs, listed)
 
 
@@ -252,14 +260,6 @@ def _renamed(specs: SetSpecs, spec: ServiceSpec, old_name: str, *, is_new: bool,
         hint = "Remove renamed_from to go on with the new copy; the old one stays. Or drop one of the two."
         return replace(spec, refused=ConfigError(text, hint=hint))
     return replace(spec, renamed_from=specs.side("backup", old_name)) if is_new else spec
-
-
-def same_name(name: str, names: Collection[str]) -> str:
-    """The one of the names that is meant: with the same case, else without regard to case; empty if there is none."""
-    if name in names:
-        return name
-    alike = [candidate for candidate in names if candidate.lower() == name.lower()]
-    return alike[0] if len(alike) == 1 else ""
 
 
 def _idle_section(specs: SetSpecs, tables: Collection[str]) -> str | None:

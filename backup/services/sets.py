@@ -13,14 +13,14 @@ from backup.config.settings import Settings
 from backup.core.errors import BackupError, NotInitialized, StoreError, UnknownService
 from backup.core.log import event
 from backup.core.model import Now
-from backup.core.patterns import is_pattern
+from backup.core.patterns import is_pattern, same_name
 from backup.core.suggestions import did_you_mean, quoted
 from backup.core.timeline import AHEAD
 from backup.runs.clock import clock_of
 from backup.runs.history import History
 from backup.runs.of_all_services import newest_starts, services_at_work, services_with_run
 from backup.services.set_foreign_keys import SetForeignKeys
-from backup.services.set_members import Members, chosen_tables, members_of, same_name
+from backup.services.set_members import Members, chosen_tables, members_of
 from backup.services.set_snapshot import SetSnapshot
 from backup.services.set_specs import SetSpecs
 from backup.services.spec import ServiceSpec

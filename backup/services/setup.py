@@ -7,6 +7,7 @@ from backup.runs import upgrade
 from backup.runs.lock import Lock
 from backup.runs.policy import Policy
 from backup.runs.renaming import take_name
+from backup.runs.set_beginning import SetBeginning
 from backup.services.places import Places
 from backup.stores import Store
 from backup.verbs.sync import refuse_expiring
@@ -16,9 +17,18 @@ class Setup:
     """What is missing of a service's backup, made. Safe to repeat. For any thread."""
 
     def __init__(
-        self, service: str, places: Places, old_service: str, old_places: Places, policy: Policy, lock: Lock
+        self,
+        service: str,
+        places: Places,
+        old_service: str,
+        old_places: Places,
+        policy: Policy,
+        lock: Lock,
+        beginning: SetBeginning | None = None,
     ) -> None:
-        """`old_service` and `old_places` are those of the backup's table before its renaming; else the same."""
+        """`old_service` and `old_places` are those of the backup's table before its renaming; else the same.
+        `beginning`: of the service's set, if nothing of it is in the backup yet."""
+        self._beginning = beginning
         self._service, self._places, self._policy, self._lock = service, places, policy, lock
         self._old_service, self._old_places = old_service, old_places
 
@@ -28,6 +38,8 @@ class Setup:
         self._places.try_to_tell_apart(source, backup)
         if self._old_places is not self._places:
             self._rename(backup)
+        if self._beginning is not None:
+            self._beginning.keep(source, backup, self._service)
         backup.catalog.initialize(source)
         upgrade.create(backup, self._service)
         refuse_expiring(backup, self._policy)

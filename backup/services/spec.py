@@ -18,6 +18,7 @@ from backup.core.run_values import KEEPS_DELETED
 from backup.core.suggestions import quoted
 from backup.mirror.guard import Guard
 from backup.runs.policy import Policy
+from backup.runs.set_beginning import SetBeginning
 from backup.stores import OnNewColumn, Rules
 from backup.stores.sides import Side
 
@@ -35,7 +36,7 @@ class ServiceSpec:
     `refused` is why no run can do it. `renamed_from`: the backup's table under the name that it still has; the next
     sync renames it. `is_consistent`: its set is to be read as of one moment. `full_every_days`: as `Policy` says, of
     the service alone; None for that of the settings. `may_lack_hint`: its set names a column of the last write for all
-    tables, which this one does not have.
+    tables, which this one does not have. `beginning`: of a set of which nothing is in the backup yet.
 
     A side without a connection string is missing in the settings; `check` names the setting. Raises ConfigError for a
     name that nobody can type or that SyncHistory cannot keep.
@@ -54,6 +55,7 @@ class ServiceSpec:
     is_consistent: bool = False
     full_every_days: float | None = None
     may_lack_hint: bool = False
+    beginning: SetBeginning | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         units = len(self.name.encode("utf-16-le", "surrogatepass")) // 2

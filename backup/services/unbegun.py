@@ -1,4 +1,4 @@
-"""Which copies of a set no run has begun: a first sync was killed when it had made them, and before SyncHistory."""
+"""Which copies of a set no run has begun: a first sync of an earlier release was killed before it made SyncHistory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARK_OF_COPIES = "SyncedAt"
 def without_unbegun(specs: SetSpecs, in_backup: Sequence[Listed]) -> Sequence[Listed]:
     """`in_backup` without the copies that no run has begun: the next sync makes what they lack, as for new ones.
 
-    A run makes a copy, then the recycle bin, then SyncHistory, and only then writes. So without SyncHistory all copies
+    A run made a copy, then the recycle bin, then SyncHistory, and only then wrote. So without SyncHistory all copies
     and the bin are empty, and none is left out if one of them is not: somebody has dropped SyncHistory since. Asks
     nobody where SyncHistory is there; else one seek for each copy, up to the first with records. Raises no error.
     """

@@ -76,6 +76,9 @@ class Catalog(Protocol):
         """Whether the backup says of itself that this app has made its table, or has written each of its documents. A
         table says it by a column that its source lacks. Cost: the catalogue, or one query."""
 
+    def make_database(self, source: Store) -> None:
+        """Makes the database where missing, as `initialize` does."""
+
     def initialize(self, source: Store) -> None:
         """Makes database, schema and table (or container) in the source's shape where missing. Safe to repeat.
 

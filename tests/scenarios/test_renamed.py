@@ -50,7 +50,7 @@ def test_a_renamed_table_keeps_its_copy_its_history_and_its_bin(shop: Shop) -> N
     assert plan.notes == []  # nothing is gone
     outcome = shop.sync(*section(shop))["New"]
     assert (outcome.error, outcome.run.counts) == (None, Counts(skipped=3))
-    assert sorted(shop.tables("backup")) == ["New", "RecycleBin", "SetCatalog", "SyncHistory"]
+    assert sorted(shop.tables("backup")) == ["New", "RecycleBin", "SetCatalog", "SetTables", "SyncHistory"]
     renamed = shop.registry(*section(shop)).get(shop.name("New"))
     third, second, _ = renamed.past.history(9)
     assert second.counts.updated == 1
@@ -98,7 +98,14 @@ def test_two_names_on_one_side_are_no_renaming(sqlite_shop: Shop) -> None:
     copies = sqlite_shop.sync(*section(sqlite_shop))["New"].error
     assert isinstance(copies, ConfigError)
     assert "copies under both names" in str(copies)
-    assert sorted(sqlite_shop.tables("backup")) == ["New", "Old: one", "RecycleBin", "SetCatalog", "SyncHistory"]
+    assert sorted(sqlite_shop.tables("backup")) == [
+        "New",
+        "Old: one",
+        "RecycleBin",
+        "SetCatalog",
+        "SetTables",
+        "SyncHistory",
+    ]
     sqlite_shop.run(ROWS)  # the old name is in use again, for a table of its own
     outcomes = sqlite_shop.sync(*section(sqlite_shop))
     assert [outcome.error for outcome in outcomes.values()] == [None, None]

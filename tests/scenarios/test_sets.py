@@ -278,7 +278,7 @@ def test_a_mask_whose_table_is_misspelt_keeps_new_tables_out_of_the_backup(sqlit
     outcomes = sqlite_shop.sync(*lines, *own)
     assert {table for table, outcome in outcomes.items() if outcome.error is None} == {"Invoice"}
     assert "'Custmer' hides values" in str(outcomes["Customer"].error)
-    assert sqlite_shop.tables("backup") == ["Invoice", "RecycleBin", "SetCatalog", "SyncHistory"]
+    assert sqlite_shop.tables("backup") == ["Invoice", "RecycleBin", "SetCatalog", "SetTables", "SyncHistory"]
     sqlite_shop.sync(EXCLUDE)
     sqlite_shop.run('DROP TABLE "Customer"; CREATE TABLE "Later" ("Id" INTEGER PRIMARY KEY)')
     gone = sqlite_shop.sync(EXCLUDE, '[set.shop.table."Customer"]', lines[2])  # a table that was dropped is no mistake

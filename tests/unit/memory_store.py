@@ -302,6 +302,9 @@ class MemoryCatalog:
     def copies_beside(self) -> Sequence[str]:
         return ()
 
+    def make_database(self, source: Store) -> None:
+        self._store.called("make_database")
+
     def initialize(self, source: Store) -> None:
         self._store.called("initialize")
         source.count()

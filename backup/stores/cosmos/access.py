@@ -109,6 +109,16 @@ class CosmosAccess:
                 names = [item["id"] for item in self._proxy.list_containers()]
         return names
 
+    def create_database(self, throughput: Throughput | None) -> None:
+        """Creates the database where it does not exist. Changes nothing that exists."""
+        for attempt in self.attempts("create the database"):
+            with attempt:
+                self._create_database(throughput)
+
+    def _create_database(self, throughput: Throughput | None) -> None:
+        with suppress(CosmosResourceExistsError):  # another process may be creating it at this moment
+            self.connection.client.create_database_if_not_exists(self._database, offer_throughput=_offer(throughput))
+
     def create_container(
         self,
         name: str,
@@ -121,7 +131,7 @@ class CosmosAccess:
 
         Without an indexing policy or a throughput they have what the account gives.
         """
-        of_container, of_database = _offer(throughput), _offer(database_throughput)
+        of_container = _offer(throughput)
         policy = None if indexing_policy is None else dict(indexing_policy)
         paths: Any = list(partition_paths) if len(partition_paths) > 1 else partition_paths[0]
         key = PartitionKey(paths, kind="MultiHash" if len(partition_paths) > 1 else "Hash")
@@ -130,9 +140,7 @@ class CosmosAccess:
                 with UnlessMissing():
                     self.container(name).read()
                     return
-                # Another process may be creating them at this moment.
-                with suppress(CosmosResourceExistsError):
-                    self.connection.client.create_database_if_not_exists(self._database, offer_throughput=of_database)
+                self._create_database(database_throughput)
                 with suppress(CosmosResourceExistsError):
                     self._proxy.create_container_if_not_exists(
                         name, key, indexing_policy=policy, offer_throughput=of_container

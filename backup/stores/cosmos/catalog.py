@@ -71,6 +71,9 @@ class CosmosCatalog:
                 first = next(iter(ids), None)
         return first is not None
 
+    def make_database(self, source: Store) -> None:  # noqa: ARG002 - it is like no other
+        self._access.create_database(self._rules.database_throughput)
+
     def initialize(self, source: Store) -> None:
         self.make_like(source)
         self.match(source)

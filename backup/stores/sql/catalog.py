@@ -215,6 +215,9 @@ class SqlCatalog:
     def is_marked(self, source: Store) -> bool:
         return self.shape.find(SYNCED_AT) is not None and catalog_of(source).shape.find_copied(SYNCED_AT) is None
 
+    def make_database(self, source: Store) -> None:
+        self.access.create_database(catalog_of(source).access)
+
     def initialize(self, source: Store) -> None:
         original = catalog_of(source)
         shape = original.shape
