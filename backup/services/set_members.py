@@ -130,8 +130,9 @@ def _members(specs: SetSpecs, in_source: Sequence[Listed], seen_in_backup: Seque
             spec = replace(spec, refused=_new_table(spec.name))
         elif is_new and idle is not None and not specs.own_options(name).told_by:
             spec = replace(spec, refused=_may_be_meant(spec.name, idle))
-        if old_name := old_names.get(name):
-            spec = _renamed(specs, spec, old_name, is_new=is_new, in_source=bool(same_name(old_name, source_names)))
+        if name in old_names:
+            is_in_source = bool(same_name(old_names[name], source_names))
+            spec = _renamed(specs, spec, old_names[name], is_new=is_new, in_source=is_in_source)
         services[name] = spec
     if not services and not errors and not ignored:
         hint = "Correct tables, containers or exclude in backup.toml."
