@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -129,6 +130,14 @@ def job_queue_of(settings: Settings) -> JobQueue:
 
 
 _job_queues: dict[tuple[object, ...], JobQueue] = {}
+
+
+def close_job_queues() -> None:
+    """Closes the connections to the records, as the end of the process. So the file of jobs has all changes in itself
+    once no process uses it, and may be moved or copied alone. Raises no error."""
+    for job_queue in list(_job_queues.values()):
+        with suppress(Exception):
+            job_queue.keys.close()
 
 
 def open_job_queue(settings: Settings, now: Now = utc_now) -> JobQueue:

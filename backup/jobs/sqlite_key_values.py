@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
-from backup.core.errors import StoreUnavailable
 from backup.jobs.key_values import NEW, Change, Item
+from backup.jobs.sqlite_file import SqliteFile
 from backup.jobs.stored import stored_value
 from backup.runs.process import this_process
-from backup.stores.sqlite_waits import LOOK_SECONDS, WaitingConnection
 
 _AFTER_ALL = "\x7f"  # sorts after every character that a key may have
-_TABLE = """CREATE TABLE IF NOT EXISTS items (
-    key TEXT PRIMARY KEY, value TEXT NOT NULL, etag INTEGER NOT NULL, written TEXT
-) WITHOUT ROWID"""
 # `written` has the etag that was written, and when. An earlier release writes none, or leaves one that does not fit.
 _INSERT = """INSERT INTO items (key, value, etag, written) VALUES (:key, :value, 1, '1 ' || :moment)
     ON CONFLICT (key) DO NOTHING"""
@@ -44,14 +37,13 @@ class SqliteKeyValues:
 
     def __init__(self, path: Path, elapsed: Callable[[], float] = time.monotonic) -> None:
         """`elapsed` gives seconds since some moment that is the same for all processes of the machine."""
-        self._path, self._elapsed = path, elapsed
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._process, self._opened = 0, (0, 0)
+        self._elapsed = elapsed
+        # Whoever waits for another program's lock keeps nobody from reading.
+        self._reading, self._writing = SqliteFile(path), SqliteFile(path)
 
     def get(self, key: str) -> Item | None:
         """As `KeyValues` says."""
-        with self._use() as connection:
+        with self._reading.used() as connection:
             row = connection.execute("SELECT key, value, etag, written FROM items WHERE key = ?", (key,)).fetchone()
         return None if row is None else self._item(row)
 
@@ -60,21 +52,21 @@ class SqliteKeyValues:
         # One lower bound: of two, SQLite begins at the first, and reads all keys from there to the second.
         above = ">" if after >= prefix else ">="
         query = f"SELECT key, value, etag, written FROM items WHERE key {above} ? AND key < ? ORDER BY key LIMIT ?"  # noqa: S608
-        with self._use() as connection:
+        with self._reading.used() as connection:
             rows = connection.execute(query, (max(after, prefix), prefix + _AFTER_ALL, limit)).fetchall()
         return list(map(self._item, rows))
 
     def get_all(self, keys: Sequence[str]) -> list[Item | None]:
         """As `KeyValues` says."""
         query = "SELECT key, value, etag, written FROM items WHERE key IN (SELECT value FROM json_each(?))"
-        with self._use() as connection:
+        with self._reading.used() as connection:
             rows = connection.execute(query, (json.dumps(keys),)).fetchall()
         items = {row[0]: self._item(row) for row in rows}
         return [items.get(key) for key in keys]
 
     def commit(self, changes: Sequence[Change]) -> bool:
         """As `KeyValues` says."""
-        with self._use() as connection:
+        with self._writing.used() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 moment = f"{_this_boot()} {self._elapsed()!r}"
@@ -88,10 +80,8 @@ class SqliteKeyValues:
 
     def close(self) -> None:
         """As `KeyValues` says."""
-        with self._lock:
-            if self._connection is not None and self._process == os.getpid():
-                self._connection.close()
-            self._connection = None
+        self._reading.close()
+        self._writing.close()
 
     def _item(self, row: tuple[str, str, int, str | None]) -> Item:
         key, value, etag, written = row
@@ -104,64 +94,6 @@ class SqliteKeyValues:
         except (ValueError, OverflowError):
             return None
         return age if (written_etag, boot) == (etag, _this_boot()) and age >= timedelta() else None
-
-    @contextmanager
-    def _use(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            try:
-                if (
-                    self._connection is None or self._process != os.getpid()
-                ):  # a connection of SQLite does not survive a fork
-                    self._connection, self._process = self._open(), os.getpid()
-                    self._opened = self._identity()
-                elif self._opened != self._identity():  # what is written into a removed file is gone with the process
-                    raise StoreUnavailable(
-                        f"The file of jobs {self._path} was removed or replaced while this process used it.",
-                        hint="Start the process again: it takes the file that is there then, or makes a new one.",
-                    )
-                yield self._connection
-            except (sqlite3.Error, OSError) as error:
-                raise StoreUnavailable(
-                    f"The file of jobs {self._path} cannot be used: {error}.",
-                    hint="Check that the app may write the file and its folder, and that the disk is not full. "
-                    "BackupJobs__File names another file.",
-                ) from None
-
-    def _identity(self) -> tuple[int, int]:
-        """What tells the file from another in its place; zeros where there is none."""
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return 0, 0
-        return status.st_dev, status.st_ino
-
-    def _open(self) -> sqlite3.Connection:
-        if not self._path.name:
-            raise OSError("there is no home folder; BackupJobs__File names a file")
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = sqlite3.connect(
-            self._path,
-            factory=WaitingConnection,
-            timeout=LOOK_SECONDS,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute(_TABLE)
-        _add_written(connection)
-        return connection
-
-
-def _add_written(connection: sqlite3.Connection) -> None:
-    """Adds the column to a file of an earlier release. That release goes on with the file as before."""
-    query = "SELECT 1 FROM pragma_table_info('items') WHERE name = 'written'"
-    if connection.execute(query).fetchone() is None:
-        with connection:
-            connection.execute("BEGIN IMMEDIATE")
-            if connection.execute(query).fetchone() is None:  # no other process was faster
-                connection.execute("ALTER TABLE items ADD COLUMN written TEXT")
 
 
 @lru_cache

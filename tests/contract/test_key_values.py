@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +20,7 @@ from azure.data.tables import UpdateMode
 from backup.config.settings import load_settings
 from backup.core.errors import StoreUnavailable
 from backup.core.retry import Retry
+from backup.jobs import sqlite_file
 from backup.jobs.key_values import ANY, CHANGES_AT_MOST, NEW, Change, KeyValues
 from backup.jobs.sqlite_key_values import SqliteKeyValues
 from backup.jobs.table_key_values import TableKeyValues, _ServerClock
@@ -64,7 +68,7 @@ def test_a_long_value_comes_back(keys: KeyValues) -> None:
 def test_a_text_that_is_no_value_is_an_empty_one_and_hides_no_other(keys: KeyValues, text: str) -> None:
     assert keys.commit([Change("item:1", {"a": 1}), Change("item:2", {"a": 2})])
     if isinstance(keys, SqliteKeyValues):
-        with closing(sqlite3.connect(keys._path)) as connection, connection:
+        with closing(sqlite3.connect(keys._reading._path)) as connection, connection:
             connection.execute("UPDATE items SET value = ?, etag = 7 WHERE key = 'item:1'", (text,))
     else:
         assert isinstance(keys, TableKeyValues)
@@ -205,6 +209,98 @@ def test_a_file_that_was_removed_or_replaced_takes_nothing_that_would_be_gone(
     assert [item.key for item in keys.scan("", limit=9)] == (["y"] if is_replaced else [])
 
 
+def left_by_a_killed_process(path: Path) -> None:
+    """What a process leaves behind that had no time to close the file: all changes lie beside it."""
+    keys = SqliteKeyValues(path.with_name("killed.db"))
+    assert keys.commit([Change("x", {})])
+    for end in ("", "-wal", "-shm"):
+        shutil.copy(f"{path.with_name('killed.db')}{end}", f"{path}{end}")
+    keys.close()
+
+
+@pytest.mark.parametrize("left", [None, b"", b"S"], ids=["missing", "empty", "cut-off"])
+def test_changes_without_their_file_are_refused_and_stay(tmp_path: Path, left: bytes | None) -> None:
+    """SQLite takes such a file for a new one, and removes what lies beside it."""
+    path = tmp_path / "jobs.db"
+    left_by_a_killed_process(path)
+    whole = path.read_bytes()
+    path.unlink()
+    if left is not None:
+        path.write_bytes(left)
+    keys = SqliteKeyValues(path)
+    with pytest.raises(StoreUnavailable, match=r"jobs\.db-wal has changes of it"):
+        keys.get("x")
+    path.write_bytes(whole)
+    assert keys.get("x") is not None
+    keys.close()
+
+
+def test_a_file_that_was_closed_has_all_in_itself(tmp_path: Path) -> None:
+    keys = SqliteKeyValues(tmp_path / "jobs.db")
+    assert keys.commit([Change("x", {})])
+    keys.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["jobs.db"]
+    (tmp_path / "jobs.db").rename(tmp_path / "moved.db")
+    moved = SqliteKeyValues(tmp_path / "moved.db")
+    assert moved.get("x") is not None
+    moved.close()
+
+
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+def test_what_lies_beside_the_file_may_be_removed_without_a_loss(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "jobs.db"
+    keys = SqliteKeyValues(path)
+    assert keys.commit([Change("x", {})])
+    path.with_name(f"jobs.db{end}").unlink()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="was removed or replaced"):
+            keys.commit([Change("y", {})])
+    keys.close()
+    assert [item.key for item in keys.scan("", limit=9)] == ["x"]
+    keys.close()
+
+
+def test_a_damaged_file_says_what_to_do_and_is_used_again_once_it_is_right(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    keys = SqliteKeyValues(path)
+    assert keys.commit([Change(f"k:{n:03}", {"text": "x" * 3_000}) for n in range(99)])
+    keys.close()
+    whole = path.read_bytes()
+    assert keys.get("k:001") is not None
+    path.write_bytes(whole[:4096] + b"\x55" * (len(whole) - 4096))
+    for use in (lambda: keys.scan("", limit=999), lambda: keys.commit([Change("k:098", {})])):
+        with pytest.raises(StoreUnavailable, match="malformed") as raised:
+            use()
+        assert "The file is damaged" in raised.value.hint
+    path.write_bytes(whole)
+    assert len(keys.scan("", limit=999)) == 99
+    assert keys.commit([Change("k:098", {})])
+    keys.close()
+
+
+def test_another_programs_lock_keeps_nobody_from_reading_and_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(sqlite_file, "_AFTER_IN_VAIN", 0.0)
+    keys = SqliteKeyValues(tmp_path / "jobs.db")
+    assert keys.commit([Change("x", {})])
+    with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor(5) as pool:
+            began = time.monotonic()
+            writes = [pool.submit(keys.commit, [Change(f"y:{n}", {})]) for n in range(5)]
+            assert keys.get("x") is not None
+            assert not any(write.done() for write in writes)
+            errors = [write.exception() for write in writes]
+            waited = time.monotonic() - began
+        assert {type(error) for error in errors} == {StoreUnavailable}
+        assert waited < 5 * 0.5
+        other.execute("ROLLBACK")
+    assert keys.commit([Change("y", {})])
+    keys.close()
+
+
 def test_an_account_that_does_not_answer_is_an_error_that_says_so() -> None:
     account = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=YQ==;TableEndpoint=http://127.0.0.1:1/a;"
     settings = load_settings({"AzureWebJobsStorage": account})
@@ -216,7 +312,8 @@ def test_a_scan_reads_what_it_returns_however_many_keys_come_before(tmp_path: Pa
     """In steps of SQLite's own machine, so that no clock counts."""
     keys = SqliteKeyValues(tmp_path / "jobs.db")
     assert keys.commit([Change("z:1", {}), Change("z:2", {})])
-    connection = keys._connection
+    assert keys.get("z:1") is not None
+    connection = keys._reading._connection
     assert connection is not None
     connection.executemany("INSERT INTO items VALUES (?, '{}', 1, NULL)", [(f"a:{n}",) for n in range(5_000)])
     steps: list[int] = []

@@ -27,7 +27,6 @@ from backup.jobs.job_queue import open_job_queue
 from backup.jobs.key_values import Change, Item
 from backup.jobs.outbox import OUTBOX
 from backup.jobs.run_keeper import RunKeeper
-from backup.jobs.sqlite_key_values import SqliteKeyValues
 from backup.jobs.worker import worker_of
 from backup.notify import delivery
 from backup.notify.delivery import Delivery, delivery_of, wait_for_delivery
@@ -35,6 +34,7 @@ from backup.notify.sink import Send
 from backup.notify.sinks import sinks_of
 from backup.runs.outcome import Outcome
 from tests.functions.worker import worker
+from tests.scenarios.aging import no_room
 from tests.scenarios.hooks import Hook, hook
 from tests.scenarios.places import Place, filled_on_sqlite
 from tests.scenarios.post import NIGHT, SECRET, Post, kinds, post
@@ -440,18 +440,13 @@ def test_a_job_that_could_not_begin_is_told_too(place: tuple[Place, dict[str, st
 def test_the_end_of_a_run_while_the_disk_is_full_is_recorded_and_told_when_there_is_room(
     local: Post, receiver: Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    keys = local.job_queue.keys
-    assert isinstance(keys, SqliteKeyValues)
     keeper = RunKeeper(local.job_queue.runs)
     runs = [replace(run_of(local), error="x" * 9_000) for _ in range(2)]
-    assert keys.scan("", limit=1) == []
-    assert keys._connection is not None
-    keys._connection.execute("PRAGMA max_page_count = 1")  # it has no room for more than there is
-    for run in runs:
-        keeper.ended(Outcome(run))
+    with no_room(local.job_queue.keys):
+        for run in runs:
+            keeper.ended(Outcome(run))
     assert caplog.text.count("runs.not_saved") == 2
     assert "disk is full" in caplog.text
-    keys._connection.execute("PRAGMA max_page_count = 100000")
     local.job_queue.sweep()
     local.deliver()
     assert sorted(event["data"]["syncId"] for event in receiver.events) == sorted(run.sync_id for run in runs)

@@ -19,6 +19,7 @@ from backup.jobs.run_numbers import percentile
 from backup.jobs.run_records import RunRecords
 from backup.jobs.sqlite_key_values import SqliteKeyValues
 from backup.runs.outcome import Outcome
+from tests.scenarios.aging import no_room
 
 START = datetime(2026, 11, 28, 23, 0, tzinfo=UTC)
 
@@ -132,17 +133,14 @@ def test_a_summary_that_cannot_be_written_fails_no_run(tmp_path: Path, caplog: p
 
 def test_ends_that_are_recorded_late_hide_no_later_one(records: RunRecords, tmp_path: Path) -> None:
     keys = SqliteKeyValues(tmp_path / "jobs.db")
-    assert keys.scan("", limit=1) == []
-    assert keys._connection is not None
-    keys._connection.execute("PRAGMA max_page_count = 1")  # it has no room for more than there is
     runs = [ended(begun(), error="It broke."), ended(begun(10)), ended(begun(20)), ended(begun(30), error="It broke.")]
     first, second, third, last = (replace(run, notes=("x" * 9_000,)) for run in runs)
     here = RunRecords(keys)
-    for run in (first, second):
-        RunKeeper(here).ended(Outcome(run))
-    for run in (third, last):  # another process has room first
-        records.save(run)
-    keys._connection.execute("PRAGMA max_page_count = 100000")
+    with no_room(keys):
+        for run in (first, second):
+            RunKeeper(here).ended(Outcome(run))
+        for run in (third, last):  # another process has room first
+            records.save(run)
     here.save_unsaved()
     assert len(everything(records)) == 4
     known = records.last("customer")

@@ -36,6 +36,7 @@ from backup.entry.command_line.log_lines import hold_logs, release_logs
 from backup.entry.command_line.options import Config
 from backup.entry.command_line.terminal import say, show_trouble
 from backup.entry.streams import failure_of_output, flush_streams, open_closed_streams, outlive_readers
+from backup.jobs.job_queue import close_job_queues
 from backup.notify.delivery import wait_for_delivery
 
 _HELP = (
@@ -152,6 +153,7 @@ def run() -> None:
         finally:
             if not interrupts.requested():
                 wait_for_delivery(_DELIVERY_SECONDS)
+            close_job_queues()
             release_logs()
             flush_streams()
             code = interrupts.exit_code()

@@ -27,6 +27,7 @@ from backup.entry.command_line.past import show_history
 from backup.entry.command_line.terminal import errors_shown, say, show_trouble
 from backup.entry.command_line.working import working_on_jobs
 from backup.entry.streams import flush_streams
+from backup.jobs.job_queue import close_job_queues
 
 
 def serve_command(
@@ -60,6 +61,7 @@ def serve_command(
             serve_app(folder, port, settings.serve_key)
             interrupts.request(signal.SIGTERM)  # for runs that have not ended
         interrupts.wait_until_idle()
+        close_job_queues()
         flush_streams()
         os._exit(0)
 
