@@ -12,6 +12,7 @@ from backup.core.unexpected import safe_text
 from backup.entry.timer import resume_open, run_own_schedules, run_scheduled
 from backup.jobs.job import State
 from backup.jobs.job_queue import JobQueue, is_queued
+from backup.jobs.late_ends import record_late_ends
 from backup.jobs.resting import at_rest, note_rest
 from backup.jobs.worker import worker_of
 from backup.notify.after_runs import after_runs
@@ -62,6 +63,7 @@ def each_minute(settings: Settings, registry: Registry, job_queue: JobQueue) -> 
         hint = error.hint if isinstance(error, BackupError) else None
         event("jobs.not_swept", level=logging.WARNING, error=safe_text(error), hint=hint)
     try:
+        record_late_ends(registry, job_queue, busy)
         look_around(settings, job_queue, registry.directory.entries)
     except Exception as error:  # whatever it is: open syncs must be resumed
         event("notify.not_looked", level=logging.WARNING, error=safe_text(error))

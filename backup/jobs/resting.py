@@ -56,10 +56,10 @@ def at_rest(settings: Settings, job_queue: JobQueue, entries: Sequence[str]) -> 
     return frozenset(
         name
         for name, age in noted.items()
-        if not any(begun - CLOCKS_DIFFER < age for service, begun in open_runs if _is_of(service, name.lower()))
+        if not any(run.age - CLOCKS_DIFFER < age for run in open_runs if is_of(run.service, name.lower()))
     )
 
 
-def _is_of(service: str, entry: str) -> bool:
+def is_of(service: str, entry: str) -> bool:
     """Whether the service is this one, or one of this set."""
     return service == entry or service.startswith(f"{entry}/")

@@ -42,13 +42,17 @@ class RunKeeper(Observer):
         """As `Observer` says. The summary keeps the job and the person that it had."""
         RunKeeper(self._runs)._save(run)
 
-    def _save(self, run: Run, hint: str | None = None) -> None:
+    def found(self, run: Run) -> None:
+        """Saves a run that ended some time ago, unless its end is saved. Other runs may have ended since."""
+        self._save(run, is_late=True)
+
+    def _save(self, run: Run, hint: str | None = None, *, is_late: bool = False) -> None:
         due_at = self._due_at or (run.started_at if run.trigger is Trigger.TIMER else None)
         save = partial(
             self._runs.save, run, job_id=self._job_id, hint=hint, requested_by=self._requested_by, due_at=due_at
         )
         try:
-            save()
+            save(is_late=is_late)
             if run.completed_at is not None:
                 self._runs.forget(run.completed_at - timedelta(days=KEEP_DAYS))
         except Exception as error:  # whatever it is: the run itself is well

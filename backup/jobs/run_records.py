@@ -43,6 +43,15 @@ class RunPage(NamedTuple):
     cursor: str | None
 
 
+class OpenRun(NamedTuple):
+    """A run that has not ended: its service in small letters, its id, its job if it has one, how long ago it began."""
+
+    service: str
+    sync_id: str
+    job_id: str | None
+    age: timedelta
+
+
 class RunRecords(RunNumbers):
     """The summaries, and the numbers. Several threads and processes may use them at once.
 
@@ -181,14 +190,19 @@ class RunRecords(RunNumbers):
             if len(items) <= wanted:
                 return RunPage(runs, None)
 
-    def open_runs(self, now: datetime, limit: int) -> list[tuple[str, timedelta]] | None:
-        """Returns the service, in small letters, of each run that has not ended, and how long ago the run began; None
-        if there are more than `limit`. Cost: one read, and one of their summaries."""
+    def open_runs(self, now: datetime, limit: int) -> list[OpenRun] | None:
+        """Returns each run that has not ended; None if there are more than `limit`. Cost: one read, and one of their
+        summaries."""
         items = self._keys.scan(f"runstatus:{Status.IN_PROGRESS}:", limit=limit + 1)
         if len(items) > limit:
             return None
         return [
-            (run["service"].lower(), item.age_by(datetime.fromisoformat(run["startedAt"]), now))
+            OpenRun(
+                run["service"].lower(),
+                run["syncId"],
+                run.get("jobId"),
+                item.age_by(datetime.fromisoformat(run["startedAt"]), now),
+            )
             for item, run in zip(items, self._runs(items, Status.IN_PROGRESS, None), strict=True)
             if run and run["status"] == Status.IN_PROGRESS
         ]

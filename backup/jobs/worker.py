@@ -23,10 +23,11 @@ from backup.core.errors import (
     SourceMissing,
     StoreUnavailable,
     Unexpected,
+    UnknownRun,
 )
 from backup.core.log import event, redact
 from backup.core.model import Now
-from backup.core.run_values import Counts, Run, Trigger, Verb
+from backup.core.run_values import Counts, Run, Status, Trigger, Verb
 from backup.core.suggestions import quantity
 from backup.core.unexpected import as_backup_error
 from backup.jobs.doorbell import Doorbell
@@ -41,7 +42,7 @@ from backup.mirror.verification import Depth
 from backup.runs.outcome import NOBODY, Observer, Observers, Outcome, Turn
 from backup.runs.process import this_process
 from backup.services.registry import Registry
-from backup.services.service import Options
+from backup.services.service import Options, SyncService
 from backup.services.turns import could_not_begin, new_run_of_several
 
 RETRIES = 5
@@ -92,7 +93,8 @@ class JobWorker:
         request = job.request
         options = Options(request.force, request.dry_run, request.allow_mass_delete, request.limit)
         turn = Turn(self._slice_seconds)
-        watcher = Observers(RunKeeper(self._runs, job), self._also)
+        keeper = RunKeeper(self._runs, job)
+        watcher = Observers(keeper, self._also)
         try:
             registry = self._make_registry(watcher)
             is_group = registry.directory.is_group(request.service)
@@ -109,10 +111,25 @@ class JobWorker:
                 is_drill = request.verb == Verb.DRILL
                 return service.verify(depth, drilled=is_drill, trigger=Trigger.JOB, observer=progress)
             # Only its own run: another run of the service may do more than this job asks for, or less.
-            outcome = service.resume(Trigger.JOB, turn, progress, job.sync_id) if job.sync_id is not None else None
-            return outcome or service.sync(Trigger.JOB, options, progress, turn)
+            own = None if job.sync_id is None else self._own_run(service, job.sync_id, progress, turn, keeper)
+            return own or service.sync(Trigger.JOB, options, progress, turn)
         except Exception as error:
             return as_backup_error(error)
+
+    def _own_run(
+        self, service: SyncService, sync_id: str, progress: Observer, turn: Turn, keeper: RunKeeper
+    ) -> Outcome | None:
+        """Resumes the run that the job became. One that has completed is not made again: its worker died, or could not
+        write that. Returns None if the job needs another run."""
+        outcome = service.resume(Trigger.JOB, turn, progress, sync_id)
+        if outcome is not None:
+            return outcome
+        with suppress(UnknownRun):
+            run = service.past.ran(sync_id, 0).run
+            if run.status is Status.COMPLETED:
+                keeper.found(run)
+                return Outcome(run, recorded=True)
+        return None
 
     def _run_group(self, registry: Registry, job: Job, options: Options, progress: _Progress) -> Outcome | BackupError:
         """Syncs a set or what fits a pattern. A later slice resumes what is open, and keeps the failures of earlier
@@ -234,8 +251,11 @@ class _Progress(Observer):
         self._thread.join()
 
     def started(self, run: Run) -> None:
-        """As `Observer` says."""
+        """As `Observer` says. The record gets the run's id now: if this process dies, the next worker goes on with that
+        run, and does not make it again once it has ended."""
         self._progress |= {"sync_id": run.sync_id, "counts": asdict(run.counts)}
+        with suppress(BackupError):  # as in a heartbeat
+            self._records.beat(self.job, **self._progress)
 
     def walked(self, run: Run) -> None:
         """As `Observer` says."""

@@ -20,7 +20,9 @@ from backup.core.run_values import Counts, Run, Trigger
 from backup.jobs import records, table_key_values, worker
 from backup.jobs.job import Job, Request, State
 from backup.jobs.job_queue import JobQueue, open_job_queue
+from backup.jobs.late_ends import record_late_ends
 from backup.jobs.records import SILENCE
+from backup.jobs.run_keeper import RunKeeper
 from backup.jobs.worker import RETRIES, JobWorker
 from backup.runs.lock import open_lock
 from backup.runs.outcome import Observer
@@ -256,6 +258,51 @@ def test_a_job_whose_worker_died_goes_on_with_another_and_a_wrong_clock_takes_no
     assert any_office.job_queue.sweep() == 1
     left = any_office.worked(job)
     assert (left.state, left.attempt) == (State.SUCCEEDED, 2)
+
+
+def test_a_run_that_completed_is_not_made_again_though_its_worker_could_not_say_so(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = office.asked(replace(CUSTOMER, limit=10))
+
+    def unwritable(*_: Any, **__: Any) -> None:
+        raise StoreUnavailable("The records cannot be written.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.JobRecords, "leave", unwritable)
+        patch.setattr(RunKeeper, "ended", lambda *_: None)  # nor had its process time to save the summary
+        with pytest.raises(StoreUnavailable):
+            office.worker().work(job.job_id)
+    assert office.job(job).state is State.PROCESSING
+    office.let_pass(SILENCE + timedelta(seconds=1))
+    left = office.worked(job)
+    assert (left.state, left.attempt, left.counts["inserted"]) == (State.SUCCEEDED, 2, 10)
+    [run] = office.place.customer.backup.history()
+    [summary] = office.job_queue.runs.page().runs
+    assert (run["SyncId"], summary["status"], summary["counts"]["inserted"]) == (left.sync_id, "Completed", 10)
+
+
+def test_the_end_of_a_run_whose_process_had_no_time_to_record_it_is_recorded_and_told(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_queue = open_job_queue(office.settings.model_copy(update={"notify_webhooks": ("https://x",)}), office.clock)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunKeeper, "ended", lambda *_: None)
+        [outcome] = Registry(office.settings, watcher=job_queue.watcher("Ada")).sync("customer", Trigger.HTTP)
+    registry = Registry(office.settings)
+    record_late_ends(registry, job_queue)  # it may be at work
+    assert [run["status"] for run in job_queue.runs.page().runs] == ["InProgress"]
+    office.let_pass(SILENCE + timedelta(seconds=1))
+    record_late_ends(registry, job_queue, busy=["Customer"])
+    assert [run["status"] for run in job_queue.runs.page().runs] == ["InProgress"]
+    for _ in range(2):
+        record_late_ends(registry, job_queue)
+    [summary] = job_queue.runs.page().runs
+    assert (summary["status"], summary["requestedBy"], summary["counts"]["inserted"]) == ("Completed", "Ada", 100)
+    assert job_queue.runs.last("customer")["success"]["syncId"] == outcome.run.sync_id
+    [event] = [item.value["event"] for item in job_queue.keys.scan("outbox:", limit=9)]
+    assert (event["type"], event["data"]["syncId"]) == ("backup.sync.completed", outcome.run.sync_id)
+    job_queue.keys.close()
 
 
 def test_an_occurrence_of_the_schedule_is_queued_once_and_a_missed_night_is_caught_up_once(office: Office) -> None:

@@ -13,6 +13,7 @@ from backup.entry.command_line.options import AsJson, Config
 from backup.entry.command_line.terminal import errors_shown, plain, print_answer, say, show_grid, show_trouble
 from backup.entry.notify_api import answer_delivery, answer_test
 from backup.jobs.job_queue import job_queue_of
+from backup.jobs.late_ends import record_late_ends
 from backup.notify.silence import look_around
 
 
@@ -30,8 +31,9 @@ def notify_command(
         if test:
             answer = answer_test(settings)
         else:
-            job_queue = job_queue_of(settings)
-            look_around(settings, job_queue, open_registry(config).directory.entries)
+            job_queue, registry = job_queue_of(settings), open_registry(config)
+            record_late_ends(registry, job_queue)
+            look_around(settings, job_queue, registry.directory.entries)
             answer = answer_delivery(settings, job_queue)
         print_answer(answer, as_json, lambda: _show(answer))
 
