@@ -127,5 +127,11 @@ def quiet_libraries() -> None:
     """
     for name in ("azure", "urllib3", "msal", "kombu", "amqp", "sqlalchemy"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    hide_addresses()
     # SQLAlchemy names a pool's logger after its class, and logs each lost connection with a traceback.
     logging.getLogger("backup.stores.sql.pool").setLevel(logging.CRITICAL)
+
+
+def hide_addresses() -> None:
+    """Keeps urllib3 from logging the whole address of a server whose headers it cannot read: a token may be in it."""
+    logging.getLogger("urllib3.connection").setLevel(logging.ERROR)

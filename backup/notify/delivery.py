@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -28,6 +28,7 @@ from backup.jobs.stored import count_in, moment_in
 from backup.notify.sink import NotDelivered, Send, Sink
 from backup.notify.sink_state import SinkState, pause_after, read_state, write_state
 from backup.notify.sinks import sinks_of
+from backup.stores.calls import TimedCall
 
 SEND_SECONDS = 20.0
 """How long a sink may take for one event."""
@@ -38,6 +39,8 @@ WAITING_AT_MOST = 1_000
 REFUSALS_AT_MOST = 8
 """How often an event is tried that the sink itself refuses."""
 
+_YEAR_SECONDS = 366 * 86_400  # more was spoilt
+_CUT_AFTER = 1.0  # second; until then whoever waits has gone on
 _WORK_SECONDS = 60.0  # well below LEASE, also with the last event's seconds
 
 
@@ -124,11 +127,10 @@ class _Work:
         kept = []
         for number, item in enumerate(items):
             if not _is_readable(item):
-                event("notify.given_up", level=logging.ERROR, sink=self._sink.label, reason="it cannot be read")
-                self._keys.commit([Change(item.key, None, item.etag)])
+                self._give_up(item, "it cannot be read")
             elif len(items) - number > WAITING_AT_MOST:
                 self._give_up(item, f"more than {WAITING_AT_MOST} events wait for it")
-            elif (now - time_of(item) if item.age is None else item.age) > self._sink.keep:
+            elif _waited(item, now) > self._sink.keep:
                 self._give_up(item, f"it has waited for {self._sink.keep.total_seconds() / 3600:g} h")
             else:
                 kept.append(item)
@@ -153,8 +155,10 @@ class _Work:
         if tries >= REFUSALS_AT_MOST:
             self._give_up(item, f"the sink refused it {tries} times: {error}")
             return
-        after = self._now() + pause_after(tries + 1)
-        self._keys.commit([Change(item.key, {**item.value, "tries": tries, "after": after.isoformat()}, item.etag)])
+        now = self._now()
+        noted = {"tries": tries, "after": (now + pause_after(tries + 1)).isoformat()}
+        noted["waited"] = max(0, int(_waited(item, now).total_seconds()))
+        self._keys.commit([Change(item.key, {**item.value, **noted}, item.etag)])
         event("notify.refused", level=logging.WARNING, sink=self._sink.label, tries=tries, error=error)
 
     def _failed(self, error: NotDelivered) -> None:
@@ -170,15 +174,15 @@ class _Work:
 
     def _give_up(self, item: Item, why: str) -> None:
         if self._keys.commit([Change(item.key, None, item.etag)]):
-            message = item.value["event"]
+            message: Mapping[str, Any] = item.value["event"] if _is_readable(item) else {}
             self.state = self.state.gave_up(self._now())
             event(
                 "notify.given_up",
                 level=logging.ERROR,
                 sink=self._sink.label,
-                type=message["type"],
+                type=message.get("type"),
                 service=message.get("subject"),
-                event_id=message["id"],
+                event_id=message.get("id"),
                 reason=why,
             )
 
@@ -203,7 +207,8 @@ class _InTime:
 def ended_in_time(name: str, call: Callable[[], Any]) -> Any:
     """Returns what the call returns. Raises NotDelivered if it fails, or takes longer than `SEND_SECONDS`.
 
-    Its thread is then left behind. Until it ends, no other call with this name is made.
+    Its thread is then left behind, and the call is cut if it can be. Until the thread ends, no other call with this
+    name is made.
     """
     earlier = _left_behind.get(name)
     if earlier is not None and not earlier.done():
@@ -212,7 +217,9 @@ def ended_in_time(name: str, call: Callable[[], Any]) -> Any:
 
     def work() -> None:
         try:
-            future.set_result(call())
+            with TimedCall(SEND_SECONDS + _CUT_AFTER) as timed, timed.in_this_thread():
+                result = call()
+            future.set_result(result)
         except BaseException as error:
             future.set_exception(error)
 
@@ -259,6 +266,13 @@ def send_now(sink: Sink, message: Mapping[str, Any]) -> BackupError | None:
 def time_of(item: Item) -> datetime:
     """When the event of an item of the outbox happened."""
     return datetime.fromisoformat(item.value["event"]["time"])
+
+
+def _waited(item: Item, now: datetime) -> timedelta:
+    """How long an event has waited. A refusal writes its item again, and notes in it how long that was until then."""
+    if item.age is None:
+        return now - time_of(item)
+    return item.age + timedelta(seconds=min(count_in(item.value, "waited"), _YEAR_SECONDS))
 
 
 def _is_readable(item: Item) -> bool:

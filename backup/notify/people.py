@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from backup.core.log import hide_addresses
 from backup.core.suggestions import did_you_mean, quantity
 from backup.jobs.events import DIGEST, OVERDUE, RECOVERED, TEST
 from backup.notify.sink import NamedSink, NotDelivered, Send, install_hint
@@ -30,6 +31,7 @@ class People(NamedSink):
         except ImportError:
             raise NotDelivered("Messages need the package apprise, which is not installed.", hint=_HINT) from None
         logging.getLogger("apprise").setLevel(logging.CRITICAL)  # its lines may have parts of an address
+        hide_addresses()
         service = apprise.Apprise(asset=apprise.AppriseAsset(app_id="backup", app_desc="backup-services"))
         if not service.add(self.address):
             scheme = self.address.partition("://")[0]

@@ -12,11 +12,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from requests.utils import get_auth_from_url
 
 from backup import __version__
 from backup.config.notify_settings import secret_bytes
 from backup.core.addresses import is_loopback
+from backup.core.log import hide_addresses
 from backup.core.model import Now, utc_now
+from backup.notify.cut_connections import CutAdapter
 from backup.notify.sink import NamedSink, NotDelivered, Send, event_text
 
 _TIMEOUT = (5.0, 10.0)  # seconds to connect, and between two bytes of the answer
@@ -88,10 +91,14 @@ def signed(secrets: Sequence[str], event_id: str, timestamp: int, body: bytes) -
 
 @contextmanager
 def _session(address: str) -> Iterator[requests.Session]:
+    hide_addresses()
     with requests.Session() as session:
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, CutAdapter())
         # The environment may name a proxy, and certificates. Its .netrc must not add a login to a stranger's address.
         session.trust_env = not is_loopback(urlsplit(address).hostname or "")
-        session.auth = lambda request: request
+        login = get_auth_from_url(address)
+        session.auth = login if any(login) else lambda request: request
         yield session
 
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from email import message_from_bytes, policy
 from pathlib import Path
@@ -256,17 +256,17 @@ def test_a_redirection_is_not_followed(tmp_path: Path, receiver: Hook) -> None:
         assert (len(receiver.requests), other.requests) == (1, [])
 
 
-def test_a_server_that_answers_a_byte_at_a_time_does_not_hold_a_test_for_ever(
+def test_a_server_that_answers_a_byte_at_a_time_holds_neither_a_test_nor_its_thread_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(delivery, "SEND_SECONDS", 0.3)
-    ended = threading.Event()
+    monkeypatch.setattr(delivery, "_CUT_AFTER", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def drip() -> None:
             client = server.accept()[0]
-            with client:
-                while not ended.wait(0.05):
+            with client, suppress(OSError):
+                while not threading.Event().wait(0.05):
                     client.sendall(b"H")
 
         thread = threading.Thread(target=drip)
@@ -274,10 +274,30 @@ def test_a_server_that_answers_a_byte_at_a_time_does_not_hold_a_test_for_ever(
         address = f"http://127.0.0.1:{server.getsockname()[1]}/"
         given = {"Notify__Webhooks": address, "Notify__WebhookSecret": SECRET}
         [row] = answer_test(load_settings(given)).body["sinks"]
-        ended.set()
+        wait([delivery._left_behind["webhook1"]])  # until its thread has ended, nobody sends anything to the webhook
         thread.join()
-    wait([delivery._left_behind["webhook1"]])  # until its thread has ended, no other test's webhook gets anything
     assert "did not answer within" in row["error"]
+
+
+def test_an_address_is_in_no_log_though_its_server_answers_nonsense_and_its_login_is_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    requests: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            client = server.accept()[0]
+            with client:
+                requests.append(client.recv(65_536))
+                client.sendall(b"HTTP/1.1 204 Well\r\nthis is no header\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"http://ada:pass%20word@127.0.0.1:{server.getsockname()[1]}/token-0123456789?sig=s-0123456789"
+        assert answer_test(load_settings({"Notify__Webhooks": address, "Notify__WebhookSecret": SECRET})).status == 200
+        thread.join()
+    assert b"\r\nAuthorization: Basic " + base64.b64encode(b"ada:pass word") + b"\r\n" in requests[0]
+    assert "0123456789" not in caplog.text
 
 
 # The test of all sinks
