@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -45,8 +46,8 @@ _HINTS = {
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
-_TO_OPEN_ANEW = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR)
-"""After these errors what the connection remembers of the file may be wrong."""
+_TO_OPEN_ANEW = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+"""After these errors what the connection remembers of the file may be wrong, or is not so any more."""
 
 
 class SqliteFile:
@@ -125,8 +126,10 @@ class SqliteFile:
         if not self._path.name:
             raise OSError("there is no home folder; BackupJobs__File names a file")
         self._refuse_remains()
+        is_new = _size(self._path) == 0
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        with suppress(FileExistsError):  # to open and close a file ends the locks that the process has on it
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
         connection = sqlite3.connect(
             self._path,
             factory=WaitingConnection,
@@ -138,7 +141,7 @@ class SqliteFile:
         connection.execute("PRAGMA synchronous = FULL")
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'items'").fetchone() is None:
             connection.execute(_TABLE)
-            event("records.new", file=self._path)
+            event("records.new", level=logging.INFO if is_new else logging.WARNING, file=self._path)
         _add_written(connection)
         return connection
 

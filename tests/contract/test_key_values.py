@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -244,6 +246,20 @@ def test_a_file_that_was_closed_has_all_in_itself(tmp_path: Path) -> None:
     moved = SqliteKeyValues(tmp_path / "moved.db")
     assert moved.get("x") is not None
     moved.close()
+
+
+def test_another_process_that_closes_the_file_does_not_take_away_what_this_one_uses(tmp_path: Path) -> None:
+    """The file stays locked for as long as it is used. Of a process, whoever closes the file ends all its locks."""
+    keys = SqliteKeyValues(tmp_path / "jobs.db")
+    assert keys.get("x") is None
+    assert keys.commit([Change("x", {})])
+    code = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM items').fetchall(); c.close()"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "jobs.db")], check=True)
+    assert keys.commit([Change("y", {})])
+    assert len(keys.scan("", limit=9)) == 2
+    keys.close()
 
 
 @pytest.mark.parametrize("end", ["-wal", "-shm"])
