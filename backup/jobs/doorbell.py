@@ -25,6 +25,7 @@ class QueueDoorbell:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._client: Any = None
         self._is_made = False
 
     def ring(self, job_id: str, after_seconds: float = 0) -> bool:
@@ -32,8 +33,9 @@ class QueueDoorbell:
         try:
             self.check()
             # Without a time to live a message is lost after a week. The host's queue trigger expects Base64.
-            self._client().send_message(job_id, visibility_timeout=max(0, round(after_seconds)), time_to_live=-1)
+            self._queue().send_message(job_id, visibility_timeout=max(0, round(after_seconds)), time_to_live=-1)
         except Exception as error:
+            self._is_made = False  # somebody may have removed it
             event("jobs.not_rung", level=logging.WARNING, job_id=job_id, error=safe_text(error))
             return False
         return True
@@ -44,16 +46,19 @@ class QueueDoorbell:
             from azure.core.exceptions import ResourceExistsError
 
             with suppress(ResourceExistsError):
-                self._client().create_queue()
+                self._queue().create_queue()
             self._is_made = True
 
-    def _client(self) -> Any:
-        from azure.storage.queue import QueueServiceClient, TextBase64EncodePolicy
+    def _queue(self) -> Any:
+        """The client of the queue. Threads may make one each; the last stays."""
+        if self._client is None:
+            from azure.storage.queue import QueueServiceClient, TextBase64EncodePolicy
 
-        from backup.runs.storage_account import service_client
+            from backup.runs.storage_account import service_client
 
-        service = service_client(self._settings, "queue", QueueServiceClient)
-        return service.get_queue_client(QUEUE, message_encode_policy=TextBase64EncodePolicy())
+            service = service_client(self._settings, "queue", QueueServiceClient)
+            self._client = service.get_queue_client(QUEUE, message_encode_policy=TextBase64EncodePolicy())
+        return self._client
 
 
 class LocalDoorbell:

@@ -12,12 +12,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from azure.storage.queue import QueueServiceClient
 
+from backup.config.bindings import QUEUE
 from backup.config.settings import Settings, load_settings
 from backup.core.errors import Locked, StoreUnavailable
 from backup.core.retry import Retry
 from backup.core.run_values import Counts, Run, Trigger
 from backup.jobs import records, table_key_values, worker
+from backup.jobs.doorbell import QueueDoorbell
 from backup.jobs.job import Job, Request, State
 from backup.jobs.job_queue import JobQueue, open_job_queue
 from backup.jobs.late_ends import record_late_ends
@@ -131,6 +134,13 @@ def test_a_message_that_comes_twice_runs_the_job_once(any_office: Office) -> Non
     left.append(worker.work(job.job_id))
     assert sorted(result is None for result in left) == [False, True, True]
     assert len(any_office.job_queue.runs.page().runs) == 1
+
+
+def test_a_bell_whose_queue_was_removed_makes_it_again(azurite: str) -> None:
+    bell = QueueDoorbell(load_settings({"AzureWebJobsStorage": azurite}))
+    assert bell.ring("1")
+    QueueServiceClient.from_connection_string(azurite).delete_queue(QUEUE)
+    assert [bell.ring("2"), bell.ring("3")] == [False, True]
 
 
 def test_a_dry_run_writes_nothing_to_the_backup(office: Office) -> None:
