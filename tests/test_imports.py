@@ -130,7 +130,7 @@ def test_the_functions_library_is_imported_by_the_triggers_and_the_local_host_al
 def test_drivers_are_imported_under_stores_alone() -> None:
     users = {name for name in modules() if any(is_of(module, DRIVERS) for module in imported(name))}
     # The records are not in a store: they must be there when no store is.
-    records = {"backup.jobs.sqlite_key_values", "backup.jobs.sqlite_file"}
+    records = {"backup.jobs.sqlite_key_values", "backup.jobs.jobs_file"}
     assert [name for name in users - records if not name.startswith("backup.stores")] == []
 
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
+from backup.jobs.jobs_file import JobsFile
 from backup.jobs.key_values import NEW, Change, Item
-from backup.jobs.sqlite_file import SqliteFile
 from backup.jobs.stored import stored_value
 from backup.runs.process import this_process
 
@@ -39,7 +39,7 @@ class SqliteKeyValues:
         """`elapsed` gives seconds since some moment that is the same for all processes of the machine."""
         self._elapsed = elapsed
         # Whoever waits for another program's lock keeps nobody from reading.
-        self._reading, self._writing = SqliteFile(path), SqliteFile(path)
+        self._reading, self._writing = JobsFile(path), JobsFile(path)
 
     def get(self, key: str) -> Item | None:
         """As `KeyValues` says."""

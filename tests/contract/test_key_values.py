@@ -22,7 +22,7 @@ from azure.data.tables import UpdateMode
 from backup.config.settings import load_settings
 from backup.core.errors import StoreUnavailable
 from backup.core.retry import Retry
-from backup.jobs import sqlite_file
+from backup.jobs import jobs_file
 from backup.jobs.key_values import ANY, CHANGES_AT_MOST, NEW, Change, KeyValues
 from backup.jobs.sqlite_key_values import SqliteKeyValues
 from backup.jobs.table_key_values import TableKeyValues, _ServerClock
@@ -297,8 +297,8 @@ def test_a_damaged_file_says_what_to_do_and_is_used_again_once_it_is_right(tmp_p
 def test_another_programs_lock_keeps_nobody_from_reading_and_is_waited_for_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "WAIT_SECONDS", 0.5)
-    monkeypatch.setattr(sqlite_file, "_AFTER_IN_VAIN", 0.0)
+    monkeypatch.setattr(jobs_file, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(jobs_file, "_AFTER_IN_VAIN", 0.0)
     keys = SqliteKeyValues(tmp_path / "jobs.db")
     assert keys.commit([Change("x", {})])
     with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as other:

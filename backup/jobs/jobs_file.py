@@ -50,7 +50,7 @@ _TO_OPEN_ANEW = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_I
 """After these errors what the connection remembers of the file may be wrong, or is not so any more."""
 
 
-class SqliteFile:
+class JobsFile:
     """One connection to the file, used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
