@@ -12,7 +12,7 @@ import pytest
 
 from backup.core.errors import SchemaMismatch
 from backup.core.model import Chunk
-from backup.stores import Drift, stamps_in
+from backup.stores import Drift, Rules, stamps_in
 from backup.stores.sql.engines.postgresql.listing import list_tables
 from tests.contract.benches import ROLES, PostgresBench, Role, SqlBench, SqliteBench, other_database
 from tests.contract.test_store import run_sync
@@ -195,6 +195,53 @@ def test_a_unique_index_is_no_key_where_it_tells_more_texts_apart_than_its_colum
     with bench.engines["source"].connect() as cx:
         [keys] = [table.unique_keys for table in list_tables(cx) if str(bench.schema) in table.name]
     assert keys == {"as_it_is": ("id", "name"), "alike": ("code", "id")}
+
+
+def test_not_null_counts_only_where_the_server_holds_all_rows_to_it(postgresql_bench: PostgresBench) -> None:
+    """Rows with NULL in their key would be in no chunk, and nobody would look for them."""
+    bench = postgresql_bench
+    far = f"far_{uuid.uuid4().hex}"
+    bench.sql("source", f"CREATE FOREIGN DATA WRAPPER {far}; CREATE SERVER {far} FOREIGN DATA WRAPPER {far}")
+    try:
+        rules = Rules(key=("Id",), key_may_repeat=True)
+        columns = '"Id" integer NOT NULL, "Area" integer'
+        bench.sql("source", f"CREATE FOREIGN TABLE {{table}} ({columns}) SERVER {far}")
+        assert len(bench.open("source", rules=rules).shape.nullable_key) == 1
+        bench.sql("source", "DROP FOREIGN TABLE {table}")
+        bench.sql("source", f'CREATE TABLE {{table}} ({columns}) PARTITION BY LIST ("Area")')
+        bench.sql("source", f"CREATE TABLE {bench.quoted('near')} PARTITION OF {{table}} DEFAULT")
+        assert bench.open("source", rules=rules).shape.nullable_key == []
+        bench.sql(
+            "source",
+            f"CREATE FOREIGN TABLE {bench.quoted('far')} PARTITION OF {{table}} FOR VALUES IN (1) SERVER {far}",
+        )
+        assert len(bench.open("source", rules=rules).shape.nullable_key) == 1
+    finally:
+        bench.sql("source", f"DROP FOREIGN DATA WRAPPER {far} CASCADE")
+
+
+def test_a_constraint_that_nobody_has_validated_promises_nothing(postgresql_bench: PostgresBench) -> None:
+    bench = postgresql_bench
+    with bench.engines["source"].connect() as cx:
+        if (cx.dialect.server_version_info or (0,)) < (18,):
+            pytest.skip("Before PostgreSQL 18, NOT NULL holds for all rows.")
+    bench.sql("source", "CREATE TABLE {table} (id integer, version integer)")
+    bench.sql("source", "INSERT INTO {table} VALUES (NULL, 1), (1, NULL)")
+    bench.sql("source", "ALTER TABLE {table} ADD CONSTRAINT a NOT NULL id NOT VALID, ADD NOT NULL version NOT VALID")
+    bench.sql("source", "CREATE UNIQUE INDEX ON {table} (id)")
+    store = bench.open("source", rules=Rules(version=("version",), key=("id",)))
+    assert [column.nullable for column in store.shape.columns] == [True, True]
+    with bench.engines["source"].connect() as cx:
+        assert [table.unique_keys for table in list_tables(cx)] == [{}]
+
+
+def test_a_primary_key_that_not_all_partitions_have_is_none(postgresql_bench: PostgresBench) -> None:
+    bench = postgresql_bench
+    bench.sql("source", "CREATE TABLE {table} (id integer NOT NULL, area integer NOT NULL) PARTITION BY LIST (area)")
+    bench.sql("source", f"CREATE TABLE {bench.quoted('part')} PARTITION OF {{table}} DEFAULT")
+    bench.sql("source", "ALTER TABLE ONLY {table} ADD PRIMARY KEY (id, area)")
+    with pytest.raises(SchemaMismatch, match="no primary key"):
+        bench.open("source").count()
 
 
 @pytest.mark.parametrize("other", ["source", "backup"])

@@ -15,7 +15,11 @@ _KINDS = {"v": "view", "m": "materialized view", "f": "foreign table"}
 _COLUMNS = sa.text(
     """
     SELECT n.nspname, c.relname, c.relkind, c.reltuples, a.attname,
-           format_type(a.atttypid, a.atttypmod), NOT a.attnotnull
+           format_type(a.atttypid, a.atttypmod),
+           -- A constraint that nobody has validated says nothing of older rows.
+           NOT a.attnotnull OR (a.attrelid, a.attnum) IN (
+               SELECT k.conrelid, unnest(k.conkey) FROM pg_constraint k WHERE k.contype = 'n' AND NOT k.convalidated
+           )
     FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
