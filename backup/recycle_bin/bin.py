@@ -321,11 +321,28 @@ class RecycleBin:
         for key in keys if not (records or self._backup.traits.keys_are_exact) else ():
             keys_by_hash.setdefault(key_hash(key), set()).add(key)
         first: dict[Key, KeptImage] = {}
+        respelled: list[tuple[list[KeptImage], list[Key]]] = []
         for hashed, group in groups.items():
             is_respelled = len({kept.key for kept in group} | keys_by_hash.get(hashed, set())) > 1
             own_keys = [self._own_key(kept) if records or is_respelled else kept.key for kept in group]
-            first |= first_by_spelling(group, own_keys)
+            if len({kept.key for kept in group}) > 1 and not self._backup.traits.keys_are_exact:
+                respelled.append((group, own_keys))
+            else:
+                first |= first_by_spelling(group, own_keys, {})
+        row_keys = self._row_keys({kept.key for group, _ in respelled for kept in group})
+        for group, own_keys in respelled:
+            in_group = {kept.key: row_keys[kept.key] for kept in group if kept.key in row_keys}
+            first |= first_by_spelling(group, own_keys, in_group)
         return first
+
+    def _row_keys(self, keys: Collection[Key]) -> dict[Key, Key]:
+        """Returns those of these keys under which the backup finds a row, each with the key as the row spells it."""
+        return {
+            image.key: self._backup.keys.of(image.record)
+            for images in (self._backup.images([*keys], Action.UPDATED) if keys else ())
+            for image in images
+            if image.record is not None
+        }
 
     def _own_key(self, kept: KeptImage) -> Key:
         """Returns the key as the entry's record spells it. Reads the record if it was left out."""

@@ -66,6 +66,7 @@ class KeptImage:
     - `side`: where the record was: in the backup, or in the place that a restore wrote to.
     - `entry_id`: keys that were inserted together have the same.
     - `number`: the number of the run; 0 if it was not looked up.
+    - `came_back`: whether the record is known to have been inserted again since.
     """
 
     entry_id: str
@@ -77,6 +78,7 @@ class KeptImage:
     record: dict[str, Any] | None
     at: datetime
     number: int = 0
+    came_back: bool = False
 
     @property
     def had_record(self) -> bool:

@@ -277,7 +277,11 @@ class Restoring:
         """Whether the place's record, of this version, is another than the wanted one."""
         if image is None:
             return copy is None or self._differs(version, copy)
-        return version.etag is not None or version.is_missing or version.value != image.version
+        if version.etag is not None or version.is_missing or version.value != image.version:
+            return True
+        # A record that was deleted and came back may have a version that it had before, and other values.
+        came_back = image.came_back or image.action is Action.DELETED
+        return came_back and (copy is not None or self._spec.overwrite_newer)
 
     def _is_newer(self, version: Version, copy: Version | None) -> bool:
         """Whether the place's record, of this version, was written after the backup copied it. In doubt it was."""

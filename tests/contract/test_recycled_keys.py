@@ -54,6 +54,32 @@ def test_sql_server_keeps_a_respelled_keys_old_spelling(mssql_bench: SqlServerBe
     check_respelled(mssql_bench, "nvarchar(40) COLLATE Latin1_General_CI_AS", old, new)
 
 
+def check_come_back(bench: SqlBench, text: str, old: str, new: str) -> None:
+    """A record is deleted and comes back with another spelling of its key. No image has both."""
+    bench.sql("source", f"CREATE TABLE {{table}} (Id {text} NOT NULL PRIMARY KEY, Version INTEGER)")
+    insert = f"INSERT INTO {{table}} (Id, Version) VALUES ({bench.mark}, {bench.mark})"
+    bench.sql("source", insert, [(old, 1)])
+    sides = recycled(bench)
+    sides.write([(old,)], 1)
+    sides.delete([(old,)], 2)
+    bench.sql("source", f"UPDATE {{table}} SET Id = {bench.mark}", [(new,)])
+    sides.write([(new,)], 3)
+    first = sides.bin.first_after([(new,)], moment(1))
+    expected = (old,), Action.DELETED, True
+    told = {key: (kept.key, kept.action, kept.came_back) for key, kept in first.items()}
+    assert told == {(old,): expected, (new,): expected}
+    assert not sides.bin.first_after([(new,)], moment(2))[(new,)].had_record
+
+
+def test_sqlite_knows_a_record_that_came_back_with_another_spelling(sqlite_bench: SqliteBench) -> None:
+    check_come_back(sqlite_bench, "TEXT COLLATE NOCASE", "A", "a")
+
+
+def test_postgresql_knows_a_record_that_came_back_with_another_spelling(postgresql_bench: PostgresBench) -> None:
+    alike_on_both_sides(postgresql_bench)
+    check_come_back(postgresql_bench, f"text COLLATE {postgresql_bench.quoted('alike')}", "ä", "Ä")
+
+
 def test_a_resumed_run_finds_its_image_of_a_key_that_has_another_spelling_since(sqlite_bench: SqliteBench) -> None:
     """The first call deleted the copy; the next one inserts it as the source spells it by then."""
     bench = sqlite_bench

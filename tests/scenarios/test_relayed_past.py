@@ -110,6 +110,21 @@ def test_what_a_run_changed_comes_from_images_by_the_servers(
         assert place.kept(restored["SyncId"]) == ([((9,), (9, 6, 0))] if counts[1] else [])
 
 
+@IN_FILES
+@pytest.mark.parametrize("spec", ["--at", "--run"])
+def test_a_record_that_came_back_in_a_version_that_it_had_gets_its_old_values(
+    changed: tuple[Things, str], spec: str
+) -> None:
+    place, moment = changed
+    run = _newest(place)
+    place.put("5, 5, 0")  # as an application counts the versions of a new record
+    place.sync()
+    wanted = ("--key", "5", "--key", "12")
+    assert counted(done(place.restore(spec, moment if spec == "--at" else run, *wanted)))[:2] == (1, 1)
+    assert {n: place.rows()[n] for n in (5, 12)} == {5: (5, 5), 12: (5, 12)}
+    assert counted(done(place.restore(spec, moment if spec == "--at" else run, *wanted)))[:2] == (0, 0)
+
+
 @pytest.mark.parametrize("step", ["_insert", "_update"])
 def test_a_restore_of_a_run_that_lost_its_lock_lets_the_servers_write_no_further_part(
     changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch, step: str
