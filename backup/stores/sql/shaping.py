@@ -66,8 +66,9 @@ def _made_shape(dialect: Dialect, rules: Rules, described: Described, label: str
     for column in columns:
         if column.name in key_names and not column.sortable:
             raise SchemaMismatch(
-                f"The {label} has the key column {column.name}, whose type has a sort order of its own.",
-                hint="Only a key of the server's built-in types can be backed up.",
+                f"The {label} has the key column {column.name}, whose type or collation has an order of its own.",
+                hint="Only a key of the server's built-in types can be backed up. On SQLite a key that is not the "
+                "primary one has to compare texts by their bytes (BINARY).",
             )
     rules = replace(rules, where=filter_values(columns, rules, label, plain=dialect.in_process))
     copied = [column for column in columns if column.name in taken]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -89,8 +90,9 @@ def columns(cx: sa.Connection, schema: str | None, table: str, *, is_plain: bool
     encoding: str = rows[0][-1] if rows else ""
     collations = {str(name): str(collation) for name, collation in key_index}
     described = _columns(table, [row[:-1] for row in rows], collations, encoding, is_plain=is_plain)
-    if collations and table.lower() in _named_collations(cx):
+    if not is_plain or table.lower() in _named_collations(cx):
         _check_comparison(cx, table, collations)
+        described = _unlike_bytes(cx, table, described)
     return described
 
 
@@ -101,25 +103,40 @@ def _named_collations(cx: sa.Connection) -> set[str]:
 
 def _check_comparison(cx: sa.Connection, table: str, collations: Mapping[str, str]) -> None:
     """Raises SchemaMismatch for a key column that compares texts in another way than the key's index does: a statement
-    about one key would be about several rows. No pragma tells a column's collation; a UNION uses it."""
-    quote = cx.dialect.identifier_preparer.quote_identifier  # SQLAlchemy does not know every word of SQLite
+    about one key would be about several rows."""
     for name, collation in collations.items():
-        apart = f"SELECT count(*) FROM (SELECT {quote(name)} FROM {quote(table)} WHERE 0 {_TEXTS})"  # noqa: S608 - names
-        try:
-            [[number]] = asked_plainly(cx, apart)
-        except sa.exc.DBAPIError as error:
-            unknown = str(error.orig).partition("no such collation sequence: ")[2]
-            if not unknown:
-                raise
-            comparison = unknown
-        else:
-            comparison = _TOLD_APART[number]
+        comparison = _comparison(cx, table, name)
         if comparison != collation.upper():
             raise SchemaMismatch(
                 f"The key column {name} of {table} compares texts by {comparison}, and the index of the key by "
                 f"{collation.upper()}. So a statement about one key may be about several rows. Nothing was changed.",
                 hint="Make the table anew, with the same collation in the column and in its primary key.",
             )
+
+
+def _unlike_bytes(cx: sa.Connection, table: str, columns: Sequence[Column]) -> list[Column]:
+    """The columns. Outside of the primary key, one that does not compare texts by their bytes is not sortable: a copy
+    would take keys for two that are one here."""
+    return [
+        column
+        if column.key_position or _comparison(cx, table, column.name) == "BINARY"
+        else replace(column, sortable=False)
+        for column in columns
+    ]
+
+
+def _comparison(cx: sa.Connection, table: str, name: str) -> str:
+    """By what the column compares texts. No pragma tells a column's collation; a UNION uses it."""
+    quote = cx.dialect.identifier_preparer.quote_identifier  # SQLAlchemy does not know every word of SQLite
+    apart = f"SELECT count(*) FROM (SELECT {quote(name)} FROM {quote(table)} WHERE 0 {_TEXTS})"  # noqa: S608 - names
+    try:
+        [[number]] = asked_plainly(cx, apart)
+    except sa.exc.DBAPIError as error:
+        unknown = str(error.orig).partition("no such collation sequence: ")[2]
+        if not unknown:
+            raise
+        return unknown
+    return _TOLD_APART[number]
 
 
 def sorted_alike(cx: sa.Connection, originals: Sequence[Column], key_names: Sequence[str]) -> list[Column]:
@@ -255,6 +272,7 @@ def _describe_all(cx: sa.Connection) -> Mapping[str, Described]:
             read = _columns(table, [row[2:] for row in rows], collations.get(table, {}), encoding, is_plain=True)
             if table.lower() in named:
                 _check_comparison(cx, table, collations.get(table, {}))
+                read = _unlike_bytes(cx, table, read)
             described[table.lower()] = Described(name, read, identity=(number, places[number]))
         except BackupError as error:
             described[table.lower()] = Described(name, error=error)
