@@ -114,14 +114,14 @@ def _check_comparison(cx: sa.Connection, table: str, collations: Mapping[str, st
             )
 
 
-def _unlike_bytes(cx: sa.Connection, table: str, columns: Sequence[Column]) -> list[Column]:
+def _unlike_bytes(cx: sa.Connection, table: str, read: Sequence[Column]) -> list[Column]:
     """The columns. Outside of the primary key, one that does not compare texts by their bytes is not sortable: a copy
     would take keys for two that are one here."""
     return [
         column
         if column.key_position or _comparison(cx, table, column.name) == "BINARY"
         else replace(column, sortable=False)
-        for column in columns
+        for column in read
     ]
 
 
