@@ -64,6 +64,11 @@ class Incremental(Protocol):
         May return earlier records as well. Where fingerprints are enough alone (`Traits`), it may leave out any.
         """
 
+    @property
+    def of(self) -> str:
+        """Which container it speaks of: another text for every other one, also of the same name, and once its settings
+        were changed; without spaces. Empty on SQL, where nothing relies on what was written lately."""
+
     def has_fallen(self, since: str, mark: str) -> bool:
         """Whether `mark` is less than the earlier watermark `since`, or cannot be compared with it."""
 

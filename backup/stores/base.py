@@ -66,6 +66,10 @@ class Catalog(Protocol):
         """Whether this store and another one of its kind are the same table or container. The servers decide, not the
         names in the settings. Leaves no trace in either; one try, no retries."""
 
+    def is_another(self) -> bool:
+        """Whether another container has the place's name since this store first asked for it. One request; raises
+        what `match` raises where none has it. False on SQL, where `Relational.altered` says it."""
+
     def copies_beside(self) -> Sequence[str]:
         """The places of other tables (in its schema) or containers (in its database) that look like backups.
 

@@ -42,10 +42,20 @@ def follow_schema(session: Session) -> Checkpoint:
 
 def refuse_altered(session: Session) -> None:
     """Raises SchemaMismatch if a column of the source has got another type since a run that has written began: its
-    values were written as of the old type; or if another table has its name now: the backup may have records of both.
-    Writes into the entry which columns the next run has to fill."""
+    values were written as of the old type; or if another table or container has its name now: the backup may have
+    records of both. Or if another container has the backup's name: it lacks what was written before. Writes into the
+    entry which columns the next run has to fill."""
     relational = session.source.relational
-    if relational is None or session.run.dry_run or not session.tally.counts.processed:
+    if session.run.dry_run or not session.tally.counts.processed:
+        return
+    if relational is None:
+        for store, harm in ((session.source, "may have documents of both"), (session.backup, "may lack documents")):
+            if store.catalog.is_another():
+                raise SchemaMismatch(
+                    f"Another container took the place of the {store.place.label} while the run was at work. The "
+                    f"backup {harm}.",
+                    hint="Sync again: it compares everything.",
+                )
         return
     names, is_other_table = relational.altered()
     if names:

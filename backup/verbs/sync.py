@@ -22,7 +22,7 @@ from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
 from backup.verbs.records_of_others import refuse_records_of_others
 from backup.verbs.schema import MASKS_CHANGED, follow_schema, refuse_altered
-from backup.verbs.watermarks import from_watermark, tell_what_was_compared
+from backup.verbs.watermarks import from_watermark, is_of_another, tell_what_was_compared
 
 _SECONDS_BETWEEN_SAVES = 1.0
 _LOST = "Connections to the backup were lost, so all is compared once more."
@@ -43,7 +43,7 @@ def sync_with_schema(session: Session) -> None:
     refuse_expiring(session.backup, session.policy)
     if session.policy.of_set and not session.run.allow_mass_delete:
         refuse_records_of_others(session.source, session.backup, session.run.service, session.opening)
-    start = follow_schema(session)
+    start = _from_the_same(session, follow_schema(session))
     if _sync_surely(session, start) is not None:
         session.unfinished = True
         return
@@ -59,6 +59,16 @@ def sync_with_schema(session: Session) -> None:
         _purge_what_is_clear(session, session.source.traits.masks)
     if not (session.tally.counts.failed or session.tally.counts.remaining or session.run.dry_run):
         _complete(session)
+
+
+def _from_the_same(session: Session, start: Checkpoint) -> Checkpoint:
+    """Where the run begins: at the beginning, if an earlier call of it has walked another container of this name."""
+    if not is_of_another(session):
+        return start
+    start = start.begun_anew() if session.run.limit is None else Checkpoint()
+    session.note("Another container took the place of the source since the run began; it compares everything again.")
+    session.become(checkpoint=start.to_text(), watermark=None)
+    return start
 
 
 def _refuse_unproven(session: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import NamedTuple
 
 from backup.core.run_values import Run
 from backup.core.suggestions import quantity
@@ -19,6 +20,7 @@ NO_HINT = (
 
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
+_OF = " of "  # before the container that it speaks of, if that has a name of its own
 _LOOKS_OF_A_COPY = 8  # to copy all records takes as long as so many looks at them: docs/decisions/whole-table.md
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
@@ -27,9 +29,10 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     """The steps of a run that asks its source for what has changed since the last watermark, if the source knows that.
 
     Such a run records its own watermark. It takes it before it reads anything; the watermark counts once the run has
-    completed, and carries the time of the last full comparison and a hash of the filter. Without a watermark, when the
-    last full comparison is old, with another filter, with force, and with a limit, only stamps count. A run with a
-    limit does not read first what has changed lately, because it goes by the order of keys.
+    completed, and carries the time of the last full comparison, a hash of the filter, and which container it speaks of.
+    Without a watermark, when the last full comparison is old, with another filter or container, with force, and with a
+    limit, only stamps count. A run with a limit does not read first what has changed lately, because it goes by the
+    order of keys.
 
     Where fingerprints are enough alone, every run is a full comparison, by them, unless the policy lets it count. There
     the source is not asked in those cases, and not by a dry or a resumed run.
@@ -46,25 +49,27 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     if mark is None:
         return steps
     last, run, compares_all = session.last_synced(), session.run, session.source.traits.fingerprint_is_enough
-    since, compared, filtered = _parts(last.watermark if last else None)
+    since, compared, filtered, of = _parts(last.watermark if last else None)
     own_filter = sha256(session.policy.where.encode()).hexdigest()[:16] if session.policy.where else ""
     later = [] if last is None else session.history.later(last, session.opening)
     # A record that an undo brought back may have the same seconds as the record that the undo took away.
     undone = any(run_after.undone for run_after in later)
     # Records of another filter may be as many, written in the same seconds.
     full = run.forced or run.limit is not None or undone or filtered != own_filter or not since
+    # Times of another container say nothing of this one, though it may have as many records, and of the same seconds.
+    full = full or of != incremental.of
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     # A time that lies ahead is of a clock that was wrong.
     is_fresh = bool(since) and oldest <= datetime.fromisoformat(compared) <= now
     if not (full or compares_all):
         # What began as a full comparison stays one. Without its watermark, a sync has begun again with other rules.
-        is_another = session.resumed and _parts(run.watermark)[1] != compared
+        is_another = session.resumed and _parts(run.watermark).compared != compared
         full = is_another or not is_fresh
     catches_up = not (full or session.resumed or run.dry_run)
     counts = compares_all and catches_up and is_fresh and not later and _may_count(session, last, mark)
     if not (session.resumed and run.watermark):
         at = compared if counts or not (full or compares_all) else now.isoformat()
-        session.run = replace(run, watermark=f"{mark}{_COMPARED}{at}{own_filter and _FILTERED}{own_filter}")
+        session.run = replace(run, watermark=_Parts(mark, at, own_filter, incremental.of).text)
     steps = replace(steps, overlap_seconds=session.policy.overlap_seconds)
     if compares_all:
         if not catches_up or last is None:
@@ -83,17 +88,16 @@ def tell_what_was_compared(session: Session) -> None:
     proof, run = session.tally.proof, session.run
     if run.dry_run or proof is None or not session.source.traits.fingerprint_is_enough:
         return
-    mark, compared, filtered = _parts(run.watermark)
+    parts = _parts(run.watermark)
     if proof.only_counts:
-        at = f"{datetime.fromisoformat(compared):%Y-%m-%d %H:%M}"
+        at = f"{datetime.fromisoformat(parts.compared):%Y-%m-%d %H:%M}"
         session.note(
             f"Both sides have {quantity(proof.source.records, 'record')}. Only those were compared that the source "
             f"names as written lately. All were compared at {at} UTC, and are every "
             f"{quantity(session.policy.full_every_days, 'day')}."
         )
-    elif mark and session.policy.may_count:
-        at = run.started_at.isoformat()
-        session.run = replace(run, watermark=f"{mark}{_COMPARED}{at}{filtered and _FILTERED}{filtered}")
+    elif parts.mark and session.policy.may_count:
+        session.run = replace(run, watermark=parts._replace(compared=run.started_at.isoformat()).text)
 
 
 def _may_count(session: Session, last: Run | None, mark: str) -> bool:
@@ -103,7 +107,7 @@ def _may_count(session: Session, last: Run | None, mark: str) -> bool:
     """
     if last is None:
         return False
-    since, _, _ = _parts(last.watermark)
+    since = _parts(last.watermark).mark
     transforming, incremental, policy = session.source.transforming, session.source.incremental, session.policy
     return (
         policy.may_count
@@ -115,8 +119,30 @@ def _may_count(session: Session, last: Run | None, mark: str) -> bool:
     )
 
 
-def _parts(watermark: str | None) -> tuple[str, str, str]:
-    """The mark of the source in a watermark, the time of the last full comparison, and the hash of the filter."""
+def is_of_another(session: Session) -> bool:
+    """Whether the run began with another container in the source's place than it goes on with."""
+    began, incremental = _parts(session.run.watermark), session.source.incremental
+    return bool(session.resumed and began.of and incremental is not None and incremental.of != began.of)
+
+
+class _Parts(NamedTuple):
+    """The mark of the source in a watermark, the time of the last full comparison, the hash of the filter, and the
+    container. What is empty is not in the text."""
+
+    mark: str
+    compared: str
+    filtered: str
+    of: str
+
+    @property
+    def text(self) -> str:
+        more = f"{self.filtered and _FILTERED}{self.filtered}{self.of and _OF}{self.of}"
+        return f"{self.mark}{_COMPARED}{self.compared}{more}"
+
+
+def _parts(watermark: str | None) -> _Parts:
+    """The parts of this watermark; an earlier release wrote some without a container."""
     since, _, rest = (watermark or "").rpartition(_COMPARED)  # a mark may have the name of a column
+    rest, _, of = rest.partition(_OF)
     compared, _, filtered = rest.partition(_FILTERED)
-    return since, compared, filtered
+    return _Parts(since, compared, filtered, of)

@@ -6,8 +6,8 @@ hash of the partition key, answers simple queries partition after partition, ref
 and carries out batches as a whole.
 
 It has been taught what this project asks. All else is a 400 that says so: TOP, OFFSET, DISTINCT, GROUP BY, AVG, several
-aggregates, part of a physical partition, patches, the change feed. Partitions never split. A document without the
-property of an ORDER BY is left out, as the npm server has it.
+aggregates, part of a physical partition, patches, the change feed. A document without the property of an ORDER BY is
+left out, as the npm server has it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,13 @@ class Partitioned(Containers):
         for document in documents:
             key = container.key_of(document)
             with self._alone:
-                container.parts[container.partition_of(key)].put(text_of(key), _document_in(json.dumps(document)))
+                container.part_of(key).put(text_of(key), _document_in(json.dumps(document)))
+
+    def split(self, path: str, number: int) -> None:
+        """Splits a partition of the container with that path, as Azure does by itself: who asks for it gets a 410."""
+        container = self.container(path, Request("GET", path, {}, b""))
+        with self._alone:
+            container.split(number)
 
     # --- documents ----------------------------------------------------------------------------------------------------
 
@@ -120,11 +126,13 @@ class Partitioned(Containers):
 
     def _ranges(self, container: Container, request: Request) -> Answer:
         self._count("pkranges")
-        # Read as a change feed, until that has no more: partitions never change.
-        etag = f'"{container.rid}"'
-        if request.headers.get("if-none-match") == etag:
+        # Read as a change feed, until that has no more: what was made since the last answer.
+        known = request.headers.get("if-none-match", '""').strip('"').rpartition("-")[2]
+        with self._alone:
+            ranges = [range_ for range_ in container.ranges if not known or int(range_["id"]) > int(known)]
+            etag = f'"{container.rid}-{max(part.number for part in container.partitions)}"'
+        if not ranges:
             return Answer(304, {"etag": etag}, b"")
-        ranges = container.ranges
         return _told({"_rid": container.rid, "PartitionKeyRanges": ranges, "_count": len(ranges)}, etag=etag)
 
     def _one_document(self, container: Container, name: Sequence[str], request: Request) -> Answer:
@@ -175,8 +183,9 @@ class Partitioned(Containers):
         self, container: Container, key: Sequence[Any], operations: Sequence[Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], bool]:
         """What becomes of each operation, and whether one has failed: then nothing was done."""
-        documents, text = container.parts[container.partition_of(key)], text_of(key)
+        text = text_of(key)
         with self._alone:
+            documents = container.part_of(key)
             failed = batches.failure(
                 operations, documents.etags(text), lambda body: text_of(container.key_of(body)) == text
             )
@@ -189,16 +198,14 @@ class Partitioned(Containers):
     def _query(self, container: Container, query: Mapping[str, Any], request: Request) -> Answer:
         part = {name: request.headers.get(name) for name in ("x-ms-start-epk", "x-ms-end-epk")}
         if _RANGE in request.headers:
-            asked = next(
-                (candidate for candidate in container.ranges if candidate["id"] == request.headers[_RANGE]), None
-            )
+            asked = next((one for one in container.partitions if str(one.number) == request.headers[_RANGE]), None)
             if asked is None:
                 raise Refused(410, "There is no such range.", 1002)
-            if list(part.values()) not in ([None, None], [asked["minInclusive"], asked["maxExclusive"]]):
+            if list(part.values()) not in ([None, None], [asked.low, asked.high]):
                 raise Refused(400, f"This server has not been taught parts of partitions: {part} of {asked}.")
-            self._count(f"query {asked['id']}")
+            self._count(f"query {asked.number}")
             form, wrap = query_plans.for_one_partition(query["query"])
-            items, token = self._page(container, int(asked["id"]), form, query, request)
+            items, token = self._page(asked.documents, form, query, request)
             return _listed(container, query_plans.wrapped(items) if wrap else items, token)
         if any(part.values()):
             raise Refused(400, "This server wants the partition that a range is of.")
@@ -206,25 +213,25 @@ class Partitioned(Containers):
         if _KEY in request.headers:
             self._count("query of a key")
             key = _key(request)
-            part_of_key = container.partition_of(key)
-            return _listed(container, *self._page(container, part_of_key, form, query, request, text_of(key)))
+            of_key = container.part_of(key)
+            return _listed(container, *self._page(of_key, form, query, request, text_of(key)))
         self._count("query")
         if request.method == "POST" and not is_true(request, _ACROSS):
             raise Refused(400, "Cross partition query is required but disabled.")
         if not form.is_served:
             raise Refused(400, "The provided cross partition query can not be directly served by the gateway.", 1004)
-        reached = json.loads(request.headers.get(_CONTINUATION) or '{"partition": 0}')
-        here, headers = reached["partition"], {**request.headers, _CONTINUATION: reached.get("token", "")}
-        items, token = self._page(container, here, form, query, replace(request, headers=headers))
-        if token is not None:
-            return _listed(container, items, json.dumps({"partition": here, "token": token}))
-        is_last = here + 1 == self.partitions
-        return _listed(container, items, None if is_last else json.dumps({"partition": here + 1}))
+        # What is left to read: bounds, and the token of the next page there, which those have too that were split off.
+        left: list[tuple[str, str, str]] = json.loads(request.headers.get(_CONTINUATION) or '[["", "FF", ""]]')
+        left = [(one.low, one.high, at[2]) for at in left for one in container.partitions if one.holds(at[0], at[1])]
+        here = next(one for one in container.partitions if one.low == left[0][0])
+        headers = {**request.headers, _CONTINUATION: left[0][2]}
+        items, token = self._page(here.documents, form, query, replace(request, headers=headers))
+        left = left[1:] if token is None else [(here.low, here.high, token), *left[1:]]
+        return _listed(container, items, json.dumps(left) if left else None)
 
     def _page(
         self,
-        container: Container,
-        partition: int,
+        documents: Physical,
         form: query_plans.Form,
         query: Mapping[str, Any],
         request: Request,
@@ -235,7 +242,7 @@ class Partitioned(Containers):
         token = request.headers.get(_CONTINUATION) or None
         size = wanted if wanted > 0 else self.page_size
         with self._alone:
-            return self._pages.page(container.parts[partition], form, parameters, key, token, size)
+            return self._pages.page(documents, form, parameters, key, token, size)
 
     def computed(self, text: str, parameters: Mapping[str, Any], documents: Sequence[Document]) -> list[Any]:
         """The expression's value for each document, as the npm server's engine computes it."""

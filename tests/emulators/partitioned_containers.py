@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from tests.emulators.front import Answer, Front, Request
-from tests.emulators.partition_keys import Container, bounds
-from tests.emulators.physical import Document, Kept, Physical
+from tests.emulators.partition_keys import Container, partitioned
+from tests.emulators.physical import Document, Kept
 
 _RID = "x-ms-cosmos-intended-collection-rid"
 
@@ -87,8 +87,8 @@ class Containers(Front):
             about = answer.content
             if about["id"] != unquote(path.rpartition("/")[2]):
                 raise Refused(400, "This server has not been taught links by resource id.")
-            parts = [Physical(f"{about['_rid']}{n}") for n in range(self.partitions)]
-            container = Container(path, about["_rid"], about["partitionKey"], bounds(self.partitions), parts)
+            rid = about["_rid"]
+            container = Container(path, rid, about["partitionKey"], partitioned(rid, self.partitions))
             container = self._containers.setdefault(path, container)  # another thread may have been faster
         if request.headers.get(_RID, container.rid) != container.rid:
             raise Refused(400, "The container was recreated.", 1024)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,9 @@ class Physical:
     A document that was given out is never changed: a write puts another in its place.
     """
 
-    def __init__(self, rid: str) -> None:
-        """`rid` is that of the container, and begins those of its documents."""
-        self._rid, self._made, self._now = rid, 0, 0
+    def __init__(self, rid: str, end: str = "") -> None:
+        """`rid` is that of the container, and begins those of its documents; `end` ends those that it makes."""
+        self._rid, self._end, self._made, self._now = rid, end, 0, 0
         self._rids: dict[str, dict[str, str]] = {}
         self._documents: dict[str, Document] = {}
         self._ids: list[tuple[bytes, str]] = []
@@ -55,7 +55,7 @@ class Physical:
             del self._last_written[rid]
         else:
             self._made += 1
-            rid = rids[name] = f"{self._rid}{self._made:012X}"
+            rid = rids[name] = f"{self._rid}{self._made:012X}{self._end}"
             insort(self._ids, (units_of(name), rid))
         self._now = max(self._now, int(time.time()))  # no write is older than an earlier one
         own = {"_rid": rid, "_self": f"docs/{rid}/", "_etag": str(uuid.uuid4()), "_ts": self._now}
@@ -87,6 +87,19 @@ class Physical:
         self._documents, self._ids = dict(kept.documents), list(kept.ids)
         self._last_written = dict(kept.last_written)
         self.written += dict.fromkeys(self.written[kept.version :])
+
+    def part(self, end: str, has: Callable[[str], bool]) -> Physical:
+        """Another one with those documents whose partition key, as text, it `has`. Each keeps its `_rid`; those that
+        the other one makes come after it, and end with `end`."""
+        other = Physical(self._rid, end)
+        other._made, other._now = self._made, self._now
+        other._rids = {key: dict(of_key) for key, of_key in self._rids.items() if has(key)}
+        kept = {rid for of_key in other._rids.values() for rid in of_key.values()}
+        other._documents = {rid: document for rid, document in self._documents.items() if rid in kept}
+        other._ids = [entry for entry in self._ids if entry[1] in kept]
+        other._last_written = {rid: None for rid in self._last_written if rid in kept}
+        other.written = [*self.written, ""]  # a page that this one gave has no place in it by number
+        return other
 
     def at(self, rids: Iterable[str]) -> list[Document]:
         """Those of the documents that are there."""

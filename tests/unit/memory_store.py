@@ -299,6 +299,10 @@ class MemoryCatalog:
     def is_marked(self, source: Store) -> bool:
         return True
 
+    def is_another(self) -> bool:
+        """As `Catalog.is_another`."""
+        return False
+
     def copies_beside(self) -> Sequence[str]:
         return ()
 

@@ -49,6 +49,9 @@ _NOT_VERIFIED_HINT = (
     "names a file with it."
 )
 
+_rids = dict[tuple[str, str], str]()  # of containers that this process has read, by database and name
+_rids_lock = threading.Lock()
+
 
 class CosmosAccess:
     """One side's access to its database, for any number of threads. `missing` is the error for a database or container
@@ -99,8 +102,19 @@ class CosmosAccess:
 
         Raises what the SDK raises."""
         if name not in self._properties:
-            self._properties[name] = dict(self.container(name).read())
+            self._properties[name] = self.read_container(name)
         return self._properties[name]
+
+    def read_container(self, name: str) -> dict[str, Any]:
+        """What the server says of a container. Raises what the SDK raises."""
+        properties = dict(self.container(name).read())
+        where, rid = (self.location, name), str(properties.get("_rid"))
+        with _rids_lock:
+            is_another = _rids.setdefault(where, rid) != rid
+            _rids[where] = rid
+        if is_another:
+            self.connection.forget_partitions()
+        return properties
 
     def containers(self) -> list[str]:
         """The names of the database's containers."""
@@ -165,14 +179,24 @@ class CosmosAccess:
         return self._retry.attempts_in(f"{operation}: {self.label}", lambda _: self.once(operation))
 
     @contextmanager
-    def once(self, operation: str) -> Iterator[None]:
-        """A context for one attempt: the SDK's errors become the app's own."""
+    def once(self, operation: str, *, is_whole: bool = True) -> Iterator[None]:
+        """A context for one attempt: the SDK's errors become the app's own.
+
+        Raises TransientStoreError as well where documents have moved meanwhile: a query may lack some then, or have
+        some twice. Not unless it `is_whole`.
+        """
         interrupts.check()
         self.connection.begin()
+        moves = self.connection.moves
         try:
             # The SDK's own time limit ends requests. A signal does not wait for that.
             with TimedCall(interrupts.seconds_for(inf)) as call, call.in_this_thread():
                 yield
+            if is_whole and self.connection.moves != moves:
+                self.connection.forget_partitions()
+                raise TransientStoreError(
+                    f"Could not {operation} in the {self.label}: its server moved documents to other partitions."
+                )
         except CallEnded:
             interrupts.check()
             raise TransientStoreError(f"Could not {operation} in the {self.label}: there was no answer.") from None
@@ -219,11 +243,12 @@ class CosmosAccess:
         return result
 
     def stream(self, operation: str, items: Iterable[T]) -> Iterator[T]:
-        """The items as they come. The SDK's errors become the app's own. Not retried."""
+        """The items as they come. The SDK's errors become the app's own. Not retried. Where documents have moved
+        meanwhile, some may be missing, or come twice."""
         iterator = iter(items)
         end: Any = object()
         while True:
-            with self.once(operation):
+            with self.once(operation, is_whole=False):
                 item = next(iterator, end)
             if item is end:
                 return
@@ -242,7 +267,7 @@ class CosmosAccess:
                 with attempt:
                     current, items = open_query() if items is None else items, None
                     piece = take(current)
-                    items = current
+            items = current
             if not piece:
                 return
             yield piece

@@ -51,6 +51,9 @@ class CosmosCatalog:
         resource = self._container.resource()
         return resource is not None and resource == _catalog_of(other)._container.resource()
 
+    def is_another(self) -> bool:
+        return self._container.is_another()
+
     def copies_beside(self) -> Sequence[str]:
         """The names of other containers of the database that have a document with the app's note."""
         return [name for name in self._access.containers() if name != self._place.name and self._has_copies(name)]

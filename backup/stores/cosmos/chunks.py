@@ -37,12 +37,13 @@ class CosmosChunks:
         yield Chunk(after, within.upto)
 
     def _bounds(self, within: Chunk) -> Iterator[Key]:
-        # No bound has a character from U+D800 on: servers and Python sort such texts differently.
-        documents = 0
+        # No bound has a character from U+D800 on: servers and Python sort such texts differently. And none is less than
+        # one before it: the SDK begins again with the ids of a partition that the server splits meanwhile.
+        documents, bound = 0, within.after[0] if within.after is not None else ""
         for name in self._container.stream("list ids", self._queries.ids(within)):
             documents += 1
-            if documents >= self._limits.chunk_size and max(name, default="") < "\ud800":
-                documents = 0
+            if documents >= self._limits.chunk_size and name > bound and max(name) < "\ud800":
+                documents, bound = 0, name
                 yield (name,)
 
     def fingerprint(self, chunk: Chunk) -> Fingerprint | None:

@@ -19,6 +19,7 @@ from azure.cosmos.http_constants import HttpHeaders
 from backup.stores import pools
 from backup.stores.calls import check_this
 from backup.stores.connection import Cosmos
+from backup.stores.cosmos.errors import number_in, seconds_to_wait
 from backup.stores.cosmos.throttle import Throttle
 from backup.stores.http_pool import HttpPool
 from backup.stores.identity import IdentityLogin, credential
@@ -27,6 +28,10 @@ from backup.stores.pools import Lease, PoolKey
 # The SDK writes these headers into the last answer, also into that of another thread, which may be copying its headers.
 # A new name makes that copy fail ("mutated during iteration"). A name that exists already does not.
 _WRITTEN_LATER = (HttpHeaders.ThrottleRetryCount, HttpHeaders.ThrottleRetryWaitTimeInMs)
+_GONE = 410
+# A partition was split; another container has the name. The SDK goes on by itself then, but may leave out documents, or
+# give some twice.
+_MOVED = {(_GONE, "1002"), (400, "1024")}
 _CONNECT_SECONDS, _READ_SECONDS = 5.0, 65.0
 
 
@@ -55,6 +60,17 @@ class CosmosConnection:
     def begin(self) -> None:
         """Says that the next request of this thread is a new one."""
         self._started = None
+
+    @property
+    def moves(self) -> int:
+        """How often the server has told this thread that documents are elsewhere by now than the SDK looked for them.
+        What a query has given is not to be believed if it did so meanwhile."""
+        return getattr(self._call, "moves", 0)
+
+    def forget_partitions(self) -> None:
+        """Has the SDK ask anew where documents are: it takes those of one container for those of the next with its
+        name, and all clients of the process share what it knows."""
+        self.client.client_connection.refresh_routing_map_provider()
 
     @contextmanager
     def fenced(self, fenced: bool) -> Iterator[None]:
@@ -126,12 +142,13 @@ class CosmosConnection:
 
     def _take_in(self, response: Any) -> None:
         answer = response.http_response
-        for name in _WRITTEN_LATER:
-            answer.headers.setdefault(name, "0")
+        context = response.context
+        if (answer.status_code, answer.headers.get(HttpHeaders.SubStatus)) in _MOVED:
+            self._call.moves = self.moves + 1
+        _make_bearable(answer, urlsplit(response.http_request.url).path)
         if answer.status_code < 400:
             self._started = None
-        charge = float(answer.headers.get("x-ms-request-charge") or 0)
-        context = response.context
+        charge = number_in(answer.headers.get(HttpHeaders.RequestCharge)) or 0.0
         self.throttle.take_in(
             answer.status_code, charge, context.get("reserved_units") or 0.0, context.get("kind") or ""
         )
@@ -153,6 +170,20 @@ class CosmosConnection:
             client.__exit__()
         if leased is not None:
             leased[1].release()
+
+
+def _make_bearable(answer: Any, path: str) -> None:
+    """Changes the headers of an answer that the SDK would not survive, before it reads them."""
+    headers = answer.headers
+    for name in _WRITTEN_LATER:
+        headers.setdefault(name, "0")
+    if HttpHeaders.RetryAfterInMilliseconds in headers:
+        # It waits so long in one piece, and reads nothing but a whole number.
+        seconds = seconds_to_wait(headers[HttpHeaders.RetryAfterInMilliseconds], 0.001)
+        headers[HttpHeaders.RetryAfterInMilliseconds] = str(int(1000 * (1.0 if seconds is None else seconds)))
+    if answer.status_code == _GONE and path.endswith("/pkranges"):
+        # It would ask for the ranges again, under a lock that it holds itself.
+        headers.pop(HttpHeaders.SubStatus, None)
 
 
 def _kind_of(request: Any) -> str:

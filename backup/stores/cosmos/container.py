@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
+from hashlib import sha256
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -58,7 +59,7 @@ class CosmosContainer:
         """What the server says of the container. Asked once, until `forget`."""
         for attempt in self._access.attempts("read the container"):
             with attempt:
-                properties = dict(self.proxy.read())
+                properties = self._access.read_container(self._name)
         return properties
 
     @cached_property
@@ -97,6 +98,18 @@ class CosmosContainer:
         ]
 
     @property
+    def named(self) -> str:
+        """Which container this is: another text for each that was ever made, and once its settings were changed."""
+        return sha256(json.dumps(_resource_in(self._properties)).encode()).hexdigest()[:12]
+
+    def is_another(self) -> bool:
+        """Whether another container has its name by now. One request. Raises `missing` of its access for none."""
+        for attempt in self._access.attempts("read the container"):
+            with attempt:
+                now = self._access.read_container(self._name)
+        return bool(now.get("_rid") != self._properties.get("_rid"))
+
+    @property
     def indexing_policy(self) -> Mapping[str, Any] | None:
         """Which properties the server indexes; None if it does not say, or indexes nothing."""
         policy: Mapping[str, Any] | None = self._properties.get("indexingPolicy")
@@ -132,10 +145,10 @@ class CosmosContainer:
         """
         try:
             with self._access.once("read the container"):
-                properties = self.__dict__["_properties"] = dict(self.proxy.read())
+                properties = self.__dict__["_properties"] = self._access.read_container(self._name)
         except (NotInitialized, SourceMissing):
             return None
-        return tuple(properties.get(name) for name in ("_rid", "_self", "_etag", "_ts"))
+        return _resource_in(properties)
 
     def key_of(self, record: Record) -> Key:
         """The key of a whole document."""
@@ -269,6 +282,10 @@ class CosmosContainer:
         """The query's items as the SDK gives them, from everywhere or from one feed range."""
         where = {"enable_cross_partition_query": True} if feed_range is None else {"feed_range": feed_range}
         return iter(self.proxy.query_items(query.text, parameters=query.parameters, **where))
+
+
+def _resource_in(properties: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(properties.get(name) for name in ("_rid", "_self", "_etag", "_ts"))
 
 
 def _names_in(paths: Sequence[str]) -> list[list[str]]:

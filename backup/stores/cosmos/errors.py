@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from math import isfinite
 from types import TracebackType
 
 from azure.core.exceptions import AzureError, ServiceRequestError, ServiceResponseError
@@ -21,6 +22,7 @@ _TRANSIENT = {408, 410, 429, 449, 500, 502, 503, 504}
 _TRANSIENT_BY_SUB_STATUS = {(404, 1002), (404, 1013), (403, 3), (403, 1008)}
 _MISSING = {0, 1003}  # sub-statuses of 404: the document; its container or database
 _REFUSED = {400, 409, 413}
+_LONGEST_WAIT = 10.0  # seconds; whoever asks for more is asked again then
 _PARTITION_IS_FULL = (403, 1014)  # the documents of one partition key have a limit
 
 
@@ -85,11 +87,25 @@ def reason_of(error: AzureError) -> str:
 
 
 def retry_after_seconds(error: AzureError) -> float | None:
-    """How long the server asks to wait; None if it does not say."""
+    """How long the server asks to wait, at most ten seconds; None if it does not say."""
     headers = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
-    for name, unit in ((HttpHeaders.RetryAfterInMilliseconds, 0.001), ("Retry-After", 1.0)):
-        try:
-            return float(headers[name]) * unit
-        except (KeyError, ValueError, TypeError):
-            continue
-    return None
+    waits = (
+        seconds_to_wait(headers.get(name), unit)
+        for name, unit in ((HttpHeaders.RetryAfterInMilliseconds, 0.001), ("Retry-After", 1.0))
+    )
+    return next((seconds for seconds in waits if seconds is not None), None)
+
+
+def seconds_to_wait(text: object, unit: float) -> float | None:
+    """The seconds in a header that counts in `unit`, at most ten; None if it is no number."""
+    number = number_in(text)
+    return None if number is None else min(number * unit, _LONGEST_WAIT)
+
+
+def number_in(text: object) -> float | None:
+    """The number in a header; None if there is none that is finite and not negative."""
+    try:
+        number = float(str(text))
+    except ValueError:
+        return None
+    return number if isfinite(number) and number >= 0 else None

@@ -19,6 +19,11 @@ class CosmosIncremental:
     obstacle = None
     named_all = True
 
+    @property
+    def of(self) -> str:
+        """As `Incremental.of`. Asks the server nothing that is known."""
+        return self._container.named
+
     def watermark(self) -> str | None:
         """The greatest `_ts` of the service's documents; None if it has no documents."""
         answers = self._container.all("look for the newest", self._queries.newest())

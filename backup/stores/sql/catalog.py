@@ -197,6 +197,9 @@ class SqlCatalog:
         with self.access.once(operation) as cx:
             return cx.execute(kin, names).first() is not None
 
+    def is_another(self) -> bool:
+        return False
+
     def copies_beside(self) -> Sequence[str]:
         """The other tables of the schema that have a column SyncedAt."""
         own_name, schema = self.qualified_name(), self.schema_of(self.name)

@@ -44,6 +44,8 @@ class SqlIncremental:
     cannot be asked is not named. For the run's own thread.
     """
 
+    of = ""
+
     def __init__(self, access: SqlAccess, catalog: SqlCatalog, limits: Limits, modified_by: str) -> None:
         """`modified_by` names the column; empty for the version's own, if the server raises it and an index begins with
         it."""
