@@ -19,7 +19,7 @@ from azure.cosmos.http_constants import HttpHeaders
 from backup.stores import pools
 from backup.stores.calls import check_this
 from backup.stores.connection import Cosmos
-from backup.stores.cosmos.errors import number_in, seconds_to_wait
+from backup.stores.cosmos.errors import number_of_header, seconds_to_wait
 from backup.stores.cosmos.throttle import Throttle
 from backup.stores.http_pool import HttpPool
 from backup.stores.identity import IdentityLogin, credential
@@ -148,7 +148,7 @@ class CosmosConnection:
         _make_bearable(answer, urlsplit(response.http_request.url).path)
         if answer.status_code < 400:
             self._started = None
-        charge = number_in(answer.headers.get(HttpHeaders.RequestCharge)) or 0.0
+        charge = number_of_header(answer.headers.get(HttpHeaders.RequestCharge)) or 0.0
         self.throttle.take_in(
             answer.status_code, charge, context.get("reserved_units") or 0.0, context.get("kind") or ""
         )

@@ -98,11 +98,11 @@ def retry_after_seconds(error: AzureError) -> float | None:
 
 def seconds_to_wait(text: object, unit: float) -> float | None:
     """The seconds in a header that counts in `unit`, at most ten; None if it is no number."""
-    number = number_in(text)
+    number = number_of_header(text)
     return None if number is None else min(number * unit, _LONGEST_WAIT)
 
 
-def number_in(text: object) -> float | None:
+def number_of_header(text: object) -> float | None:
     """The number in a header; None if there is none that is finite and not negative."""
     try:
         number = float(str(text))
