@@ -184,8 +184,8 @@ class Relational(Protocol):
         makes the images of what it replaces.
 
         Yields what it wrote after each transaction, which has a part of the keys. Raises NotRelayed, with the
-        keys that are left, where the servers cannot do it or refuse it, and where a record is gone from the source;
-        earlier transactions stay.
+        keys that are left, where the servers cannot do it or refuse it, and where a record is gone from the source.
+        Other transactions stay.
         """
 
     def relay_new(
@@ -197,7 +197,7 @@ class Relational(Protocol):
 
         Yields what it wrote after each transaction, which has a part of the keys, and in which both servers have told
         that the records have the same content. Raises NotRelayed, with the keys that are left, where the servers cannot
-        do it or refuse it, and where the content is another one, as after a trigger; earlier transactions stay.
+        do it or refuse it, and where the content is another one, as after a trigger; other transactions stay.
         """
 
     def relay_over(

@@ -220,11 +220,12 @@ class RelayedPart:
 class NotRelayed(Exception):
     """The servers cannot pass on the records of this `rest` by themselves: of the chunk that they were asked for, of
     the keys, or of the images. `error`: what they said; None if they were not asked, because values have to be changed
-    on the way."""
+    on the way. `part`: the beginning of the rest that they tried and refused, for reasons that may be those of single
+    records; None if there is none."""
 
-    def __init__(self, rest: Any, error: BackupError | None = None) -> None:
+    def __init__(self, rest: Any, error: BackupError | None = None, part: Any = None) -> None:
         super().__init__()
-        self.rest, self.error = rest, error
+        self.rest, self.error, self.part = rest, error, part
 
 
 class RangesNotDeleted(Exception):

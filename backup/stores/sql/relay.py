@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
-from backup.core.errors import NotInitialized, StoreError, TransientStoreError
+from backup.core.errors import NotInitialized, RightMissing, StoreError, StoreUnavailable, TransientStoreError
 from backup.core.key_ranges import NumberedKeys
 from backup.core.model import Chunk, Key
 from backup.stores.chunk_size import ChunkSize
@@ -26,6 +26,8 @@ from backup.stores.values import Limits, NotRelayed, RelayedPart
 
 _GROWTH = 4
 _KEYS_AT_ONCE = 10_000
+_FEWEST_HALVED = 200  # keys: of fewer, to read and to send the records costs as much
+_PATIENCE = 8
 
 
 _Rest = TypeVar("_Rest", Chunk, Sequence[Key], ImagesToWrite)
@@ -33,6 +35,10 @@ _Rest = TypeVar("_Rest", Chunk, Sequence[Key], ImagesToWrite)
 
 class OthersWrote(StoreError):
     """Others have written the same records on one of the sides a moment ago. To try it record by record is no news."""
+
+
+_OF_ALL = (NotInitialized, StoreUnavailable, RightMissing)
+"""Refusals that are not about single records."""
 
 
 class RelayedParts:
@@ -45,6 +51,7 @@ class RelayedParts:
     def __init__(self, limits: Limits) -> None:
         self._chunk_size, self.first = limits.chunk_size, min(limits.batch_size, limits.chunk_size)
         self.size, self._rows = ChunkSize(limits.chunk_size, limits.max_statement_seconds), self.first
+        self._patience = _PATIENCE
 
     def of(
         self,
@@ -64,13 +71,48 @@ class RelayedParts:
             # Also where a disk is full or a file cannot be written: that may be the one of temporary tables alone.
             except (StoreError, NotInitialized) as error:
                 self._rows = self.first  # the next try may be as vain
-                raise NotRelayed(left, None if isinstance(error, OthersWrote) else error) from None
+                said = None if isinstance(error, OthersWrote) else error
+                raise NotRelayed(left, said, None if isinstance(error, _OF_ALL) else part) from None
             if relayed is None:
                 self._rows = self.first
                 raise NotRelayed(left)
             yield relayed
             rows = max(self._rows, relayed.inserted + relayed.updated + relayed.skipped)
             self._rows, left = min(self.size.chunk_size, rows * _GROWTH), following
+
+    def of_keys(
+        self, keys: Sequence[Key], at_most: int, relay: Callable[[Sequence[Key]], RelayedPart | None]
+    ) -> Iterator[RelayedPart]:
+        """As `of`, for keys, no more than `at_most` at once. Of a part that is refused it tries each half, down to
+        those that are too few to pay; these are the rest, and not what comes behind them. It gives up where more is
+        refused than passes. Cost: of one record that is refused, two transactions for each halving."""
+
+        def cut(rest: Sequence[Key], rows: int) -> tuple[Sequence[Key], Sequence[Key] | None]:
+            number = min(rows, at_most)
+            return rest[:number], rest[number:] or None
+
+        waiting, left, error = [keys], list[Key](), None
+        while waiting:
+            try:
+                for relayed in self.of(waiting.pop(), cut, relay):
+                    self._patience = min(self._patience + 1, _PATIENCE)
+                    yield relayed
+            except NotRelayed as refused:
+                error = error or refused.error
+                number = len(refused.part or ())
+                self._patience -= 1
+                if not number or self._patience < 0:
+                    self._patience = max(self._patience, 0)
+                    left += [key for rest in (refused.rest, *reversed(waiting)) for key in rest]
+                    break
+                half, following = number // 2, refused.rest[number:]
+                waiting += [following] if following else []
+                if number <= _FEWEST_HALVED:
+                    left += refused.part
+                else:
+                    waiting += [refused.part[half:], refused.part[:half]]
+        if left:
+            raise NotRelayed(left, error)
 
     def of_chunk(
         self, source: SqlCatalog, chunk: Chunk, relay: Callable[[Chunk], RelayedPart | None]

@@ -69,7 +69,7 @@ class SqlRelaysBack:
         others = [] if len(readable) == len(keys) else [key for key in keys if key not in {*readable}]
         try:
             if readable:
-                yield from parts.of(readable, lambda rest, number: _cut(rest, min(number, at_most)), relay)
+                yield from parts.of_keys(readable, at_most, relay)
         except NotRelayed as refused:
             raise NotRelayed([*refused.rest, *others], refused.error) from None
         if others:
@@ -154,7 +154,3 @@ class SqlRelaysBack:
 
 def _rows(backup: SqlCatalog, images: ImagesOfKeys | None) -> RowsToRestore:
     return RowsOfCopies(backup) if images is None else RowsOfImages(backup, images)
-
-
-def _cut(keys: Sequence[Key], rows: int) -> tuple[Sequence[Key], Sequence[Key] | None]:
-    return keys[:rows], keys[rows:] or None

@@ -48,15 +48,11 @@ class SqlRelayedChanges:
             raise NotRelayed(keys, self._right_missing)
         at_most = self._access.dialect.max_parameters - original.filter_parameters
 
-        def cut(rest: Sequence[Key], rows: int) -> tuple[Sequence[Key], Sequence[Key] | None]:
-            number = min(rows, at_most)
-            return rest[:number], rest[number:] or None
-
         def relay(part: Sequence[Key]) -> RelayedPart | None:
             conditions = [original.is_one_of(part), *original.filters]
             return self._transaction(source, conditions, note, keep, number=len(part))
 
-        return self._parts.of(keys, cut, relay)
+        return self._parts.of_keys(keys, at_most, relay)
 
     def _may_relay(self, source: SqlCatalog, keep: Keep) -> bool:
         shape = self._catalog.shape
