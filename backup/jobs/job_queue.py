@@ -102,6 +102,10 @@ class JobQueue:
             if silence is None or silence > _WORKERS_STAY:
                 self.keys.commit([Change(item.key, None, item.etag)])
 
+    def check_written(self) -> None:
+        """Raises StoreUnavailable or StoreError when the records cannot be written, as on a full disk."""
+        self.keys.commit([Change("probe", {"at": self.now().isoformat()})])
+
     def worker_is_alive(self) -> None:
         """Records that this process works on jobs."""
         name = str(this_process())
@@ -171,13 +175,15 @@ def is_queued(settings: Settings, job_queue: JobQueue) -> bool:
     if settings.schedule_mode is not None:
         return settings.schedule_mode == "queue"
     try:
-        if not isinstance(job_queue.doorbell, QueueDoorbell):
-            return bool(job_queue.workers())
-        job_queue.doorbell.check()
-        return job_queue.keys.commit([Change("probe", {"at": job_queue.now().isoformat()})])
+        if isinstance(job_queue.doorbell, QueueDoorbell):
+            job_queue.doorbell.check()
+        elif not job_queue.workers():
+            return False
+        job_queue.check_written()
     except Exception as error:
         reason = safe_text(error)
         if reason not in _logged_reasons:
             _logged_reasons.add(reason)
             event("schedule.inline", level=logging.WARNING, error=reason)
         return False
+    return True

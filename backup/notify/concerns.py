@@ -25,16 +25,26 @@ def concerns_now(settings: Settings, job_queue: JobQueue, entries: Sequence[str]
     """Looks around, starts to deliver what that raised, and returns what is not well. Wakes no database. `entries` are
     the names of services, and of sets.
 
-    Records that cannot be read are a concern too: nobody can tell then whether a service is overdue.
+    Records that cannot be read are a concern too: nobody can tell then whether a service is overdue. So are records
+    that cannot be written; they are tried.
     """
     try:
         silences = look_around(settings, job_queue, entries)
         delivery = delivery_of(settings, job_queue)
         delivery.start()
-        return [*map(_of_silence, silences), *_of_sinks(job_queue, delivery.sinks)]
+        concerns = [*map(_of_silence, silences), *_of_sinks(job_queue, delivery.sinks)]
     except BackupError as error:
-        reason = "The records of runs cannot be used, so nobody can tell whether a sync is overdue."
-        return [Concern(reason, error=type(error).__name__, detail=str(error), detail_hint=error.hint)]
+        return [_of_records("The records of runs cannot be used, so nobody can tell whether a sync is overdue.", error)]
+    try:
+        job_queue.check_written()
+    except BackupError as error:
+        reason = "The records of jobs and runs cannot be written: no job is queued, and no run is recorded or told."
+        concerns.append(_of_records(reason, error))
+    return concerns
+
+
+def _of_records(reason: str, error: BackupError) -> Concern:
+    return Concern(reason, error=type(error).__name__, detail=str(error), detail_hint=error.hint)
 
 
 def _of_silence(silence: Silence) -> Concern:

@@ -6,10 +6,12 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import wait
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -21,9 +23,9 @@ import pytest
 from backup.config.settings import load_settings
 from backup.core.errors import Cancelled, GuardTripped
 from backup.core.run_values import Counts, Proof, Run, Status, Trigger, Verb
-from backup.jobs import table_key_values
+from backup.jobs import jobs_file, table_key_values
 from backup.jobs.job import Request
-from backup.jobs.job_queue import open_job_queue
+from backup.jobs.job_queue import is_queued, open_job_queue
 from backup.jobs.key_values import Change, Item
 from backup.jobs.outbox import OUTBOX
 from backup.jobs.run_keeper import RunKeeper
@@ -463,6 +465,22 @@ def test_the_end_of_a_run_while_the_disk_is_full_is_recorded_and_told_when_there
     assert len(local.job_queue.runs.page().runs) == 2
     local.job_queue.sweep()
     assert local.waiting() == []
+
+
+def test_records_that_cannot_be_written_are_a_concern_and_nothing_is_queued(
+    local: Post, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_file, "WAIT_SECONDS", 0.1)
+    local.ran()
+    local.job_queue.worker_is_alive()
+    assert (local.reasons(), is_queued(local.settings, local.job_queue)) == ([], True)
+    with closing(sqlite3.connect(local.settings.jobs_file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        [reason] = local.reasons()
+        assert not is_queued(local.settings, local.job_queue)
+        other.execute("ROLLBACK")
+    assert "cannot be written" in reason
+    assert (local.reasons(), is_queued(local.settings, local.job_queue)) == ([], True)
 
 
 def run_of(office: Post) -> Run:
