@@ -130,6 +130,8 @@ class JobsFile:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with suppress(FileExistsError):  # to open and close a file ends the locks that the process has on it
             os.close(os.open(self._path, os.O_CREAT | os.O_EXCL, 0o600))
+        if not os.access(self._path, os.W_OK):  # SQLite would open it to read, and never write it again
+            raise PermissionError("it may not be written")
         connection = sqlite3.connect(
             self._path,
             factory=WaitingConnection,
