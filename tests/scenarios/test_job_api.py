@@ -254,6 +254,7 @@ def test_the_local_host_works_on_what_is_queued(
             process.kill()
     assert (job["state"], job["counts"]["inserted"]) == ("Succeeded", 100)
     assert sqlite_place.customer.is_mirrored()
+    assert not (tmp_path / "jobs.db-wal").exists()  # so that the file may be moved alone
 
 
 def spoilt(value: Any, garbage: Any, *, all_of_it: bool) -> Any:
