@@ -58,7 +58,7 @@ class JobsFile:
         self._files = [path.with_name(f"{path.name}{end}") for end in _ENDS] if path.name else []
         self._lock = threading.Lock()
         self._connection: WaitingConnection | None = None
-        self._process, self._is_lost = 0, False
+        self._process = 0
         self._opened: tuple[tuple[int, int], ...] = ()
         self._wait_seconds = WAIT_SECONDS
 
@@ -67,22 +67,21 @@ class JobsFile:
         """Gives the connection. Raises StoreUnavailable when the file cannot be used, or was removed or replaced while
         this process used it; and for SQLite's errors inside the context."""
         ends_at = time.monotonic() + self._wait_seconds
-        if not self._lock.acquire(timeout=self._wait_seconds):
-            raise self._unusable("other threads wait for the lock of another program", _LOCKED)
-        try:
-            connection = self._current()
-            connection.busy_seconds = max(LOOK_SECONDS, ends_at - time.monotonic())
-            yield connection
-            self._wait_seconds = WAIT_SECONDS
-        except (sqlite3.Error, OSError) as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            if code == sqlite3.SQLITE_BUSY:
-                self._wait_seconds = _AFTER_IN_VAIN
-            elif code in _TO_OPEN_ANEW:
-                self._close()
-            raise self._unusable(str(error), _HINTS.get(code, _UNUSABLE)) from None
-        finally:
-            self._lock.release()
+        with self._lock:
+            try:
+                connection = self._current()
+                connection.busy_seconds = max(LOOK_SECONDS, ends_at - time.monotonic())
+                yield connection
+                self._wait_seconds = WAIT_SECONDS
+            except (sqlite3.Error, OSError) as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code == sqlite3.SQLITE_BUSY:
+                    self._wait_seconds = _AFTER_IN_VAIN
+                elif code in _TO_OPEN_ANEW:
+                    self._close()
+                raise StoreUnavailable(
+                    f"The file of jobs {self._path} cannot be used: {error}.", hint=_HINTS.get(code, _UNUSABLE)
+                ) from None
 
     def close(self) -> None:
         """Closes the connection. The next use opens it again, also where the file was replaced. The last connection to
@@ -97,12 +96,7 @@ class JobsFile:
         if self._connection is None or self._process != os.getpid():  # no connection of SQLite survives a fork
             self._connection, self._process = self._open(), os.getpid()
             self._opened = self._identity()
-        elif self._is_lost or self._opened != self._identity():
-            # What is written into a removed file is gone with the process. If the file itself is there, the last of all
-            # connections still brings all changes into it.
-            if not self._is_lost and self._opened[0] == self._identity()[0]:
-                self._connection.close()
-            self._is_lost = True
+        elif self._opened != self._identity():  # what is written into a removed file is gone with the process
             raise StoreUnavailable(
                 f"The file of jobs {self._path}, or its -wal or -shm, was removed or replaced while this process used "
                 "it.",
@@ -115,7 +109,7 @@ class JobsFile:
             with suppress(OSError):
                 if self._opened[0] == self._identity()[0]:  # else SQLite would remove what lies beside the other file
                     self._connection.close()
-        self._connection, self._is_lost = None, False
+        self._connection = None
 
     def _identity(self) -> tuple[tuple[int, int], ...]:
         """What tells the file, and what SQLite keeps beside it, from others in their places; zeros where there is
@@ -160,9 +154,6 @@ class JobsFile:
                 hint="Put the file back beside it. To begin a new one, move away all that has its name, with -wal and "
                 "-shm.",
             )
-
-    def _unusable(self, reason: str, hint: str) -> StoreUnavailable:
-        return StoreUnavailable(f"The file of jobs {self._path} cannot be used: {reason}.", hint=hint)
 
 
 def _identity_of(path: Path) -> tuple[int, int]:

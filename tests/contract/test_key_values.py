@@ -312,8 +312,10 @@ def test_another_programs_lock_keeps_nobody_from_reading_and_is_waited_for_once(
             waited = time.monotonic() - began
         assert {type(error) for error in errors} == {StoreUnavailable}
         assert waited < 5 * 0.5
+        assert keys._writing._wait_seconds == 0  # as long as the lock is there
         other.execute("ROLLBACK")
     assert keys.commit([Change("y", {})])
+    assert keys._writing._wait_seconds > 0
     keys.close()
 
 
