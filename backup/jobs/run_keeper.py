@@ -31,9 +31,11 @@ class RunKeeper(Observer):
         self._save(run)
 
     def ended(self, outcome: Outcome) -> None:
-        """As `Observer` says. Saves nothing of a run that did not get the lock."""
+        """As `Observer` says. Saves nothing of a run that did not get the lock, and no end of one that another call
+        resumes: a saved end does not change any more."""
         error = outcome.error
-        if not isinstance(error, Locked):
+        is_left_open = outcome.left_open and outcome.run.completed_at is not None
+        if not isinstance(error, Locked) and not is_left_open:
             has_failed = error is not None and outcome.run.completed_at is not None
             run = replace(outcome.run, error_kind=type(error).__name__) if has_failed else outcome.run
             self._save(run, error.hint if error else None)

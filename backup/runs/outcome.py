@@ -22,7 +22,7 @@ class Outcome:
 
     `changes` are the first thousand keys of each kind that a dry run would change or a restore left alone. `report`
     is the result of a verify. Keys in both are values of JSON. `recorded` says whether the run has an entry in
-    SyncHistory.
+    SyncHistory. `left_open`: only this call of the run has ended; its entry is in progress, for a call that resumes it.
     """
 
     run: Run
@@ -30,6 +30,7 @@ class Outcome:
     changes: Sequence[tuple[Key, str]] = ()
     report: Report | None = None
     recorded: bool = False
+    left_open: bool = False
 
     @property
     def in_progress(self) -> bool:

@@ -225,7 +225,7 @@ class Runner:
         if session.unfinished or (isinstance(error, LockLost) and run.checkpoint is not None):
             if session.ownership is not None:
                 session.ownership.leave()
-            return replace(outcome, recorded=True)
+            return replace(outcome, recorded=True, left_open=True)
         return self._surely_there(session, self._recorded(session.save, outcome))
 
     # --- parts of them ------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from azure.storage.queue import QueueServiceClient
 
 from backup.config.bindings import QUEUE
 from backup.config.settings import Settings, load_settings
-from backup.core.errors import Locked, StoreUnavailable
+from backup.core.errors import Locked, LockLost, StoreUnavailable
 from backup.core.retry import Retry
 from backup.core.run_values import Counts, Run, Trigger
 from backup.jobs import records, table_key_values, worker
@@ -229,6 +229,31 @@ def test_a_job_that_was_cancelled_stops_at_its_next_batch(office: Office, monkey
     assert (run["status"], run["errorKind"]) == ("Failed", "Cancelled")
     rows = office.place.customer.backup.contents().values()
     assert sum(row["Version"] > 1000 for row in rows) == left.counts["updated"]
+
+
+def test_a_run_that_lost_its_lock_goes_on_and_its_summary_says_how_it_ended(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = office.settings.model_copy(update={"batch_size": 1, "parallelism": 1})
+    office.place.registry.sync("customer", Trigger.CLI)
+    office.place.customer.source.run("UPDATE {table} SET Version = Version + 1000")
+    job = office.asked()
+
+    def lost(_: worker._Progress, __: str, counts: Counts) -> None:
+        if counts.updated == 10:
+            raise LockLost
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._Progress, "progress", lost)
+        left = office.worked(job, registry=lambda watcher: Registry(settings, watcher=watcher))
+    assert (left.state, left.error_kind) == (State.SCHEDULED, "LockLost")
+    assert [run["status"] for run in office.job_queue.runs.page().runs] == ["InProgress"]
+    office.let_pass(timedelta(minutes=5))
+    left = office.worked(job)
+    assert left.state is State.SUCCEEDED
+    assert [run["status"] for run in office.job_queue.runs.page().runs] == ["Completed"]
+    assert office.job_queue.runs.last("customer")["success"]["syncId"] == left.sync_id
+    assert [run["Status"] for run in office.place.customer.backup.history()] == ["Completed"] * 2
 
 
 def test_a_verify_and_a_drill_say_how_far_they_are_and_stop_where_their_job_is_cancelled(
