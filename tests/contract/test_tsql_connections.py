@@ -128,6 +128,10 @@ def test_a_connection_goes_back_to_the_level_of_every_new_session_though_no_serv
         ("[HY000] [M][SQL Server]No LOCK resource. (1204) (SQLExecDirectW)", "transient"),
         ("[42000] [M][SQL Server]Marked as victim by tempdb. Retry the transaction. (3966) (SQLFetch)", "transient"),
         ("[42000] [M][SQL Server]Row version not found. tempdb is out of space. (3958) (SQLFetch)", "unavailable"),
+        (
+            '[42000] [M][SQL Server]Cannot drop database "d" because it is currently in use. (3702) (SQLExecDirectW)',
+            "transient",
+        ),
         # What a trigger throws may be about the row alone.
         ("[42000] [M][SQL Server]Row 5 does not have permission to go. (50000) (SQLExecDirectW)", "refused"),
     ],

@@ -14,6 +14,7 @@ _CODE_TRANSIENT |= {40020, 40143, 40166, 40197, 40501, 40540, 40613, 42108, 4210
 # The server has too little of something at the moment, or another transaction was in the way.
 _CODE_AGAIN = {669, 701, 802, 845, 846, 847, 1204, 1221, 3966, 3967, 8628, 9515, 10922}
 _CODE_AGAIN |= {41301, 41302, 41305, 41325, 41839}  # of tables in memory
+_CODE_AGAIN |= {3702}  # somebody is in the database that is to be dropped: perhaps a session that was lost
 _CODE_TRANSIENT |= _CODE_AGAIN
 # Of sessions: it is being killed, the server shuts down, or the database is not back yet after a failover.
 _CODE_TRANSIENT |= {596, 615, 921, 922, 926, 952, 983, 4221, 6005}
@@ -36,6 +37,7 @@ _CODE_UNIQUE = {2601, 2627}
 _CODE_IN_MEMORY = {41332, 41368}  # a table in memory, read under SNAPSHOT or under READ COMMITTED
 _OF_USERS = 50_000  # RAISERROR and THROW use codes from here on
 _CODE_LOGIN = {18452, 18456, 18470, 18486, 18487, 18488, 40615}
+_AGAIN_IN_BABELFISH = re.compile("due to lock timeout|Cannot drop database .* because it is currently in use")
 _IN_MEMORY_HINT = (
     "A memory-optimized table can be read where the database has MEMORY_OPTIMIZED_ELEVATE_TO_SNAPSHOT and "
     "READ_COMMITTED_SNAPSHOT on: ALTER DATABASE … SET … ON. Or leave it out by exclude in backup.toml."
@@ -76,7 +78,7 @@ def failure(error: Exception, login: str | None) -> Failure:
         return Failure("unavailable", text, _NOT_VERIFIED_HINT)
     if state in ("IM002", "01000") and "Can't open lib" in text:
         return Failure("unavailable", text)
-    if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or "due to lock timeout" in text:  # Babelfish's words
+    if state in _STATE_TRANSIENT or codes & _CODE_TRANSIENT or _AGAIN_IN_BABELFISH.search(text):
         return Failure("transient", text)
     if codes & _CODE_IN_MEMORY:
         return Failure("refused", text, _IN_MEMORY_HINT)
