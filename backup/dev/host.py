@@ -32,7 +32,7 @@ import uvicorn
 from azure.functions.meta import Datum
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -202,6 +202,10 @@ async def _in_thread(call: Callable[[], Any]) -> Any:
 
 def _endpoint(function: _Function) -> Endpoint:
     async def endpoint(request: Request) -> Response:
+        try:
+            body = await request.body()
+        except ClientDisconnect:  # its caller has left: nothing is called by half of what it wanted to say
+            return Response(status_code=400)
         query = {name: ",".join(request.query_params.getlist(name)) for name in request.query_params}
         parts = {
             "method": Datum(request.method, "string"),
@@ -209,7 +213,7 @@ def _endpoint(function: _Function) -> Endpoint:
             "headers": _strings(request.headers),
             "params": _strings(request.path_params),
             "query": _strings(query),
-            "body": Datum(await request.body(), "bytes"),
+            "body": Datum(body, "bytes"),
         }
         try:
             result = await function.invoke(Datum(parts, "http"))

@@ -70,7 +70,7 @@ def served(name: str, address: str, seen: str | None = None, accepted: str | Non
     if name not in _files():
         return Served(404, b"There is no such file.\n", {**HEADERS, "Content-Type": TYPES[".txt"]})
     file = _compressed(name) if _takes_gzip(accepted or "") else _files()[name]
-    if seen is not None and file.headers["ETag"] in [tag.strip().removeprefix("W/") for tag in seen.split(",")]:
+    if seen is not None and {"*", file.headers["ETag"]} & {tag.strip().removeprefix("W/") for tag in seen.split(",")}:
         return Served(304, b"", file.headers)
     return file
 

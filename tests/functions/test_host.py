@@ -277,6 +277,20 @@ def test_without_a_key_nothing_asks_for_one(tmp_path: Path, key: str | None) -> 
         assert call(port, "GET", "/admin/functions").status == 200
 
 
+def test_a_caller_who_leaves_before_its_body_is_whole_calls_nothing_and_is_no_error(tmp_path: Path) -> None:
+    with serve_process(write_app(tmp_path, ECHO, TEXT)) as (process, port):
+        with socket.create_connection(("127.0.0.1", port)) as caller:
+            caller.sendall(b'POST /api/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{"whole": true}')
+            caller.shutdown(socket.SHUT_WR)
+            assert b" 200 " not in caller.recv(100)
+        assert call(port, "GET", "/api/text").status == 200
+        process.terminate()
+        assert process.stderr
+        log = process.stderr.read()
+    assert "Echo" not in log
+    assert "Traceback" not in log
+
+
 def test_the_key_is_not_logged(tmp_path: Path) -> None:
     with serve_process(write_app(tmp_path, TEXT), key="the-key") as (process, port):
         assert call(port, "GET", "/api/text?code=the-key").status == 200

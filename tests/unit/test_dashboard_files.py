@@ -47,7 +47,7 @@ def test_any_other_name_is_a_404(name: str) -> None:
 
 def test_a_file_that_has_not_changed_is_not_sent_again() -> None:
     tag = served("app.mjs", ADDRESS).headers["ETag"]
-    for known_tags in (tag, f"W/{tag}", f'"other", {tag}'):
+    for known_tags in (tag, f"W/{tag}", f'"other", {tag}', "*"):
         file = served("app.mjs", ADDRESS, known_tags)
         assert (file.status, file.content, file.headers["ETag"]) == (304, b"", tag)
     assert served("app.mjs", ADDRESS, '"other"').status == 200
