@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime
 
-from backup.core.errors import NotInitialized, StoreError
+from backup.core.errors import ConstraintRefused, NotInitialized, StoreError
 from backup.stores import Shape, Store
 
 SET_TABLES = Shape(
@@ -24,7 +25,8 @@ def keep_first_tables(backup: Store, set_name: str, tables: Iterable[str], now: 
     sibling = backup.sibling(SET_TABLES)
     sibling.create()
     entry = {"ServiceName": set_name, "Tables": json.dumps(sorted(tables)), "BegunAt": now}
-    sibling.add([entry])
+    with suppress(ConstraintRefused):  # another process has just added it
+        sibling.add([entry])
     kept = first_tables(backup, set_name) or frozenset()
     if not kept.issuperset(tables):
         sibling.put([{**entry, "Tables": json.dumps(sorted(kept.union(tables)))}])

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from uuid import uuid4
 
+import pytest
 from azure.cosmos import PartitionKey
 
 from backup.config.settings import load_settings
 from backup.core.errors import BackupError, StoreError, StoreUnavailable
 from backup.core.run_values import Trigger
+from backup.runs.set_tables import SET_TABLES, first_tables, keep_first_tables
 from backup.services.new_tables import fate_of
 from backup.services.registry import Registry
 from tests.emulators.clients import cosmos_client
+from tests.scenarios import places
 from tests.scenarios.shops import EXCLUDE, IN_FILES, Shop
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 IGNORE = 'on_new_table = "ignore"'
 ALL = {"Customer", "Invoice", "Order Details", "[odd.na[me]] 🎵]"}
 
@@ -64,6 +70,22 @@ def test_where_nobody_can_tell_what_is_new_nothing_is_left_out_in_silence(shop: 
     down = StoreUnavailable("The backup is down.")
     fate = fate_of(specs, ["Customer", "Invoice"], ["Invoice"], down, [])
     assert (fate.undecided, fate.error, fate.beginning) == (["Customer", "Invoice"], down, None)
+
+
+@pytest.mark.parametrize("shop", ["postgres_shop"], indirect=True)
+def test_a_set_that_two_processes_begin_at_one_moment_keeps_what_both_have_seen(shop: Shop) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as pool, shop.registry(EXCLUDE).get(shop.name("Customer")).stores() as (_, backup):
+        keep_first_tables(backup, "shop", ["A"], NOW)
+        backup.sibling(SET_TABLES).delete(["shop"])
+        with places.engine(shop.backup).connect() as cx:
+            cx.exec_driver_sql('INSERT INTO "SetTables" VALUES (%s, %s)', ("shop", '["B"]'))
+            keeping = pool.submit(keep_first_tables, backup, "shop", ["A"], NOW)
+            while not (shop.column(waiting)[0] or keeping.done()):
+                pass
+            cx.commit()
+        keeping.result()
+        assert first_tables(backup, "shop") == {"A", "B"}
 
 
 def test_a_container_that_a_first_sync_left_without_a_copy_is_not_new(
