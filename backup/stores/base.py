@@ -176,6 +176,10 @@ class Relational(Protocol):
         """Whether both servers can leave out exactly the records of these keys, with few parameters. This store is the
         place of a restore of `backup`."""
 
+    def may_relay(self, backup: Store) -> bool:
+        """Whether `relay` may pass this backup's records on. False where it is known that the servers cannot. Asks
+        nobody."""
+
     def may_relay_images(self, backup: Store) -> bool:
         """Whether `relay_new` and `relay_over` may take images of this backup's bin."""
 

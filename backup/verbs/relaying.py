@@ -30,7 +30,8 @@ class Relaying:
     def __init__(self, session: Session, into: Store, overwriting: Overwriting) -> None:
         """`into` is the store of the place, which exists."""
         self._session, self._backup, self._into, self._overwriting = session, session.backup, into, overwriting
-        self._may_relay = not (into.copies.masked or session.run.dry_run)
+        place, is_whole = into.relational, not into.copies.masked
+        self._may_relay = is_whole and not session.run.dry_run and place is not None and place.may_relay(self._backup)
         self.restored = 0
         """How many records of the backup lie in the parts that were relayed so far."""
 

@@ -183,4 +183,5 @@ def test_no_server_is_asked_where_the_settings_name_two_or_two_logins() -> None:
         source = SqlServerDialect(SqlServer({**given, **other}, token=False))
         assert own.relay(Session(), rows(Session()), source) is None  # type: ignore[arg-type]
         assert not own.reads_images_of(source)
+        assert not own.reaches(source)
     assert own.reads_images_of(SqlServerDialect(SqlServer(given, token=False)))

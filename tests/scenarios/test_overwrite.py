@@ -22,7 +22,9 @@ from backup.services.registry import Registry
 from backup.stores.cosmos.conditional import ConditionalWrites
 from backup.stores.sql.access import SqlAccess
 from backup.stores.sql.batch import SqlBatch
+from backup.stores.sql.engines.sqlite.dialect import SqliteDialect
 from backup.stores.sql.reads import SqlReads
+from backup.stores.sql.relational import SqlRelational
 from backup.stores.sql.relay import SqlRelay
 from backup.stores.sql.writes import SqlWrites
 from tests.emulators.clients import cosmos_client
@@ -383,6 +385,17 @@ def test_into_an_empty_place_the_servers_restore_and_the_result_is_looked_at(
         assert things.rows().keys() == before.keys() - {6, 7}
         assert "6" in message
     assert len(by_batches) == (effect == "refusal")
+
+
+@IN_FILES
+def test_servers_that_do_not_reach_each_other_are_not_asked_for_the_fingerprint_of_a_content(
+    things: Things, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things.make(VERSIONED, "1, 5, 1", "2, 5, 2", "3, 5, 3")
+    things.run("DELETE FROM {table}")
+    monkeypatch.setattr(SqliteDialect, "reaches", lambda *_: False)
+    monkeypatch.setattr(SqlRelational, "content_fingerprint", None)
+    assert counted(done(things.restore())) == (3, 0, 0, 0)
 
 
 def test_writes_that_the_server_alters_are_noted(things: Things) -> None:

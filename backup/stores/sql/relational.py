@@ -29,7 +29,7 @@ from backup.stores.sql.image_writes import SqlImageWrites
 from backup.stores.sql.indexes import creation, index_plan, shared_columns
 from backup.stores.sql.keys import spelled
 from backup.stores.sql.range_deletes import SqlRangeDeletes
-from backup.stores.sql.relay import SqlRelay
+from backup.stores.sql.relay import SqlRelay, may_relay
 from backup.stores.sql.relayed_back import SqlRelaysBack
 from backup.stores.sql.relayed_changes import SqlRelayedChanges
 from backup.stores.sql.writable import refuse_unwritable
@@ -103,6 +103,10 @@ class SqlRelational:
 
     def may_leave_out(self, backup: Store, keys: Sequence[Key]) -> bool:
         return self._relays_back.may_leave_out(catalog_of(backup), keys)
+
+    def may_relay(self, backup: Store) -> bool:
+        source = catalog_of(backup)
+        return may_relay(source, self._access) and self._access.dialect.reaches(source.access.dialect)
 
     def may_relay_images(self, backup: Store) -> bool:
         return self._relays_back.may_relay_images(catalog_of(backup))

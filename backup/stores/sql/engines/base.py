@@ -266,6 +266,10 @@ class Dialect(Protocol):
         """How many of the table's rows with the keys of staged ones are now exactly what the images of these say: an
         image that the server would make of the row has the same names and values."""
 
+    def reaches(self, source: Dialect) -> bool:
+        """Whether `relay` and `stage` may reach the database of `source`, as far as the settings say. It is one of the
+        same product. Asks nobody."""
+
     def reads_images_of(self, source: Dialect) -> bool:
         """Whether `relay` and `stage` may read `rows_of_images` of a bin in the database that `source` reaches. It is
         one of the same product. Asks nobody."""

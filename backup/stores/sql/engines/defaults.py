@@ -61,6 +61,9 @@ class DialectDefaults(Dialect):
     def overlay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect, number: int | None) -> StagedRows | None:
         return None
 
+    def reaches(self, source: Dialect) -> bool:
+        return True
+
     def reads_images_of(self, source: Dialect) -> bool:
         return False
 

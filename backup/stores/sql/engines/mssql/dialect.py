@@ -170,14 +170,14 @@ class SqlServerDialect(DialectDefaults):
             cx.execute(column.table.update().where(rows).values({column: column}))
 
     def relay(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> Relayed | None:
-        return relay_rows(cx, rows) if self._may_share_a_server(source) else None
+        return relay_rows(cx, rows) if self.reaches(source) else None
 
     def stage(self, cx: sa.Connection, rows: RelayedRows, source: Dialect) -> StagedRows | None:
-        return stage_rows(cx, rows) if self._may_share_a_server(source) else None
+        return stage_rows(cx, rows) if self.reaches(source) else None
 
-    def _may_share_a_server(self, other: Dialect) -> bool:
+    def reaches(self, source: Dialect) -> bool:
         """Whether the settings name one server and one login for both."""
-        return isinstance(other, SqlServerDialect) and self._where.with_database("") == other._where.with_database("")
+        return isinstance(source, SqlServerDialect) and self._where.with_database("") == source._where.with_database("")
 
     def make_images(self, cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnElement[bool]) -> int | None:
         return make_images(cx, images, condition, lambda query: self.locked(query, gaps=False))
@@ -186,7 +186,7 @@ class SqlServerDialect(DialectDefaults):
         return stage_images(cx, images) if self._has_openjson else None
 
     def reads_images_of(self, source: Dialect) -> bool:
-        return self._has_openjson and self._may_share_a_server(source)
+        return self._has_openjson and self.reaches(source)
 
     def rows_of_images(
         self,
