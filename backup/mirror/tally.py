@@ -49,6 +49,7 @@ class Tally:
     notes: list[str] = field(default_factory=list)
     withheld: int = 0
     _named: Counter[str] = field(default_factory=Counter)
+    _named_before: set[Key] = field(default_factory=set)  # by an earlier walk of the same run
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, **counts: int) -> None:
@@ -59,9 +60,11 @@ class Tally:
 
     def name(self, keys: Collection[Key], outcome: str) -> None:
         """Names keys for the result, up to the first thousand of the outcome, which says what becomes of their
-        records. Of these keys the least come first."""
+        records. Of these keys the least come first. What an earlier walk has named keeps its outcome."""
         with self._lock:
             if room := CHANGES_NAMED - self._named[outcome]:
+                if self._named_before:
+                    keys = [key for key in keys if tuple(self.key_to_json(key)) not in self._named_before]
                 named = sorted(keys, key=_for_reader)[:room]
                 self._named[outcome] += len(named)
                 self.changes += [(tuple(self.key_to_json(key)), outcome) for key in named]
@@ -69,6 +72,7 @@ class Tally:
     def walk_again(self) -> None:
         """Forgets what was set aside and withheld: the run tries it once more."""
         with self._lock:
+            self._named_before = {key for key, _ in self.changes}
             self.counts = replace(self.counts, failed=0)
             self.failures, self.aside, self.withheld = {}, set(), 0
 

@@ -24,6 +24,7 @@ from backup.verbs.restore_spec import RestoreSpec
 from tests.emulators.clients import cosmos_client
 from tests.scenarios.places import with_files
 from tests.scenarios.shops import IN_FILES, SHOPS, Shop
+from tests.scenarios.test_relayed_past import reads_no_image
 
 ROWS = """
 CREATE TABLE "Thing" ("Id" INTEGER PRIMARY KEY, "Name" VARCHAR(40));
@@ -157,7 +158,12 @@ def test_the_guard_counts_what_would_be_marked(file_shop: Shop) -> None:
     assert file_shop.column(DELETED) == []
 
 
-def test_a_restore_leaves_marked_records_out_unless_it_goes_back_to_their_time(file_shop: Shop) -> None:
+def test_a_restore_leaves_marked_records_out_unless_it_goes_back_to_their_time(
+    file_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The servers make the records of their images, as for any other backup."""
+    monkeypatch.setattr("backup.verbs.relaying.FEWEST_BACK", 1)
+    reads_no_image(monkeypatch)
     while_there = service(file_shop).past.history(1)[0]
     marking = sync(file_shop)
     newest = done(service(file_shop).restore(RestoreSpec()))

@@ -69,7 +69,7 @@ def test_the_servers_pass_on_what_has_not_changed_and_nothing_else(
 
     monkeypatch.setattr(SqlRelay, "_transaction", noted)
     monkeypatch.setattr(SqlReads, "_batch", None)  # no copy becomes a value of this process
-    _reads_no_image(monkeypatch)
+    reads_no_image(monkeypatch)
     restored = done(place.restore("--at", moment, **SMALL))
     assert (counted(restored), place.rows()) == ((15, 0, 0, 0), AS_IT_WAS)
     assert sum(part.inserted for part in relayed) == 11
@@ -87,7 +87,7 @@ def test_chunks_that_are_equal_but_for_what_has_changed_are_not_read(
         return stamps
 
     monkeypatch.setattr(Pieces, "_readable", noted)
-    _reads_no_image(monkeypatch)
+    reads_no_image(monkeypatch)
     restored = done(
         place.restore("--at", moment, "--overwrite-newer", "--delete-extra", "--allow-mass-delete", **SMALL)
     )
@@ -100,7 +100,7 @@ def test_what_a_run_changed_comes_from_images_by_the_servers(
     changed: tuple[Things, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, _ = changed
-    _reads_no_image(monkeypatch)
+    reads_no_image(monkeypatch)
     monkeypatch.setattr(SqlReads, "images", None)
     place.run("UPDATE {table} SET version = 5, a = 3 WHERE id = 3")  # it is right already
     run = _newest(place)
@@ -163,7 +163,7 @@ def test_an_image_that_is_deleted_before_it_is_read_fails_what_needs_it(
     assert (error, "1 image was deleted" in message) == ("Conflict", True), message
 
 
-def _reads_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
+def reads_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Has every read of an image's record fail."""
 
     def read(_: RecycleBin, images: Iterable[KeptImage]) -> Iterator[list[KeptImage]]:
@@ -230,7 +230,7 @@ def test_more_keys_than_memory_may_hold_are_asked_for_a_few_at_a_time(
     monkeypatch.setattr(Pieces, "of_keys", None)
     # The servers pass on both the images of what has changed and the copies of what has not.
     monkeypatch.setattr(SqlReads, "_batch", None)
-    _reads_no_image(monkeypatch)
+    reads_no_image(monkeypatch)
     assert counted(done(things.restore("--at", moment, "--overwrite-newer"))) == (2, 3, 0, 1)
     assert {int(n): row for n, row in things.rows().items()} == {n: (5, n) for n in range(1, 7)}
 

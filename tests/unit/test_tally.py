@@ -61,3 +61,11 @@ def test_a_note_is_made_once_and_a_thousand_keys_of_each_outcome_are_named(monke
     tally.changes = [change for change in tally.changes if change[1] is not Action.UPDATED]
     named = [((0,), Action.DELETED), ((1,), Action.DELETED), ((0,), Action.DELETED), ((9,), Action.INSERTED)]
     assert (tally.changes, module.first_of_each_outcome([*named, *named])) == (named, [*named, named[-1]])
+
+
+def test_a_second_walk_names_no_record_again() -> None:
+    tally = Tally(lambda _: None, key_to_json=lambda key: [str(part) for part in key])
+    tally.name([(1,), (2,)], Action.INSERTED)
+    tally.walk_again()
+    tally.name([(2,), (3,)], Action.UPDATED)
+    assert tally.changes == [(("1",), Action.INSERTED), (("2",), Action.INSERTED), (("3",), Action.UPDATED)]

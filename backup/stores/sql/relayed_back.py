@@ -79,17 +79,13 @@ class SqlRelaysBack:
         """As `Relational.may_leave_out`."""
         shape, original = self._catalog.shape, backup.shape
         may_list = shape.lists(keys) and original.lists(keys) if keys else True
-        return may_list and self._has_no_marks(backup) and self._may_relay(backup, keys)
+        return may_list and self._may_relay(backup, keys)
 
     def may_relay_images(self, backup: SqlCatalog, keys: Sequence[Key] = ()) -> bool:
         """As `Relational.may_relay_images`, of these keys."""
-        if not (self._has_no_marks(backup) and self._may_relay(backup, keys)):
+        if not self._may_relay(backup, keys):
             return False
         return self._access.dialect.reads_images_of(backup.access.dialect)
-
-    def _has_no_marks(self, backup: SqlCatalog) -> bool:
-        """Whether no copy of a deleted record stays in this backup."""
-        return not backup.shape.keeps_deleted and backup.shape.marks is None
 
     def _may_relay_rows(self, backup: SqlCatalog, keys: Sequence[Key], images: ImagesOfKeys | None) -> bool:
         return self._may_relay(backup, keys) if images is None else self.may_relay_images(backup, keys)
