@@ -43,8 +43,13 @@ class Splitting(Partitioned):
     path: str = ""
     words: bytes = b""
     asked: int = 0
+    refused_ranges: int = 0
+    """How often it will say that even the list of partitions is elsewhere."""
 
     def respond(self, request: Request) -> Answer | None:
+        if request.path.rstrip("/").endswith("/pkranges") and self.refused_ranges:
+            self.refused_ranges -= 1
+            return Answer(410, {"x-ms-substatus": "1002"}, b"{}")
         number = request.headers.get("x-ms-documentdb-partitionkeyrangeid")
         if number is not None and self.path in request.path and self.words in request.body:
             self.asked += 1
@@ -121,6 +126,18 @@ def test_a_partition_that_splits_meanwhile_changes_no_answer(
         assert ask(store) == expected
     finally:
         account.splits = ()
+
+
+@pytest.mark.timeout(60)
+def test_a_list_of_partitions_that_is_elsewhere_is_asked_for_again(account: Splitting) -> None:
+    """The SDK holds a lock when it asks for the list. Such an answer would have it ask again, and wait for the lock."""
+    bench = CosmosBench({"source": account.account})
+    bench.create()
+    store = bench.open("source")
+    account.refused_ranges = 1
+    assert store.count() == 0
+    assert account.refused_ranges == 0
+    bench.close()
 
 
 # --- containers that others replace -----------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ def _make_bearable(answer: Any, path: str) -> None:
         # It waits so long in one piece, and reads nothing but a whole number.
         seconds = seconds_to_wait(headers[HttpHeaders.RetryAfterInMilliseconds], 0.001)
         headers[HttpHeaders.RetryAfterInMilliseconds] = str(int(1000 * (1.0 if seconds is None else seconds)))
-    if answer.status_code == _GONE and path.endswith("/pkranges"):
+    if answer.status_code == _GONE and path.rstrip("/").endswith("/pkranges"):
         # It would ask for the ranges again, under a lock that it holds itself.
         headers.pop(HttpHeaders.SubStatus, None)
 
