@@ -21,7 +21,7 @@ DELETED_NOTE = "deletedAt"
 """The part of a copy's note that says when its document was found to be deleted in the source."""
 
 _COMPARED = {"etag", "ts", DELETED_NOTE}
-_SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments", "_lsn"}
+_SYSTEM = {"_rid", "_self", "_etag", "_ts", "_attachments"}
 _COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
