@@ -47,7 +47,8 @@ def test_the_sdk_waits_for_a_number_and_not_long(asked: str, milliseconds: str) 
 )
 def test_a_wait_that_a_server_asks_for_is_a_number_and_not_long(headers: dict[str, str], seconds: float | None) -> None:
     response: Any = SimpleNamespace(status_code=503, headers=headers, reason="", request=None, text=lambda: "")
-    error = CosmosHttpResponseError(status_code=503, message="", response=response)
+    made: Any = CosmosHttpResponseError
+    error = made(status_code=503, message="", response=response)
     assert retry_after_seconds(error) == seconds
 
 
