@@ -17,6 +17,7 @@ _KATAKANA_TO_HIRAGANA = {code: chr(code - 0x60) for code in range(0x30A1, 0x30F7
 _SAME_LETTERS = (
     str.maketrans("øłđħŧıð", "oldhtid") | str.maketrans({"æ": "ae", "œ": "oe", "þ": "th"}) | _KATAKANA_TO_HIRAGANA
 )
+_NUMBERS = (int, float, Decimal)
 _sorted_json = json.JSONEncoder(sort_keys=True).encode
 
 
@@ -39,24 +40,26 @@ def key_hashes(key: Key) -> tuple[str, ...]:
 
 
 def _digest_of_folded(key: Key) -> str:
-    return digest_of(f"[{', '.join(map(_folded_json, key))}]")
+    return digest_of(f"[{', '.join([_folded_json(part) for part in key])}]")
 
 
 def _folded_json(part: Any) -> str:
     """The part as JSON, as a hash of its key has it."""
     if type(part) is str:
         return encode_basestring_ascii(_folded(part))
-    if is_one_integer((part,)):
+    if type(part) is int and -BEYOND_64_BITS <= part < BEYOND_64_BITS:
         return f'{{"$number": "{part if part % 10 else _without_zeros(part)}"}}'
     return _sorted_json(_alike(part))
 
 
 def _integer_of(key: Key) -> int | None:
     """The integer of 64 bits that the key is, however it is written."""
+    if len(key) != 1:
+        return None
     if is_one_integer(key):  # most keys: the same at a tenth of the cost
         return int(key[0])
-    part = key[0] if len(key) == 1 else None
-    if not isinstance(part, int | float | Decimal):
+    [part] = key
+    if not isinstance(part, _NUMBERS):
         return None
     number = part if isinstance(part, int) else Decimal(str(part))
     if isinstance(number, Decimal) and not number.is_finite():
@@ -67,7 +70,7 @@ def _integer_of(key: Key) -> int | None:
 
 def digest_of(text: str) -> str:
     """The first 32 hexadecimal digits of the SHA-256 of the text."""
-    return sha256(text.encode()).hexdigest()[:32]
+    return sha256(text.encode()).digest()[:16].hex()
 
 
 def _earlier_hash_of(number: int) -> str:

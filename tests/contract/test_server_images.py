@@ -123,29 +123,35 @@ PLAIN: list[Any] = [
 OTHERS = [(0, b"x"), (1, 9e999), (3, 1 / 3), (4, 1 / 3), (5, b"")]
 
 
-@pytest.mark.parametrize("others", [[], OTHERS], ids=["plain", "others"])
+@pytest.mark.parametrize(
+    ("key", "others"),
+    [("INTEGER PRIMARY KEY", []), ("INTEGER PRIMARY KEY", OTHERS), ("TEXT NOT NULL PRIMARY KEY", [])],
+    ids=["plain", "others", "texts"],
+)
 def test_images_of_plain_values_are_spelled_by_sqlite_alone(
     sqlite_bench: SqliteBench,
     made: list[int | None],
     monkeypatch: pytest.MonkeyPatch,
+    key: str,
     others: Sequence[tuple[int, Any]],
 ) -> None:
     declared = ("TEXT", "REAL", "DECIMAL(9,2)", "INTEGER", "DATETIME", "")
     columns = ", ".join(f'"c{n} ä\'""\\{{:%?\n" {name}' for n, name in enumerate(declared))
-    sqlite_bench.sql("source", f"CREATE TABLE {{table}} (id INTEGER PRIMARY KEY, {columns}, version DECIMAL)")
+    sqlite_bench.sql("source", f"CREATE TABLE {{table}} (id {key}, {columns}, version DECIMAL)")
     source, backup = sqlite_bench.pair()
+    key_of = {"I": int, "T": "é\x01{}".format}[key[0]]
     backup.catalog.match(source)
     reals = [value for value in EXTREMES if isinstance(value, float)] if not others else [0.1 + 0.2, 1e22]
     rows = [[value, None, *[value] * 4] for value in PLAIN]
     rows += [["x", value, value, 1, "y", None] for value in [1.5, 19.99, -0.0, *reals]]
     insert = f"INSERT INTO {{table}} VALUES (?, {', '.join('?' * len(declared))}, ?, NULL)"
     if not others:
-        monkeypatch.setattr(sqlite_images, "_exact_entries", None)  # not called
+        monkeypatch.setattr(sqlite_images, "_exact_parts", None)  # not called
     for place, value in others or [(0, None)]:
         last = [value if place == number else None for number in range(len(declared))]
-        sqlite_bench.sql("backup", insert, [(n, *row, n / 3) for n, row in enumerate([*rows, last])])
+        sqlite_bench.sql("backup", insert, [(key_of(n), *row, n / 3) for n, row in enumerate([*rows, last])])
         catalog_of(backup).shape.table.info.clear()  # what it has learned from the value before
-        deleted(backup, [(n,) for n in range(len(rows) + 1)])
+        deleted(backup, [(key_of(n),) for n in range(len(rows) + 1)])
         sqlite_bench.sql("backup", "DELETE FROM RecycleBin")
     assert {*made} == {len(rows) + 1}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from math import isfinite
 from typing import Any
 
@@ -19,16 +18,17 @@ from backup.stores.key_hash import key_hash
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, EntryIds, ImagesToMake
 from backup.stores.sql.engines.sqlite.fingerprint import INTEGERS
 from backup.stores.sql.engines.sqlite.literals import number_literal, text_literal
-from backup.stores.sql.engines.sqlite.quick_images import learn_quick, may_be_quick, quick_entries
+from backup.stores.sql.engines.sqlite.quick_images import digits_of, is_made, learn_quick, may_be_quick, quick_parts
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
-_EXACT_VALUE, _CHECKED_IMAGE = "exact_value", "checked_image"
-_HASH_OF_KEY, _TEXT_OF_KEY, _ID_OF_ENTRY = "hash_of_key", "text_of_key", "id_of_entry"
+_EXACT_VALUE, _SPELLED_KEY = "exact_value", "spelled_key"
 _MAKES_IMAGES = "makes images"
 _ARE_OTHERS = "has rows whose images are not quick"
 OF_VALUES = ("user-defined function raised", "JSON cannot hold BLOB values", "malformed JSON")
 """What SQLite says of a value that a statement does not spell exactly. It undoes only that statement."""
 _PARTS_OF_KEYS = {int, str, bytes}
+_HASH_WIDTH = 32  # the hexadecimal digits of an id's digest, and of a KeyHash
+_ALL_ROWS: Any = sa.literal_column("-1")
 _BLOB = sa.LargeBinary()
 _Text = sa.ColumnElement[Any]
 
@@ -40,15 +40,19 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     """
     learn_functions(cx)
     if not images.columns:
-        return _add(cx, images, _key_fields(images), condition)
+        return _add(cx, images, _key_parts(images.ids, images.key), condition)
     of_table = images.table.info
-    may_be_integer = affinity_of(images.key[0]) in INTEGERS
-    if may_be_integer and may_be_quick(images) and not of_table.get(_ARE_OTHERS):
-        added = _add(cx, images, *quick_entries(images, condition))
+    [first, *others] = images.key
+    number = first if not others and affinity_of(first) in INTEGERS else None
+    if may_be_quick(images) and not of_table.get(_ARE_OTHERS):
+        of_key = (
+            _key_parts(images.ids, images.key) if number is None else {"number": number, "digits": digits_of(number)}
+        )
+        added = _add(cx, images, {**of_key, **quick_parts(images, number)}, condition, LARGEST_BYTES)
         if added is not None:
             return added
         of_table[_ARE_OTHERS] = True
-    return _add(cx, images, _exact_entries(images), condition)
+    return _add(cx, images, {**_key_parts(images.ids, images.key), **_exact_parts(images)}, condition)
 
 
 def learn_functions(cx: sa.Connection) -> None:
@@ -62,10 +66,23 @@ def learn_functions(cx: sa.Connection) -> None:
 
 
 def _add(
-    cx: sa.Connection, images: ImagesToMake, made: Mapping[str, _Text], condition: sa.ColumnElement[bool]
+    cx: sa.Connection,
+    images: ImagesToMake,
+    parts: Mapping[str, _Text],
+    condition: sa.ColumnElement[bool],
+    longest: int | None = None,
 ) -> int | None:
-    """Adds the entries. None, and nothing was done, where a value of a row is none that they spell exactly."""
-    entries = images.entries(made, condition)
+    """Adds the entries that are made of these parts of the rows. None, and nothing was done, where a value of a row is
+    none that they spell exactly, or an image is longer than the `longest`."""
+    # With a LIMIT inside and a WHERE outside, SQLite makes each part once. It would make a part for each use of it.
+    inner = sa.select(*(value.label(name) for name, value in parts.items())).where(condition)
+    rows = inner.select_from(images.table).limit(_ALL_ROWS).subquery("rows").c
+    made = _key_fields(rows, images.ids)
+    if "image" in parts:
+        made |= {"Version": rows.version, "Record": rows.image}
+        entries = images.entries(made, is_made(rows.image, longest))
+    else:
+        entries = images.entries(made, rows.spelled.is_not(None))
     add = sqlite_insert(images.bin).from_select([*made, *images.fields], entries, include_defaults=False)
     try:
         return cx.execute(add.on_conflict_do_nothing().execution_options(preserve_rowcount=True)).rowcount
@@ -75,22 +92,44 @@ def _add(
         return None  # only the statement was undone, not the transaction
 
 
-def _exact_entries(images: ImagesToMake) -> dict[str, _Text]:
-    """The fields that make the entries of whatever a row has."""
+def _exact_parts(images: ImagesToMake) -> dict[str, _Text]:
+    """Version and image of whatever a row has; no image of a large row."""
     return {
-        **_key_fields(images),
-        "Version": _separated("[", [("", _json(column)) for column in images.version], "]"),
-        "Record": _called(_CHECKED_IMAGE, sa.case((_is_small(images.columns), spelled_image(images.columns)))),
+        "version": _separated("[", [("", _json(column)) for column in images.version], "]"),
+        "image": sa.case((_is_small(images.columns), spelled_image(images.columns))),
     }
 
 
-def _key_fields(images: ImagesToMake) -> dict[str, _Text]:
-    """The fields that say whose entry it is, whatever the key has but reals."""
-    return {
-        "EntryId": _called(_ID_OF_ENTRY, *map(sa.literal, images.ids), *images.key),
-        "KeyHash": _called(_HASH_OF_KEY, *images.key),
-        "RecordKey": _called(_TEXT_OF_KEY, *images.key),
-    }
+def _key_parts(ids: EntryIds, key: Sequence[sa.Column[Any]]) -> dict[str, _Text]:
+    """What `_key_fields` is made of, whatever the key has but reals."""
+    return {"spelled": _called(_SPELLED_KEY, *map(sa.literal, ids), *key)}
+
+
+def _key_fields(rows: Any, ids: EntryIds) -> dict[str, _Text]:
+    """The fields that say whose entry it is."""
+    if "number" in rows:
+        number = sa.type_coerce(rows.number, sa.Text)
+        of_number = sa.literal(ids.id_start, sa.Text).concat(rows.digits)
+        text = text_literal("[").concat(number).concat(text_literal("]"))
+        return {"EntryId": of_number, "KeyHash": rows.digits, "RecordKey": text}
+    width = _width_of(ids)
+    ends = [(1, width), (width + 1, _HASH_WIDTH), (width + _HASH_WIDTH + 1,)]
+    entry_id, of_key, text = (sa.func.substr(rows.spelled, *map(number_literal, places)) for places in ends)
+    return {"EntryId": sa.func.rtrim(entry_id), "KeyHash": sa.func.rtrim(of_key), "RecordKey": text}
+
+
+def _width_of(ids: EntryIds) -> int:
+    """How many characters no id is longer than."""
+    return max(len(ids.id_start), len(ids.digest_start)) + _HASH_WIDTH
+
+
+def _spelled_key(id_start: str, digest_start: str, digested: str, *key: Any) -> str:
+    """The three fields of `_key_fields` one behind the other, the first two padded with spaces. Raises ValueError for a
+    key with another part than an integer, a text or bytes."""
+    if not {*map(type, key)} <= _PARTS_OF_KEYS:
+        raise ValueError
+    ids, text = EntryIds(id_start, digest_start, digested), key_to_text(key)
+    return f"{ids.of(key, text).ljust(_width_of(ids))}{key_hash(key).ljust(_HASH_WIDTH)}{text}"
 
 
 def _exact_value(value: Any) -> str:
@@ -98,40 +137,7 @@ def _exact_value(value: Any) -> str:
     return repr(value) if type(value) is float and isfinite(value) else key_to_text((value,))[1:-1]
 
 
-def _hash_of_key(*key: Any) -> str:
-    return _spelled(*key)[0]
-
-
-def _text_of_key(*key: Any) -> str:
-    return _spelled(*key)[1]
-
-
-def _id_of_entry(id_start: str, digest_start: str, digested: str, *key: Any) -> str:
-    """The id of the entry. Raises ValueError for a key with another part than an integer, a text or bytes."""
-    if not {*map(type, key)} <= _PARTS_OF_KEYS:
-        raise ValueError
-    return EntryIds(id_start, digest_start, digested).of(key, _text_of_key(*key))
-
-
-@lru_cache(maxsize=64, typed=True)  # SQLite asks for both texts of a key, one right after the other
-def _spelled(*key: Any) -> tuple[str, str]:
-    return key_hash(key), key_to_text(key)
-
-
-def _checked_image(image: Any) -> str:
-    """The image, which came here, so its texts are valid. Raises ValueError for None, in place of a large one."""
-    if image is None:
-        raise ValueError
-    return str(image)
-
-
-_FUNCTIONS: dict[str, Callable[..., str]] = {
-    _EXACT_VALUE: _exact_value,
-    _HASH_OF_KEY: _hash_of_key,
-    _TEXT_OF_KEY: _text_of_key,
-    _ID_OF_ENTRY: _id_of_entry,
-    _CHECKED_IMAGE: _checked_image,
-}
+_FUNCTIONS: dict[str, Callable[..., str]] = {_EXACT_VALUE: _exact_value, _SPELLED_KEY: _spelled_key}
 
 
 def _is_small(columns: Sequence[sa.Column[Any]]) -> sa.ColumnElement[bool]:

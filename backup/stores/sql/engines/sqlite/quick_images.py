@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite.base import SQLiteDialect
 
 from backup.stores.sql.engines.column import spelled_column, spelled_table
 from backup.stores.sql.engines.images_to_make import LARGEST_BYTES, ImagesToMake
-from backup.stores.sql.engines.sqlite.literals import number_literal, spelled_text, text_literal
+from backup.stores.sql.engines.sqlite.literals import number_literal, spelled_text
 from backup.stores.sql.engines.sqlite.types import affinity_of
 
 _LENGTH_OF, _SPELLED_REAL, _REFUSED = "length_of", "spelled_real", "refused"
@@ -26,7 +26,6 @@ _HOLD_REALS = ("dec", "num")  # in a declared type of this affinity, which dates
 _UNBOUNDED = ("TEXT", "BLOB")
 """The affinities of columns that may have large values."""
 _SPELLING = SQLiteDialect()
-_ALL_ROWS: Any = sa.literal_column("-1")
 _GREATEST = (1 << 63) - 1
 _PLACES = 10_000.0
 _OF_FEW_DIGITS = (0.0001, 9e10)
@@ -38,10 +37,8 @@ _Value = sa.ColumnElement[Any]
 
 
 def may_be_quick(images: ImagesToMake) -> bool:
-    """Whether the rows may be such: under keys of one integer. A generated column may make JSON, which is no text to
-    SQLite's JSON."""
-    is_narrow = len(images.key) == 1 and len(images.columns) <= _MOST_COLUMNS
-    return is_narrow and not images.computed and _spells_reals()
+    """Whether the rows may be such. A generated column may make JSON, which is no text to SQLite's JSON."""
+    return len(images.columns) <= _MOST_COLUMNS and not images.computed and _spells_reals()
 
 
 def learn_quick(driver: sqlite3.Connection) -> None:
@@ -52,54 +49,47 @@ def learn_quick(driver: sqlite3.Connection) -> None:
     driver.create_function(_REFUSED, 1, _refused)
 
 
-def quick_entries(
-    images: ImagesToMake, condition: sa.ColumnElement[bool]
-) -> tuple[dict[str, _Value], sa.ColumnElement[bool]]:
-    """The fields that make the entries of the rows that fulfil the condition, and the condition on what they are made
-    of.
+def quick_parts(images: ImagesToMake, number: sa.Column[Any] | None) -> dict[str, _Value]:
+    """Version and image of a row. `number` is the column of a key that is one integer, or None.
 
-    Executing them fails with an error of a function or of JSON at a row that has other values, or too many bytes.
+    Their image is NULL of a row that has other values, or too many bytes. So executing them with `is_made` fails there,
+    or with an error of JSON.
     """
-    digits, image, version = _made_of(images.key[0], tuple(images.columns), tuple(images.version))
-    made_of = {"number": images.key[0], "digits": digits, "image": image, "version": version}
-    # With a LIMIT inside and a WHERE outside, SQLite makes each of these once. It would make the image twice.
-    inner = sa.select(*(value.label(name) for name, value in made_of.items())).where(condition)
-    rows = inner.select_from(images.table).limit(_ALL_ROWS).subquery("rows").c
-    number = sa.type_coerce(rows.number, sa.Text)
-    made = {
-        "EntryId": sa.literal(images.ids.id_start, sa.Text).concat(rows.digits),
-        "KeyHash": rows.digits,
-        "RecordKey": text_literal("[").concat(number).concat(text_literal("]")),
-        "Version": rows.version,
-        "Record": rows.image,
-    }
-    # The function gets the image, so its texts are valid. It fails for NULL, in place of one that was not made.
-    is_small = sa.func.length_of(rows.image) <= number_literal(LARGEST_BYTES)
-    return made, sa.case((is_small, number_literal(1)), else_=sa.func.refused(rows.number)) == number_literal(1)
+    version, image = _made_of(number, tuple(images.columns), tuple(images.version))
+    return {"version": version, "image": image}
+
+
+def is_made(image: _Value, longest: int | None) -> sa.ColumnElement[bool]:
+    """A condition that is true, or fails where the image was not made or is longer than this. A function gets the
+    image, so its texts are valid."""
+    length: _Value = sa.func.length_of(image)  # it fails for NULL
+    if longest is None:
+        return length > number_literal(0)
+    is_short = sa.case((length <= number_literal(longest), number_literal(1)), else_=sa.func.refused(image))
+    is_one: sa.ColumnElement[bool] = is_short == number_literal(1)
+    return is_one
 
 
 @lru_cache(maxsize=64)
 def _made_of(
-    key: sa.Column[Any], columns: Sequence[sa.Column[Any]], version: Sequence[sa.Column[Any]]
+    number: sa.Column[Any] | None, columns: Sequence[sa.Column[Any]], version: Sequence[sa.Column[Any]]
 ) -> Sequence[_Value]:
-    """The digits, the image and the versions of a row. They are spelled here, once for a table: of as many expressions
-    SQLAlchemy makes a statement in the time in which SQLite makes a thousand images."""
+    """The versions and the image of a row. They are spelled here, once for a table: of as many expressions SQLAlchemy
+    makes a statement in the time in which SQLite makes a thousand images."""
     sizes = ["0", *(_size(column) for column in columns if affinity_of(column) in _UNBOUNDED)]
-    are_plain = [*filter(None, (_is_plain(column, key) for column in columns))]
-    is_made = " AND ".join([*are_plain, f"{' + '.join(sizes)} <= {LARGEST_BYTES}"])
+    are_plain = [*filter(None, (_is_plain(column, number) for column in columns))]
+    is_quick = " AND ".join([*are_plain, f"{' + '.join(sizes)} <= {LARGEST_BYTES}"])
     values = ", ".join(f"{spelled_text(column.name)}, {_exact(column)}" for column in columns)
-    texts = (
-        _digits_of(_name(key)),
-        f"CASE WHEN {is_made} THEN json_object({values}) END",
-        f"json_array({', '.join(map(_exact, version))})",
-    )
+    texts = (f"json_array({', '.join(map(_exact, version))})", f"CASE WHEN {is_quick} THEN json_object({values}) END")
     return [sa.literal_column(text, sa.Text) for text in texts]
 
 
-def _digits_of(number: str) -> str:
-    """The sixteen hexadecimal digits of the key plus 2^63, none of whose steps is beyond 64 bits."""
-    beyond = f"CASE WHEN {number} < 0 THEN {number} + {_GREATEST} + 1 ELSE {number} - {_GREATEST} - 1 END"
-    return f"printf('%016x', {beyond})"
+@lru_cache(maxsize=64)
+def digits_of(number: sa.Column[Any]) -> _Value:
+    """The sixteen hexadecimal digits of the column's integer plus 2^63, none of whose steps is beyond 64 bits."""
+    name = _name(number)
+    beyond = f"CASE WHEN {name} < 0 THEN {name} + {_GREATEST} + 1 ELSE {name} - {_GREATEST} - 1 END"
+    return sa.literal_column(f"printf('%016x', {beyond})", sa.Text)
 
 
 @cache
@@ -113,8 +103,8 @@ def _spells_reals() -> bool:
     return repr(json.loads(text)) == repr([*_SAMPLES])
 
 
-def _refused(number: Any) -> None:
-    raise ValueError(number)
+def _refused(image: Any) -> None:
+    raise ValueError(len(image))
 
 
 def _exact(column: sa.Column[Any]) -> str:
@@ -135,11 +125,11 @@ def _holds_reals(column: sa.Column[Any]) -> bool:
     return affinity == "REAL" or (affinity == "NUMERIC" and any(part in declared for part in _HOLD_REALS))
 
 
-def _is_plain(column: sa.Column[Any], key: sa.Column[Any]) -> str | None:
+def _is_plain(column: sa.Column[Any], number: sa.Column[Any] | None) -> str | None:
     """Whether the value is none of those that its column seldom has, and that JSON may not spell exactly; None where it
     has no such ones."""
     affinity, is_row_number = affinity_of(column), column.type.is_row_number  # type: ignore[attr-defined]
-    if column is key and not is_row_number:
+    if column is number and not is_row_number:
         return f"typeof({_name(column)}) = 'integer'"
     if affinity == "TEXT" or is_row_number or _holds_reals(column):
         return None  # a column for texts turns a real into one, and JSON refuses bytes
