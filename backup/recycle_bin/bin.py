@@ -78,10 +78,17 @@ class RecycleBin:
             action: self._entries.count({**where, "Action": action.value}, "EntryId", start, middle)
             for action in Action
         }
-        together = (
-            entries.number_of_keys(entry) for page in pages_of(self._entries, where, middle, end) for entry in page
-        )
-        return Counts(counts[Action.INSERTED] + sum(together), counts[Action.UPDATED], counts[Action.DELETED])
+        inserted = counts[Action.INSERTED] + self._number_together(where, middle, end)
+        return Counts(inserted, counts[Action.UPDATED], counts[Action.DELETED])
+
+    def number_changed(self, sync_id: str) -> int:
+        """Returns how many records of the backup the run has changed so far, by the bin. Costs a third of `counted`."""
+        where, (start, middle, end) = {**self._of_run(sync_id), "Side": "backup"}, entries.bounds(sync_id)
+        return self._entries.count(where, "EntryId", start, middle) + self._number_together(where, middle, end)
+
+    def _number_together(self, where: Mapping[str, Any], middle: str, end: str) -> int:
+        pages = pages_of(self._entries, where, middle, end)
+        return sum(entries.number_of_keys(entry) for page in pages for entry in page)
 
     def take_back(self, sync_id: str, keys: Collection[Key]) -> None:
         """Deletes the run's images of these keys if the backup's records are still as in the image.

@@ -158,7 +158,7 @@ def _count_images(session: Session, keys: Sequence[Key], moment: datetime | None
         return sum(len(session.recycled.of_keys(part, moment, records=False)) for part in parts)
     if moment is not None:
         return session.recycled.count_later(moment)
-    return 0 if past is None else session.recycled.counted(past.run.sync_id).processed
+    return 0 if past is None else session.recycled.number_changed(past.run.sync_id)
 
 
 def _refuse_unknown(session: Session, moment: datetime) -> None:

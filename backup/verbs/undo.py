@@ -67,7 +67,7 @@ def undo(session: Session, sync_id: str, *, through: bool) -> None:
         )
     )
     taking_back.finish()
-    refuse_lost(sum(session.recycled.counted(run.sync_id).processed for run in runs), in_bin)
+    refuse_lost(sum(session.recycled.number_changed(run.sync_id) for run in runs), in_bin)
 
 
 def _changes(
@@ -138,7 +138,7 @@ def refuse_other_keys(session: Session, undone: Run) -> None:
 
 def refuse_purged(session: Session, undone: Run) -> int:
     """Returns how many images the bin has of what the run changed. Raises Conflict when it lacks some."""
-    kept = session.recycled.counted(undone.sync_id).processed
+    kept = session.recycled.number_changed(undone.sync_id)
     changed = undone.counts.processed
     old = undone.started_at < session.policy.kept_since(session.run.started_at)
     # A record that changed twice in a run has one image. An interrupted run did not record what it changed.

@@ -139,7 +139,10 @@ def test_images_of_plain_values_are_spelled_by_sqlite_alone(
     columns = ", ".join(f'"c{n} ä\'""\\{{:%?\n" {name}' for n, name in enumerate(declared))
     sqlite_bench.sql("source", f"CREATE TABLE {{table}} (id {key}, {columns}, version DECIMAL)")
     source, backup = sqlite_bench.pair()
-    key_of = {"I": int, "T": "é\x01{}".format}[key[0]]
+
+    def key_of(number: int) -> int | str:
+        return number if key.startswith("INTEGER") else f"é\x01{number}"
+
     backup.catalog.match(source)
     reals = [value for value in EXTREMES if isinstance(value, float)] if not others else [0.1 + 0.2, 1e22]
     rows = [[value, None, *[value] * 4] for value in PLAIN]

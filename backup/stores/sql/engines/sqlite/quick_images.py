@@ -62,12 +62,12 @@ def quick_parts(images: ImagesToMake, number: sa.Column[Any] | None) -> dict[str
 def is_made(image: _Value, longest: int | None) -> sa.ColumnElement[bool]:
     """A condition that is true, or fails where the image was not made or is longer than this. A function gets the
     image, so its texts are valid."""
-    length: _Value = sa.func.length_of(image)  # it fails for NULL
-    if longest is None:
-        return length > number_literal(0)
-    is_short = sa.case((length <= number_literal(longest), number_literal(1)), else_=sa.func.refused(image))
-    is_one: sa.ColumnElement[bool] = is_short == number_literal(1)
-    return is_one
+    length, one = sa.func.length_of(image), number_literal(1)  # the function fails for NULL
+    condition: sa.ColumnElement[bool] = length >= one
+    if longest is not None:
+        is_short = sa.case((length <= number_literal(longest), one), else_=sa.func.refused(image))
+        condition = is_short == one
+    return condition
 
 
 @lru_cache(maxsize=64)
