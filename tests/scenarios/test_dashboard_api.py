@@ -319,10 +319,10 @@ def test_of_a_failure_it_is_told_whether_its_service_has_succeeded_since(many: P
         ("service1", 9, "It broke."),
         ("service1", 8.9999, None),  # in the same second
         ("service1", 7, "It broke again."),
-        ("service2", 7, "It broke."),
+        ("service2", 7.5, "It broke."),
         ("service2", -30, None),  # by a clock that stood ahead
         ("Shop/A", 6, "It broke."),
-        ("Shop/B", 6, "It broke."),
+        ("Shop/B", 6.5, "It broke."),
         ("Shop/B", 5, None),
         ("Shop", 5.5, None),
         ("Shop/B", 4, "It broke again."),
