@@ -22,7 +22,7 @@ from backup.verbs.indexing import follow_indexes
 from backup.verbs.lately import deleted_lately
 from backup.verbs.records_of_others import refuse_records_of_others
 from backup.verbs.schema import MASKS_CHANGED, follow_schema, refuse_altered
-from backup.verbs.watermarks import from_watermark, is_of_another, tell_what_was_compared
+from backup.verbs.watermarks import exchanged_since, from_watermark, tell_what_was_compared
 
 _SECONDS_BETWEEN_SAVES = 1.0
 _LOST = "Connections to the backup were lost, so all is compared once more."
@@ -63,10 +63,15 @@ def sync_with_schema(session: Session) -> None:
 
 def _from_the_same(session: Session, start: Checkpoint) -> Checkpoint:
     """Where the run begins: at the beginning, if an earlier call of it has walked another container of this name."""
-    if not is_of_another(session):
+    exchanged = exchanged_since(session)
+    if not exchanged:
         return start
     start = start.begun_anew() if session.run.limit is None else Checkpoint()
-    session.note("Another container took the place of the source since the run began; it compares everything again.")
+    for side in exchanged:
+        session.note(
+            f"The container of the {side} is another one than when the run began, or has other settings now; it "
+            "compares everything again."
+        )
     session.become(checkpoint=start.to_text(), watermark=None)
     return start
 

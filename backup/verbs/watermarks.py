@@ -20,7 +20,8 @@ NO_HINT = (
 
 _COMPARED = " compared "  # between a watermark and the time of the last full comparison
 _FILTERED = " filter "  # before the hash of the filter, if there is one
-_OF = " of "  # before the container that it speaks of, if that has a name of its own
+_OF = " of "  # before the containers that it speaks of, if those have names of their own
+_BESIDE, _SIDES = "-", ("source", "backup")
 _LOOKS_OF_A_COPY = 8  # to copy all records takes as long as so many looks at them: docs/decisions/whole-table.md
 _EARLY = timedelta(hours=1)  # a timer does not fire at the same second every week
 
@@ -29,7 +30,7 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     """The steps of a run that asks its source for what has changed since the last watermark, if the source knows that.
 
     Such a run records its own watermark. It takes it before it reads anything; the watermark counts once the run has
-    completed, and carries the time of the last full comparison, a hash of the filter, and which container it speaks of.
+    completed, and carries the time of the last full comparison, a hash of the filter, and which containers it speaks of.
     Without a watermark, when the last full comparison is old, with another filter or container, with force, and with a
     limit, only stamps count. A run with a limit does not read first what has changed lately, because it goes by the
     order of keys.
@@ -57,7 +58,7 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     # Records of another filter may be as many, written in the same seconds.
     full = run.forced or run.limit is not None or undone or filtered != own_filter or not since
     # Times of another container say nothing of this one, though it may have as many records, and of the same seconds.
-    full = full or of != incremental.of
+    full = full or of != _containers(session)
     oldest = now - timedelta(days=session.policy.full_every_days) + _EARLY
     # A time that lies ahead is of a clock that was wrong.
     is_fresh = bool(since) and oldest <= datetime.fromisoformat(compared) <= now
@@ -69,7 +70,7 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     counts = compares_all and catches_up and is_fresh and not later and _may_count(session, last, mark)
     if not (session.resumed and run.watermark):
         at = compared if counts or not (full or compares_all) else now.isoformat()
-        session.run = replace(run, watermark=_Parts(mark, at, own_filter, incremental.of).text)
+        session.run = replace(run, watermark=_Parts(mark, at, own_filter, _containers(session)).text)
     steps = replace(steps, overlap_seconds=session.policy.overlap_seconds)
     if compares_all:
         if not catches_up or last is None:
@@ -119,15 +120,25 @@ def _may_count(session: Session, last: Run | None, mark: str) -> bool:
     )
 
 
-def is_of_another(session: Session) -> bool:
-    """Whether the run began with another container in the source's place than it goes on with."""
-    began, incremental = _parts(session.run.watermark), session.source.incremental
-    return bool(session.resumed and began.of and incremental is not None and incremental.of != began.of)
+def exchanged_since(session: Session) -> list[str]:
+    """The sides on which the run began with another container than it goes on with: `source`, `backup`. A container
+    counts as another one, too, once its settings were changed."""
+    began = _parts(session.run.watermark).of.split(_BESIDE)
+    if not session.resumed or len(began) != len(_SIDES):  # an earlier release named none
+        return []
+    now = _containers(session).split(_BESIDE)
+    return [side for side, then, here in zip(_SIDES, began, now, strict=False) if then != here]
+
+
+def _containers(session: Session) -> str:
+    """The containers of both sides, as `Incremental.of` has them; empty on SQL."""
+    source, backup = session.source.incremental, session.backup.incremental
+    return f"{source.of}{_BESIDE}{backup.of}" if source is not None and source.of and backup is not None else ""
 
 
 class _Parts(NamedTuple):
     """The mark of the source in a watermark, the time of the last full comparison, the hash of the filter, and the
-    container. What is empty is not in the text."""
+    containers. What is empty is not in the text; but containers stand where earlier releases look for a filter."""
 
     mark: str
     compared: str
@@ -136,12 +147,12 @@ class _Parts(NamedTuple):
 
     @property
     def text(self) -> str:
-        more = f"{self.filtered and _FILTERED}{self.filtered}{self.of and _OF}{self.of}"
+        more = f"{(self.filtered or self.of) and _FILTERED}{self.filtered}{self.of and _OF}{self.of}"
         return f"{self.mark}{_COMPARED}{self.compared}{more}"
 
 
 def _parts(watermark: str | None) -> _Parts:
-    """The parts of this watermark; an earlier release wrote some without a container."""
+    """The parts of this watermark; an earlier release wrote some without containers."""
     since, _, rest = (watermark or "").rpartition(_COMPARED)  # a mark may have the name of a column
     rest, _, of = rest.partition(_OF)
     compared, _, filtered = rest.partition(_FILTERED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from backup.config.settings import load_settings
 from backup.core.errors import SchemaMismatch
 from backup.core.model import WHOLE
 from backup.core.run_values import Counts, Trigger
-from backup.runs.outcome import Observer, Outcome
+from backup.runs.outcome import Observer, Outcome, Turn
 from backup.services.registry import Registry
 from backup.services.service import Options, SyncService
 from backup.stores.cosmos.store import CosmosStore
@@ -45,11 +46,16 @@ class Splitting(Partitioned):
     asked: int = 0
     refused_ranges: int = 0
     """How often it will say that even the list of partitions is elsewhere."""
+    refused_queries: int = 0
+    """How many queries of documents it will answer as if another container had the name."""
 
     def respond(self, request: Request) -> Answer | None:
         if request.path.rstrip("/").endswith("/pkranges") and self.refused_ranges:
             self.refused_ranges -= 1
             return Answer(410, {"x-ms-substatus": "1002"}, b"{}")
+        if self.refused_queries and "x-ms-documentdb-isquery" in request.headers:
+            self.refused_queries -= 1
+            return Answer(400, {"x-ms-substatus": "1024"}, b"{}")
         number = request.headers.get("x-ms-documentdb-partitionkeyrangeid")
         if number is not None and self.path in request.path and self.words in request.body:
             self.asked += 1
@@ -138,6 +144,19 @@ def test_a_list_of_partitions_that_is_elsewhere_is_asked_for_again(account: Spli
     assert store.count() == 0
     assert account.refused_ranges == 0
     bench.close()
+
+
+def test_a_container_that_has_the_name_for_the_second_time_is_asked_again(
+    filled: tuple[CosmosBench, CosmosStore], account: Splitting
+) -> None:
+    """The SDK asks again once, and then fails by itself."""
+    account.refused_queries = 3
+    assert (filled[1].count(), account.refused_queries) == (len(ORDERS), 0)
+
+
+def test_whether_there_are_records_is_asked_again(filled: tuple[CosmosBench, CosmosStore], account: Splitting) -> None:
+    account.refused_queries = 3
+    assert (filled[1].has_records(), account.refused_queries) == (True, 0)
 
 
 # --- containers that others replace -----------------------------------------------------------------------------------
@@ -245,3 +264,29 @@ def test_a_container_that_is_replaced_while_a_run_copies_fails_the_run_and_the_n
     assert "Another container took the place" in str(failed.error)
     assert shop.sync().error is None
     assert shop.values(shop.backup) == shop.values(shop.source)
+
+
+@pytest.mark.parametrize("side", ["source", "backup"])
+def test_a_run_of_several_calls_begins_anew_where_a_container_was_replaced_between_them(shop: Shop, side: str) -> None:
+    shop.make(shop.source, documents("first", range(20)))
+    begun = shop.service.sync(Trigger.CLI, Options(allow_mass_delete=True), turn=Turn(0))
+    assert begun.in_progress
+    replaced: Partitioned = getattr(shop, side)
+    shop.make(replaced, documents("second", range(20)) if side == "source" else ())
+    ended = shop.service.resume(Trigger.CLI)
+    assert ended is not None
+    assert ended.error is None
+    [note] = ended.run.notes
+    assert f"The container of the {side} is another one than when the run began" in note
+    assert shop.values(shop.backup) == shop.values(shop.source)
+    again = shop.sync().run
+    assert (again.counts, again.notes) == (Counts(skipped=20), ())
+
+
+def test_a_watermark_has_the_time_of_the_last_comparison_where_earlier_releases_look_for_it(shop: Shop) -> None:
+    """They take what stands before the word `filter`. What comes after it is not their filter, so they compare all."""
+    shop.make(shop.source, documents("first", range(3)))
+    watermark = shop.sync().run.watermark or ""
+    compared, _, filtered = watermark.rpartition(" compared ")[2].partition(" filter ")
+    assert datetime.fromisoformat(compared).tzinfo is not None
+    assert filtered

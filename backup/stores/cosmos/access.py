@@ -49,6 +49,7 @@ _NOT_VERIFIED_HINT = (
     "names a file with it."
 )
 
+_MOVED = "its server moved documents to other partitions, or another container has the name"
 _rids = dict[tuple[str, str], str]()  # of containers that this process has read, by database and name
 _rids_lock = threading.Lock()
 
@@ -194,9 +195,7 @@ class CosmosAccess:
                 yield
             if is_whole and self.connection.moves != moves:
                 self.connection.forget_partitions()
-                raise TransientStoreError(
-                    f"Could not {operation} in the {self.label}: its server moved documents to other partitions."
-                )
+                raise TransientStoreError(f"Could not {operation} in the {self.label}: {_MOVED}.")
         except CallEnded:
             interrupts.check()
             raise TransientStoreError(f"Could not {operation} in the {self.label}: there was no answer.") from None
@@ -204,6 +203,12 @@ class CosmosAccess:
             raise ConfigError(f"The AccountKey of the {self.label} is not a key: it is not base64.") from None
         except AzureError as error:
             raise self._error(operation, error) from None
+        except (AttributeError, LookupError):
+            if self.connection.moves == moves:
+                raise
+            # The SDK has no answer of its own to a second container that has the name, or a second split.
+            self.connection.forget_partitions()
+            raise TransientStoreError(f"Could not {operation} in the {self.label}: {_MOVED}.") from None
         except RuntimeError as error:
             if "during iteration" not in str(error):
                 raise

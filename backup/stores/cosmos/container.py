@@ -154,6 +154,13 @@ class CosmosContainer:
         """The key of a whole document."""
         return (*(partition_part(record, path) for path in self.partition_paths), record["id"])
 
+    def has_any(self, query: Query) -> bool:
+        """Whether the query gives an item. Reads one."""
+        for attempt in self._access.attempts("read a document"):
+            with attempt:
+                first = next(self.items(query, max_item_count=1), None)
+        return first is not None
+
     def all(self, operation: str, query: Query) -> list[Any]:
         """All items of the query."""
         for attempt in self._access.attempts(operation):
@@ -278,9 +285,13 @@ class CosmosContainer:
             reached = last
             yield piece
 
-    def items(self, query: Query, feed_range: dict[str, Any] | None = None) -> Iterator[Any]:
-        """The query's items as the SDK gives them, from everywhere or from one feed range."""
-        where = {"enable_cross_partition_query": True} if feed_range is None else {"feed_range": feed_range}
+    def items(
+        self, query: Query, feed_range: dict[str, Any] | None = None, max_item_count: int | None = None
+    ) -> Iterator[Any]:
+        """The query's items as the SDK gives them, from everywhere or from one feed range, so many at a time."""
+        where: dict[str, Any] = {"feed_range": feed_range} if feed_range else {"enable_cross_partition_query": True}
+        if max_item_count is not None:
+            where["max_item_count"] = max_item_count
         return iter(self.proxy.query_items(query.text, parameters=query.parameters, **where))
 
 

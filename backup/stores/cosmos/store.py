@@ -126,8 +126,7 @@ class CosmosStore:
     # --- reading ------------------------------------------------------------------------------------------------------
 
     def has_records(self) -> bool:
-        query = self._queries.within(WHOLE, "TOP 1 *")
-        return next(self._container.stream("read a document", query), None) is not None
+        return self._container.has_any(self._queries.within(WHOLE, "VALUE c.id"))
 
     def count(self) -> int:
         return self._chunks.count(WHOLE)
