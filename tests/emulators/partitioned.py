@@ -95,9 +95,10 @@ class Partitioned(Containers):
         """Writes documents to the container with that path (`/dbs/…/colls/…`) without a request for each."""
         container = self.container(path, Request("GET", path, {}, b""))
         for document in documents:
-            key = container.key_of(document)
+            kept = _document_in(json.dumps(document))
+            key = container.key_of(kept)
             with self._alone:
-                container.part_of(key).put(text_of(key), _document_in(json.dumps(document)))
+                container.part_of(key).put(text_of(key), kept)
 
     def split(self, path: str, number: int) -> None:
         """Splits a partition of the container with that path, as Azure does by itself: who asks for it gets a 410."""

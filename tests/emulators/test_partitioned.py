@@ -356,3 +356,13 @@ def test_an_account_may_not_know_batches(container: ContainerProxy, partitioned:
     with pytest.raises(CosmosHttpResponseError) as refused:
         container.execute_item_batch([("create", (thing("new"),))], partition_key="a")
     assert refused.value.status_code == 500
+
+
+def test_what_is_loaded_lies_under_the_key_that_its_document_has(
+    container: ContainerProxy, partitioned: Partitioned
+) -> None:
+    """Numbers are kept as doubles, with the digits that JavaScript writes."""
+    partitioned.load(f"/{container.container_link}", [thing("big", -(2**60))])
+    [loaded] = asked(container, "SELECT * FROM c WHERE c.id = 'big'", **ACROSS)
+    assert loaded["of"]["key"] != -(2**60)  # here, whole numbers have all digits
+    assert container.read_item("big", partition_key=loaded["of"]["key"])["id"] == "big"
