@@ -30,7 +30,7 @@ def from_watermark(session: Session, steps: Steps) -> Steps:
     """The steps of a run that asks its source for what has changed since the last watermark, if the source knows that.
 
     Such a run records its own watermark. It takes it before it reads anything; the watermark counts once the run has
-    completed, and carries the time of the last full comparison, a hash of the filter, and which containers it speaks of.
+    completed, and carries the time of the last full comparison, a hash of the filter, and the containers it speaks of.
     Without a watermark, when the last full comparison is old, with another filter or container, with force, and with a
     limit, only stamps count. A run with a limit does not read first what has changed lately, because it goes by the
     order of keys.
