@@ -19,8 +19,8 @@ from backup.config.notify_settings import secret_bytes
 from backup.core.addresses import is_loopback
 from backup.core.log import hide_addresses
 from backup.core.model import Now, utc_now
-from backup.notify.cut_connections import CutAdapter
 from backup.notify.sink import NamedSink, NotDelivered, Send, event_text
+from backup.stores.cut_connections import CutAdapter
 
 _TIMEOUT = (5.0, 10.0)  # seconds to connect, and between two bytes of the answer
 _REFUSALS = (400, 413, 415, 422)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 import time
 from collections.abc import Callable, Hashable
@@ -11,23 +10,21 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import certifi
 from azure.core.pipeline.transport import RequestsTransport
 from requests import PreparedRequest, Response, Session
-from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPSConnection
 from urllib3.util.retry import Retry as NoRetry
 from urllib3.util.ssl_ import create_urllib3_context
 
 from backup.core.addresses import is_loopback
 from backup.core.model import Now, utc_now
 from backup.stores import pools
-from backup.stores.calls import end_this_with
+from backup.stores.cut_connections import CutAdapter, CutConnection, CutPool, SecureCutPool
 from backup.stores.left_calls import made_in_time
 from backup.stores.logins import ConnectionLogin, Login
 from backup.stores.pools import PoolState
@@ -36,7 +33,27 @@ _SUB_STATUS = "x-ms-substatus"
 """A header of Cosmos DB. A 403 that has it is about the data, and not about the login."""
 
 
-class HttpPool(HTTPAdapter):
+class _Connection(CutConnection):
+    """Opens in time: nothing cuts the look for a server's address."""
+
+    def connect(self) -> None:
+        made_in_time(super().connect, lambda _: self.close())
+        self.end_with_shut()
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    """As above, with TLS."""
+
+
+class _Pool(CutPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(SecureCutPool):
+    ConnectionCls = _SecureConnection
+
+
+class HttpPool(CutAdapter):
     """Keeps the connections of requests open for the next ones. For any number of threads.
 
     The adapter of the SDKs keeps ten and opens a new one for each further request at once, and one for each client.
@@ -45,6 +62,7 @@ class HttpPool(HTTPAdapter):
     """
 
     keeps_idle = True
+    pools: ClassVar = {"http": _Pool, "https": _SecurePool}
 
     def __init__(self, connections: int, login: Login | None = None, *, verified: bool = True) -> None:
         """Keeps so many connections. `login` is how the requests log in; None: with a key, which signs each of them.
@@ -68,17 +86,6 @@ class HttpPool(HTTPAdapter):
         return RequestsTransport(session=session, session_owner=False, **options)
 
     # --- what requests calls ------------------------------------------------------------------------------------------
-
-    def init_poolmanager(self, *sizes: Any, **options: Any) -> None:
-        """As requests says."""
-        super().init_poolmanager(*sizes, **options)
-        self.poolmanager.pool_classes_by_scheme = _POOLS
-
-    def proxy_manager_for(self, *proxy: Any, **options: Any) -> Any:
-        """As requests says."""
-        manager = super().proxy_manager_for(*proxy, **options)
-        manager.pool_classes_by_scheme = _POOLS
-        return manager
 
     def build_connection_pool_key_attributes(
         self, request: PreparedRequest, verify: bool | str, cert: Any = None
@@ -187,48 +194,6 @@ class _Session(Session):
                 settings["proxies"] = {}
             self._settings[server] = settings
         return settings | {"proxies": dict(settings["proxies"])}
-
-
-class _Connection(HTTPConnection):
-    """Says of each wait how the call of its thread is cut."""
-
-    def connect(self) -> None:
-        made_in_time(super().connect, lambda _: self.close())
-        self._end_with_shut()
-
-    def request(self, *request: Any, **options: Any) -> None:
-        self._end_with_shut()
-        super().request(*request, **options)
-
-    def _end_with_shut(self) -> None:
-        def shut() -> None:
-            with suppress(OSError, TypeError):  # it is closed already
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # not TLS's own, which another thread may be in
-
-        end_this_with(shut)
-
-
-class _SecureConnection(_Connection, HTTPSConnection):
-    """As above, with TLS."""
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-    def __str__(self) -> str:
-        """What an error of a connection begins with."""
-        return f"{self.host}:{self.port}"
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-    def __str__(self) -> str:
-        """As above."""
-        return f"{self.host}:{self.port}"
-
-
-_POOLS = {"http": _Pool, "https": _SecurePool}
 
 
 def _roots(verify: bool | str) -> str:

@@ -90,7 +90,7 @@ def test_clients_of_a_service_of_the_storage_account_share_their_connections(azu
 
 
 def test_an_error_of_a_connection_names_the_server_and_no_class() -> None:
-    for scheme, pool_kind in http_pool._POOLS.items():
+    for scheme, pool_kind in http_pool.HttpPool.pools.items():
         error = ReadTimeoutError(pool_kind("a.example", 7), scheme, "Read timed out.")
         assert str(error) == "a.example:7: Read timed out."
 
