@@ -10,7 +10,7 @@ from datetime import datetime
 from backup.core.errors import ColumnMissing, Locked, NotInitialized, StoreError
 from backup.core.log import event
 from backup.core.model import Now
-from backup.core.run_values import Counts, Run, Status, Verb
+from backup.core.run_values import Run, Status, Verb
 from backup.recycle_bin.bin import RecycleBin
 from backup.runs.clock import clock_of
 from backup.runs.history import History
@@ -19,6 +19,11 @@ from backup.runs.outcome import NOBODY
 from backup.runs.ownership import is_alive, refuse_alive
 from backup.runs.scratch import drop_left
 from backup.stores import Store
+
+_INSERTS_ARE_UNKNOWN = (
+    "The restore may have inserted more records than its counts say, and may have replaced or deleted one fewer: its "
+    "process ended before it could say so. What it wrote stays; to repeat the restore is safe."
+)
 
 
 def is_left_sync(run: Run) -> bool:
@@ -70,20 +75,24 @@ def take_over(
     for run in runs:
         if run is resumed_run:
             continue
-        closed = history.close_interrupted(replace(run, counts=_changed_by(run, history)), now)
+        closed = history.close_interrupted(_as_it_died(run, history), now)
         if closed is None:
             raise Locked(f"Another process has just taken over a run of {run.service}.")
         tell_closed(closed)
     return resumed_run
 
 
-def _changed_by(run: Run, history: History) -> Counts:
-    """What a dead run changed: the bin knows, and the run's last checkpoint may not. The guard counts its deletes."""
+def _as_it_died(run: Run, history: History) -> Run:
+    """The dead run, with the counts of what it changed: the bin knows, and the run's last checkpoint may not. The guard
+    counts its deletes. What a restore inserted has no image, so its entry has a note."""
     if run.dry_run or run.only_compares:
-        return run.counts
+        return run
     recycled = RecycleBin(history.backup, run.service, lambda: history.timeline(run.service, run.started_at))
-    changed = recycled.counted(run.sync_id, "source" if run.verb is Verb.RESTORE else "backup")
-    return replace(run.counts, inserted=changed.inserted, updated=changed.updated, deleted=changed.deleted)
+    is_restore = run.verb is Verb.RESTORE
+    changed = recycled.counted(run.sync_id, "source" if is_restore else "backup")
+    inserted = run.counts.inserted if is_restore else changed.inserted
+    counts = replace(run.counts, inserted=inserted, updated=changed.updated, deleted=changed.deleted)
+    return replace(run, counts=counts, notes=(*run.notes, *([_INSERTS_ARE_UNKNOWN] if is_restore else [])))
 
 
 def drop_scratches(

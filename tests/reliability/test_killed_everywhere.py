@@ -332,6 +332,8 @@ def test_a_restore_that_was_killed_is_done_by_the_next_one(
     def check() -> None:
         assert sqlite.service.source.contents() == before
         assert sqlite.service.backup.contents() == copies
+        for run in sqlite.service.backup.history():
+            assert run["Status"] != "Failed" or "inserted more records than its counts" in run["Notes"]
 
     turn = AS_OF.index(as_of)  # so that each kind of restore dies at other steps
     trace = check_killed_and_repeated(sqlite, mortal, order, check, subtests, most=3, turn=turn)
