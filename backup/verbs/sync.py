@@ -30,6 +30,9 @@ _WALKED_AGAIN = (
     "Connections to the backup were lost on the way, so all was compared once more.",
     "They were lost on the way once more, so all was compared a third time.",
 )
+_CHANGED_MEANWHILE = (
+    "Others have removed or added records of the backup while the run was at work, so all was compared once more.",
+)
 _SOON = timedelta(seconds=1)  # what was kept up to now is older than this
 
 
@@ -179,14 +182,21 @@ def refuse_expiring(backup: Store, policy: Policy) -> None:
 
 
 def _sync_surely(session: Session, start: Checkpoint) -> Checkpoint | None:
-    """As `_sync`; and once more from the beginning where connections to the backup were lost after it had written.
+    """As `_sync`; and once more from the beginning where connections to the backup were lost after it had written, and
+    where the backup has not as many records as the calls of the run have proven one part after the other.
     Raises NotVerified if that never ends, and at once with a limit: nobody knows how much of it is used up."""
     while True:
         stopped_at = _sync(session, start)
-        if stopped_at is not None or _LOST not in session.run.notes:
+        if stopped_at is not None:
             return stopped_at
-        session.run = replace(session.run, notes=tuple(note for note in session.run.notes if note != _LOST))
-        further = [note for note in _WALKED_AGAIN if note not in session.run.notes]  # with those of earlier calls
+        if _LOST in session.run.notes:
+            session.run = replace(session.run, notes=tuple(note for note in session.run.notes if note != _LOST))
+            reasons = _WALKED_AGAIN
+        elif _was_changed_meanwhile(session):
+            reasons = _CHANGED_MEANWHILE
+        else:
+            return None
+        further = [note for note in reasons if note not in session.run.notes]  # with those of earlier calls
         if session.run.limit is not None or not further:
             break
         session.note(further[0])
@@ -194,12 +204,27 @@ def _sync_surely(session: Session, start: Checkpoint) -> Checkpoint | None:
         session.resumed, session.steps, start = True, replace(session.steps, keep=keep, looked=None), Checkpoint()
         session.tally.walk_again()
     session.tally.proof = None
+    label = session.backup.place.label
+    if reasons is _CHANGED_MEANWHILE:
+        raise NotVerified(
+            f"The {label} has another number of records than the run has proven: others write to it. What was written "
+            "stays.",
+            hint="See who writes to the backup, and run it again.",
+        )
     times = f", {len(_WALKED_AGAIN) + 1} times" if session.run.limit is None else ""
     raise NotVerified(
-        f"Connections to the {session.backup.place.label} were lost after the run had written{times}. So nobody knows "
-        "whether its server has it all. What was written stays.",
+        f"Connections to the {label} were lost after the run had written{times}. So nobody knows whether its server "
+        "has it all. What was written stays.",
         hint="Run it again.",
     )
+
+
+def _was_changed_meanwhile(session: Session) -> bool:
+    """Whether others have removed or added records of the backup where an earlier call of the run had been."""
+    proof = session.tally.proof
+    if not session.resumed or session.run.dry_run or session.run.limit is not None or proof is None:
+        return False
+    return session.backup.count() != proof.backup.records
 
 
 def _sync(session: Session, start: Checkpoint) -> Checkpoint | None:

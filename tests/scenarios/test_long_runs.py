@@ -302,6 +302,21 @@ def test_a_resumption_says_that_it_leaves_what_it_has_walked_and_the_next_sync_c
     assert customers.is_mirrored()
 
 
+def test_what_others_remove_from_the_backup_between_two_calls_is_written_again(any_customers: Service) -> None:
+    registry = registry_of(any_customers)
+    begun(registry, 2)
+    assert isinstance(any_customers.backup, Sql)
+    any_customers.backup.run("DELETE FROM {table}")
+    ended = resumed(registry)[-1]
+    assert ended.error is None
+    assert any_customers.backup.contents() == any_customers.source.contents()
+    assert any("removed or added records of the backup" in note for note in ended.run.notes)
+    assert ended.run.proof is not None
+    assert ended.run.proof.backup.records == 100
+    [quiet] = registry.sync("all", Trigger.CLI)
+    assert quiet.run.counts.processed == 0
+
+
 def test_a_dry_run_in_many_calls_changes_nothing_and_no_sync_goes_on_with_it(customers: Service) -> None:
     registry = registry_of(customers)
     [outcome] = registry.sync("all", Trigger.HTTP, Options(dry_run=True))
