@@ -26,11 +26,11 @@ from backup.verbs.watermarks import exchanged_since, from_watermark, tell_what_w
 
 _SECONDS_BETWEEN_SAVES = 1.0
 _LOST = "Connections to the backup were lost, so all is compared once more."
-_WALKED_AGAIN = (
+_WALKED_AGAIN: tuple[str, ...] = (
     "Connections to the backup were lost on the way, so all was compared once more.",
     "They were lost on the way once more, so all was compared a third time.",
 )
-_CHANGED_MEANWHILE = (
+_CHANGED_MEANWHILE: tuple[str, ...] = (
     "Others have removed or added records of the backup while the run was at work, so all was compared once more.",
 )
 _SOON = timedelta(seconds=1)  # what was kept up to now is older than this
