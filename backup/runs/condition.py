@@ -53,8 +53,8 @@ def concerns_of(
 
     `next_due` is the schedule, or None without one. A service that has never synced is not late. A sync that lies
     ahead, by a clock that was wrong, does not stand for that of a night. Writes nothing.
-    Costs four lookups, and two more when the newest runs are not syncs. Raises NotInitialized without a SyncHistory,
-    and the stores' errors.
+    Costs four lookups, and up to three more when the newest runs are not whole syncs. Raises NotInitialized without a
+    SyncHistory, and the stores' errors.
     """
     opening, history = read(backup, service), History(backup)
     if opening is None:
@@ -66,9 +66,12 @@ def concerns_of(
         return _is_sync(run) and not run.is_partial and _last_sign(run) <= latest
 
     begun = opening.first(is_whole, lambda: next(filter(is_whole, history.newest_syncs(service, _LOOKED_AT)), None))
-    ended = opening.first(
-        _has_ended, lambda: next(filter(_has_ended, history.newest_syncs(service, _LOOKED_AT, ended=True)), None)
-    )
+
+    def older_ended() -> Run | None:
+        newest = history.newest_syncs(service, _LOOKED_AT, ended=True)
+        return next(filter(_has_ended, newest), None) or history.last_synced(service)  # many had limits, or no lock
+
+    ended = opening.first(_has_ended, older_ended)
     concerns: list[Concern] = []
     if ended is None:
         hint = "A sync copies everything; the first one that completes clears this."
