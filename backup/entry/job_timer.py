@@ -64,6 +64,9 @@ def each_minute(settings: Settings, registry: Registry, job_queue: JobQueue) -> 
         event("jobs.not_swept", level=logging.WARNING, error=safe_text(error), hint=hint)
     try:
         record_late_ends(registry, job_queue, busy)
+    except Exception as error:  # whatever it is: silence must be told
+        event("runs.not_looked_at", level=logging.WARNING, error=safe_text(error))
+    try:
         look_around(settings, job_queue, registry.directory.entries)
     except Exception as error:  # whatever it is: open syncs must be resumed
         event("notify.not_looked", level=logging.WARNING, error=safe_text(error))

@@ -131,3 +131,17 @@ def test_a_record_that_cannot_be_read_stops_no_minute(nights: Nights) -> None:
         nights.job_queue.keys.commit([Change(key, {"at": 7})])
     assert nights.minute() > 0
     assert [nights.job_queue.keys.scan(key, limit=2) for key in ("server:", "due:0")] == [[], []]
+
+
+def test_silence_is_looked_for_though_the_ends_of_runs_cannot_be(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+
+    def spoilt(*_: object) -> None:
+        raise KeyError("startedAt")  # as of a record that nobody can read
+
+    monkeypatch.setattr("backup.entry.job_timer.record_late_ends", spoilt)
+    monkeypatch.setattr("backup.entry.job_timer.look_around", lambda *given: looked.append(given))
+    nights.minute()
+    assert len(looked) == 1
