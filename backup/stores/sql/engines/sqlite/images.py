@@ -39,20 +39,19 @@ def make_images(cx: sa.Connection, images: ImagesToMake, condition: sa.ColumnEle
     None, and nothing was done, also where a text of a row is not valid, and where a part of a key is a real.
     """
     learn_functions(cx)
+    of_any_key = {"spelled": _called(_SPELLED_KEY, *map(sa.literal, images.ids), *images.key)}
     if not images.columns:
-        return _add(cx, images, _key_parts(images.ids, images.key), condition)
+        return _add(cx, images, of_any_key, condition)
     of_table = images.table.info
     [first, *others] = images.key
     number = first if not others and affinity_of(first) in INTEGERS else None
     if may_be_quick(images) and not of_table.get(_ARE_OTHERS):
-        of_key = (
-            _key_parts(images.ids, images.key) if number is None else {"number": number, "digits": digits_of(number)}
-        )
+        of_key = of_any_key if number is None else {"number": number, "digits": digits_of(number)}
         added = _add(cx, images, {**of_key, **quick_parts(images, number)}, condition, LARGEST_BYTES)
         if added is not None:
             return added
         of_table[_ARE_OTHERS] = True
-    return _add(cx, images, {**_key_parts(images.ids, images.key), **_exact_parts(images)}, condition)
+    return _add(cx, images, {**of_any_key, **_exact_parts(images)}, condition)
 
 
 def learn_functions(cx: sa.Connection) -> None:
@@ -98,11 +97,6 @@ def _exact_parts(images: ImagesToMake) -> dict[str, _Text]:
         "version": _separated("[", [("", _json(column)) for column in images.version], "]"),
         "image": sa.case((_is_small(images.columns), spelled_image(images.columns))),
     }
-
-
-def _key_parts(ids: EntryIds, key: Sequence[sa.Column[Any]]) -> dict[str, _Text]:
-    """What `_key_fields` is made of, whatever the key has but reals."""
-    return {"spelled": _called(_SPELLED_KEY, *map(sa.literal, ids), *key)}
 
 
 def _key_fields(rows: Any, ids: EntryIds) -> dict[str, _Text]:
